@@ -1,0 +1,2 @@
+//! Processes in Rust that always end well.
+pub use epilogue_embed as embed;
