@@ -1,1 +1,29 @@
-//! Support.
+//! What the black-box tests stand on: an oracle that sees what was left behind, a watchdog that
+//! turns a hang into a failure, and fixture programs that are started, watched and built.
+//!
+//! A test that starts processes opens like this. The oracle comes first: it waits for the test's
+//! turn, and the watchdog should not count that time.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use support::{Oracle, Watchdog};
+//!
+//! let oracle = Oracle::begin();
+//! let _watchdog = Watchdog::start(Duration::from_secs(60));
+//! // ... the story ...
+//! oracle.nothing_left();
+//! ```
+
+mod build;
+mod marks;
+mod oracle;
+pub mod procfs;
+mod program;
+pub mod sys;
+mod watchdog;
+
+pub use build::{Build, example};
+pub use marks::Marks;
+pub use oracle::{Leftovers, Oracle};
+pub use program::{Ending, Program};
+pub use watchdog::Watchdog;

@@ -1,0 +1,155 @@
+//! Programs built with flags of their own: fat LTO, static, instrumented.
+//!
+//! All are built below the workspace's target directory, one after the other, and never into the
+//! place of a program that runs: the result is moved to a path of its own.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::{Mutex, PoisonError};
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A program of this package, to be built for a test.
+#[derive(Debug)]
+pub struct Build {
+    program: String,
+    variant: String,
+    flags: String,
+    arguments: Vec<String>,
+    profile: &'static str,
+}
+
+impl Build {
+    /// The program `program` of `tests/programs`, in the dev profile. `variant` names the result.
+    pub fn program(program: &str, variant: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            variant: variant.to_owned(),
+            flags: String::new(),
+            arguments: Vec::new(),
+            profile: "dev",
+        }
+    }
+
+    /// Builds in the release profile.
+    pub fn release(mut self) -> Self {
+        self.profile = "release";
+        self
+    }
+
+    /// Adds to `RUSTFLAGS`, for the program and the crates that it links, not for build scripts.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags = format!("{} {flag}", self.flags);
+        self
+    }
+
+    /// Sets a key of Cargo's configuration, such as `profile.release.lto="fat"`.
+    pub fn config(mut self, key_and_value: &str) -> Self {
+        self.arguments
+            .extend(["--config".to_owned(), key_and_value.to_owned()]);
+        self
+    }
+
+    /// Builds the program and returns its path.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be built. The message holds what the compiler said.
+    #[track_caller]
+    pub fn build(&self) -> PathBuf {
+        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (target, host) = (target_directory().join("tmp/build"), host());
+        let mut cargo = cargo();
+        cargo.args([
+            "build",
+            "--package",
+            "epilogue-tests",
+            "--bin",
+            &self.program,
+        ]);
+        // With a target named, RUSTFLAGS spare what runs on the host: no procedural macro can be
+        // built with +crt-static.
+        cargo
+            .args(["--target", &host, "--profile", self.profile])
+            .args(&self.arguments);
+        cargo.arg("--target-dir").arg(&target);
+        cargo
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env("RUSTFLAGS", &self.flags);
+        run(&mut cargo);
+        let profile = if self.profile == "dev" {
+            "debug"
+        } else {
+            self.profile
+        };
+        let built = target.join(host).join(profile).join(&self.program);
+        let directory = target.join("built").join(&self.variant);
+        fs::create_dir_all(&directory).unwrap();
+        let (fresh, kept) = (
+            directory.join(format!("{}.{}", self.program, process::id())),
+            directory.join(&self.program),
+        );
+        fs::copy(&built, &fresh).unwrap_or_else(|error| panic!("{}: {error}", built.display()));
+        fs::rename(&fresh, &kept).unwrap();
+        kept
+    }
+}
+
+/// The example `name` of the facade, in the dev profile: built as `cargo test` has built it, so
+/// as a rule there is nothing left to do.
+#[track_caller]
+pub fn example(name: &str) -> PathBuf {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let target = target_directory();
+    let mut cargo = cargo();
+    cargo
+        .args(["build", "--workspace", "--example", name])
+        .arg("--target-dir")
+        .arg(&target);
+    run(&mut cargo);
+    target.join("debug/examples").join(name)
+}
+
+/// The target directory that this test was built into.
+pub fn target_directory() -> PathBuf {
+    let program = env::current_exe().unwrap();
+    let mut above = program.ancestors();
+    above
+        .find(|path| path.join("CACHEDIR.TAG").exists())
+        .expect("not below a target")
+        .to_owned()
+}
+
+fn cargo() -> Command {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Locked: a build for a test resolves nothing anew, so it needs no network either.
+    cargo.current_dir(workspace).args(["--locked", "--quiet"]);
+    cargo
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{said}",
+        output.status
+    );
+}
+
+fn host() -> String {
+    let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+        .arg("-vV")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .unwrap()
+        .to_owned()
+}
