@@ -1,0 +1,152 @@
+//! The time that all finalizers have together, and the kernel timer that enforces it.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::state::{lock, state};
+use crate::sys::timer::KillTimer;
+
+/// What finalizers get where nobody says otherwise.
+const DEFAULT: Duration = Duration::from_secs(3);
+
+/// How much longer than a waiting thread the kernel waits, so that the thread comes first.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// Sets how long all finalizers of an ending have together. Three seconds by default.
+///
+/// In an ending that a signal or a normal exit began, the kernel kills the process with `SIGKILL`
+/// at the deadline, whatever a finalizer does: it may spin with all signals blocked or have stopped
+/// the whole process. [`cleanup`](crate::cleanup) and [`exit`](crate::exit()) leave a finalizer
+/// behind that has not returned at the deadline, report it, and go on.
+///
+/// Holds for endings that begin later. A time too long for the clock means no deadline.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// epilogue_embed::set_deadline(Duration::from_secs(10));
+/// ```
+pub fn set_deadline(time: Duration) {
+    lock(&state().deadline.0).total = time;
+}
+
+/// Who ends what is not done at the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enforcer {
+    /// The kernel, at the deadline.
+    Kernel,
+    /// A thread that waits; the kernel only where that thread cannot run.
+    Waiter,
+}
+
+/// The deadline of this process's ending.
+#[derive(Debug, Default)]
+pub(crate) struct Deadline(Mutex<Clock>);
+
+#[derive(Debug)]
+struct Clock {
+    total: Duration,
+    /// What the parent granted, if that is less.
+    latest: Option<Instant>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    ends: Option<Instant>,
+    enforcer: Enforcer,
+    timer: Option<KillTimer>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            total: DEFAULT,
+            latest: None,
+            running: None,
+        }
+    }
+}
+
+impl Deadline {
+    /// Starts the clock. It runs until [`Deadline::stop`].
+    pub(crate) fn start(&self, enforcer: Enforcer) {
+        let mut clock = lock(&self.0);
+        let ends = Instant::now().checked_add(clock.total);
+        let ends = earlier(ends, clock.latest);
+        let running = Running {
+            ends,
+            enforcer,
+            timer: KillTimer::new(),
+        };
+        running.arm();
+        clock.running = Some(running);
+    }
+
+    /// Stops the clock and disarms the timer.
+    pub(crate) fn stop(&self) {
+        lock(&self.0).running = None;
+    }
+
+    /// What is left, or `None` where there is no deadline.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        let clock = lock(&self.0);
+        let ends = clock.running.as_ref()?.ends?;
+        Some(ends.saturating_duration_since(Instant::now()))
+    }
+
+    /// Runs `work` outside the deadline: the clock stands still for as long as it takes.
+    pub(crate) fn pause_for<R>(&self, work: impl FnOnce() -> R) -> R {
+        let left = self.remaining();
+        if let Some(running) = &lock(&self.0).running {
+            running.disarm();
+        }
+        let result = work();
+        let mut clock = lock(&self.0);
+        let latest = clock.latest;
+        if let Some(running) = &mut clock.running {
+            let ends = left.and_then(|left| Instant::now().checked_add(left));
+            running.ends = earlier(ends, latest);
+            running.arm();
+        }
+        result
+    }
+
+    /// Leaves the current and every later ending no more than `time` from now.
+    pub(crate) fn at_most(&self, time: Duration) {
+        let mut clock = lock(&self.0);
+        clock.latest = earlier(clock.latest, Instant::now().checked_add(time));
+        let latest = clock.latest;
+        if let Some(running) = &mut clock.running {
+            running.ends = earlier(running.ends, latest);
+            running.arm();
+        }
+    }
+}
+
+impl Running {
+    fn arm(&self) {
+        if let (Some(timer), Some(ends)) = (&self.timer, self.ends) {
+            let left = ends.saturating_duration_since(Instant::now());
+            timer.arm(match self.enforcer {
+                Enforcer::Kernel => left,
+                Enforcer::Waiter => left.saturating_add(MARGIN),
+            });
+        }
+    }
+
+    fn disarm(&self) {
+        if let Some(timer) = &self.timer {
+            timer.disarm();
+        }
+    }
+}
+
+/// The earlier of two moments, where `None` is never.
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (moment, None) | (None, moment) => moment,
+    }
+}

@@ -1,0 +1,133 @@
+//! For libraries built on this crate: hooks that are told why the process ends, and the ways out
+//! that a worker takes when its parent asks.
+//!
+//! Programs rarely need these; [`finalizer`](crate::finalizer()) and
+//! [`cleanup_on_signal`](crate::cleanup_on_signal) are their doors.
+
+use std::borrow::Cow;
+use std::ffi::c_int;
+use std::time::Duration;
+
+use crate::finalizer::{self, Finalizer};
+use crate::registry::Kind;
+use crate::report::FinalizerEnd;
+use crate::state::state;
+use crate::{exit, stop};
+
+pub use crate::stop::StopReason;
+
+/// Why a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// It returned from `main` or called `exit`.
+    Exit,
+    /// It called [`cleanup`](crate::cleanup) or [`exit`](crate::exit()).
+    Cleanup,
+    /// A handled signal of this number arrived.
+    Signal(c_int),
+    /// Its parent asked, or is gone.
+    Parent,
+}
+
+/// The ending that a hook runs in.
+#[derive(Debug)]
+pub struct Ending {
+    cause: Cause,
+}
+
+impl Ending {
+    pub(crate) fn new(cause: Cause) -> Self {
+        Self { cause }
+    }
+
+    /// Why the process ends.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// How much time all that is left to run has together; `None` where there is no deadline.
+    pub fn remaining(&self) -> Option<Duration> {
+        match self.cause {
+            Cause::Exit => None,
+            Cause::Cleanup | Cause::Signal(_) | Cause::Parent => state().deadline.remaining(),
+        }
+    }
+}
+
+/// Like [`finalizer`](crate::finalizer()), on the same list, but the closure is told why the
+/// process ends.
+///
+/// Where the program exits by itself ([`Cause::Exit`]) it runs outside the deadline, which stands
+/// still meanwhile: a pool finishes its queue, however long that takes. In every other ending it
+/// counts like all finalizers.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending::{self, Cause}};
+/// ending::register("close the pool", |ending| assert_eq!(ending.cause(), Cause::Cleanup));
+/// assert!(embed::cleanup().is_complete());
+/// ```
+pub fn register(
+    name: impl Into<Cow<'static, str>>,
+    work: impl FnOnce(&Ending) + Send + 'static,
+) -> Finalizer {
+    finalizer::add(name.into(), Kind::Hook, Box::new(work))
+}
+
+/// The ends of all finalizers that have run in this process so far, in the order they ran.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending};
+/// embed::finalizer("say goodbye", || assert_eq!(ending::finished()[0].name(), "save"));
+/// embed::finalizer("save", || {});
+/// assert!(embed::cleanup().is_complete());
+/// ```
+pub fn finished() -> Vec<FinalizerEnd> {
+    state().registry.ended()
+}
+
+/// Makes [`stop_requested`](crate::stop_requested) true and calls the
+/// [`on_stop`](crate::on_stop) callbacks on this thread, if nobody has asked before.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending::{self, StopReason}};
+/// ending::request_stop(StopReason::Parent);
+/// assert!(embed::stop_requested());
+/// ```
+pub fn request_stop(reason: StopReason) {
+    stop::request(reason);
+}
+
+/// Cleans up and exits with `code`, from any thread while the others go on.
+///
+/// Two threads never both end a process: where another is on its way out, this one waits until the
+/// process is gone, so `code` is the first caller's. A finalizer that calls this ends there, as if
+/// it had returned.
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_embed::ending::{self, Cause};
+/// ending::leave(0, Cause::Parent);
+/// ```
+pub fn leave(code: c_int, cause: Cause) -> ! {
+    exit::leave(code, cause)
+}
+
+/// Leaves the finalizers of the current and of every later ending no more than `time` from now.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// epilogue_embed::ending::set_deadline_at_most(Duration::from_secs(60));
+/// ```
+pub fn set_deadline_at_most(time: Duration) {
+    state().deadline.at_most(time);
+}

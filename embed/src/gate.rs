@@ -1,0 +1,82 @@
+//! Who may end this process: one thread at a time, and only one for ever.
+//!
+//! # Invariants
+//! 1. At most one thread is past the gate. The others wait, and find the work done.
+//! 2. [`Phase::Ended`] is final: the finalizers have run, and the process is on its way out.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use crate::ending::Cause;
+use crate::state::lock;
+
+/// Where this process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    /// Nobody is ending it.
+    #[default]
+    Open,
+    /// A thread runs the finalizers for this cause.
+    Busy(ThreadId, Cause),
+    /// The finalizers have run; this thread takes the process to its exit.
+    Ended(ThreadId, Cause),
+}
+
+/// The gate and those who wait at it.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    phase: Mutex<Phase>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Waits for a turn and takes it. An error is the phase that will never give one.
+    pub(crate) fn enter(&self, cause: Cause) -> Result<(), Phase> {
+        let mut phase = lock(&self.phase);
+        loop {
+            match *phase {
+                Phase::Open => {
+                    *phase = Phase::Busy(thread::current().id(), cause);
+                    return Ok(());
+                }
+                Phase::Busy(owner, _) if owner == thread::current().id() => return Err(*phase),
+                // A normal exit never gives its turn back; who waits here would wait for ever.
+                Phase::Busy(..) => phase = self.wait(phase),
+                Phase::Ended(..) => return Err(*phase),
+            }
+        }
+    }
+
+    /// Where this process is now.
+    pub(crate) fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    /// Gives the turn back: the program goes on.
+    pub(crate) fn open(&self) {
+        self.set(Phase::Open);
+    }
+
+    /// Keeps the turn for ever: the process leaves.
+    pub(crate) fn end(&self, cause: Cause) {
+        self.set(Phase::Ended(thread::current().id(), cause));
+    }
+
+    fn set(&self, phase: Phase) {
+        *lock(&self.phase) = phase;
+        self.changed.notify_all();
+    }
+
+    fn wait<'a>(&self, phase: MutexGuard<'a, Phase>) -> MutexGuard<'a, Phase> {
+        self.changed
+            .wait(phase)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the calling thread here until the process is gone.
+pub(crate) fn park_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,236 @@
+//! The list of what is to run as this process ends: last registered first, each at most once.
+//!
+//! # Invariants
+//! 1. An entry leaves the list before it runs, so no two endings can run it.
+//! 2. A panic in one entry leaves the others their turn.
+//! 3. After [`Pass::abandon`] nothing more is started or recorded by that pass.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use crate::ending::{Cause, Ending};
+use crate::report::{FinalizerEnd, Outcome};
+use crate::state::{State, lock};
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is running a finalizer.
+pub(crate) fn inside_finalizer() -> bool {
+    INSIDE.with(Cell::get)
+}
+
+/// Unwinds a finalizer that asked to leave the process: it ends here, as if it had returned.
+pub(crate) struct LeftEarly;
+
+/// Which clock an entry runs by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Within the deadline, always.
+    Finalizer,
+    /// Outside the deadline where the program exits by itself.
+    Hook,
+}
+
+/// One closure with its name, not run yet.
+pub(crate) struct Entry {
+    id: u64,
+    pub(crate) name: Cow<'static, str>,
+    kind: Kind,
+    work: Box<dyn FnOnce(&Ending) + Send>,
+}
+
+/// What is registered and what has run.
+#[derive(Default)]
+pub(crate) struct Registry(Mutex<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    next: u64,
+    waiting: Vec<Entry>,
+    ended: Vec<FinalizerEnd>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("waiting", &lock(&self.0).waiting.len())
+            .finish()
+    }
+}
+
+impl Registry {
+    /// Adds an entry that runs before all that are there, and returns its id.
+    pub(crate) fn add(
+        &self,
+        name: Cow<'static, str>,
+        kind: Kind,
+        work: Box<dyn FnOnce(&Ending) + Send>,
+    ) -> u64 {
+        let mut lists = lock(&self.0);
+        let id = lists.next;
+        lists.next += 1;
+        lists.waiting.push(Entry {
+            id,
+            name,
+            kind,
+            work,
+        });
+        id
+    }
+
+    /// Takes the entry away, unless it has run or is running.
+    pub(crate) fn take(&self, id: u64) -> Option<Entry> {
+        let mut lists = lock(&self.0);
+        let place = lists.waiting.iter().position(|entry| entry.id == id)?;
+        Some(lists.waiting.remove(place))
+    }
+
+    /// What has run so far, in order.
+    pub(crate) fn ended(&self) -> Vec<FinalizerEnd> {
+        lock(&self.0).ended.clone()
+    }
+
+    /// Records an end for [`Registry::ended`], and gives it back.
+    pub(crate) fn record(&self, end: FinalizerEnd) -> FinalizerEnd {
+        lock(&self.0).ended.push(end.clone());
+        end
+    }
+
+    fn pop(&self) -> Option<Entry> {
+        lock(&self.0).waiting.pop()
+    }
+}
+
+/// One walk through the list, which another thread may cut short.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    cause: Cause,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    running: Option<Cow<'static, str>>,
+    done: Vec<FinalizerEnd>,
+    abandoned: bool,
+}
+
+impl Pass {
+    /// A walk that has not begun.
+    pub(crate) fn new(cause: Cause) -> Self {
+        let progress = Progress {
+            running: None,
+            done: Vec::new(),
+            abandoned: false,
+        };
+        Self {
+            cause,
+            progress: Mutex::new(progress),
+        }
+    }
+
+    /// Runs every entry of `state`'s list, those included that are added meanwhile.
+    pub(crate) fn run(&self, state: &'static State, skip: fn() -> bool) {
+        while !skip() {
+            let Some(entry) = self.next(state) else {
+                return;
+            };
+            let outcome = match (entry.kind, self.cause) {
+                (Kind::Hook, Cause::Exit) => state.deadline.pause_for(|| entry.run(self.cause)),
+                _ => entry.run(self.cause),
+            };
+            if !self.finish(state, outcome) {
+                return;
+            }
+        }
+        self.skip_rest(state);
+    }
+
+    /// Leaves behind what still runs and skips the rest, at the end of the time.
+    pub(crate) fn abandon(&self, state: &State) {
+        let mut progress = lock(&self.progress);
+        progress.abandoned = true;
+        if let Some(name) = progress.running.take() {
+            let end = state
+                .registry
+                .record(FinalizerEnd::new(name, Outcome::TimedOut));
+            progress.done.push(end);
+        }
+        drop(progress);
+        self.skip_rest(state);
+    }
+
+    /// What this walk did.
+    pub(crate) fn done(&self) -> Vec<FinalizerEnd> {
+        lock(&self.progress).done.clone()
+    }
+
+    fn next(&self, state: &State) -> Option<Entry> {
+        let mut progress = lock(&self.progress);
+        if progress.abandoned {
+            return None;
+        }
+        let entry = state.registry.pop()?;
+        progress.running = Some(entry.name.clone());
+        Some(entry)
+    }
+
+    /// Records what ran, or says that nobody waits for it any more.
+    fn finish(&self, state: &State, outcome: Outcome) -> bool {
+        let mut progress = lock(&self.progress);
+        let Some(name) = progress.running.take() else {
+            return false;
+        };
+        let end = state.registry.record(FinalizerEnd::new(name, outcome));
+        progress.done.push(end);
+        true
+    }
+
+    fn skip_rest(&self, state: &State) {
+        while let Some(entry) = state.registry.pop() {
+            let end = state
+                .registry
+                .record(FinalizerEnd::new(entry.name, Outcome::Skipped));
+            lock(&self.progress).done.push(end);
+            // Its captures may have a slow or panicking drop, and the time is over.
+            std::mem::forget(entry.work);
+        }
+    }
+}
+
+impl Entry {
+    /// Runs it on this thread. A panic is caught.
+    pub(crate) fn run(self, cause: Cause) -> Outcome {
+        let outer = INSIDE.with(|inside| inside.replace(true));
+        let work = AssertUnwindSafe(move || (self.work)(&Ending::new(cause)));
+        let result = catch_unwind(work);
+        INSIDE.with(|inside| inside.set(outer));
+        match result {
+            Ok(()) => Outcome::Ran,
+            Err(payload) => outcome_of(payload),
+        }
+    }
+}
+
+fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
+    if payload.is::<LeftEarly>() {
+        return Outcome::Ran;
+    }
+    let message = match (
+        payload.downcast_ref::<&str>(),
+        payload.downcast_ref::<String>(),
+    ) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => String::from("a panic without a message"),
+    };
+    // Dropping a payload runs user code, which could panic again with nobody to catch it.
+    std::mem::forget(payload);
+    Outcome::Panicked { message }
+}

@@ -1,0 +1,30 @@
+//! Everything this process remembers about its own end, made at the first call.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::deadline::Deadline;
+use crate::gate::Gate;
+use crate::registry::Registry;
+use crate::stop::Callbacks;
+use crate::sys::per_process::PerProcess;
+
+/// The state of one process. A copy made by `fork` gets an empty one.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) registry: Registry,
+    pub(crate) gate: Gate,
+    pub(crate) deadline: Deadline,
+    pub(crate) stop: Callbacks,
+}
+
+static STATE: PerProcess<State> = PerProcess::new();
+
+/// This process's state.
+pub(crate) fn state() -> &'static State {
+    STATE.get_or_init(State::default)
+}
+
+/// Enters `mutex` even where a thread panicked inside: an ending must go on.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

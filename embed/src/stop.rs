@@ -1,0 +1,117 @@
+//! Cooperative stopping: a long loop learns that the process has been asked to end.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::state::{lock, state};
+
+/// Who asked this process to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// A handled signal of this number arrived.
+    Signal(c_int),
+    /// The parent asked.
+    Parent,
+    /// The parent is gone.
+    ParentGone,
+}
+
+/// The process that was asked to stop, or zero. A copy made by `fork` was not asked.
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
+type Callback = Box<dyn FnOnce(StopReason) + Send>;
+
+/// What is to be called when a stop is requested, or the reason if it has been.
+pub(crate) struct Callbacks(Mutex<Waiting>);
+
+enum Waiting {
+    Quiet(Vec<Callback>),
+    Asked(StopReason),
+}
+
+impl Default for Callbacks {
+    fn default() -> Self {
+        Self(Mutex::new(Waiting::Quiet(Vec::new())))
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callbacks")
+    }
+}
+
+/// True once this process has been asked to stop: by a handled signal, or by its parent.
+///
+/// Cheap enough for the innermost loop: one atomic load while nobody has asked.
+///
+/// # Examples
+///
+/// ```
+/// let mut rounds = 0;
+/// while !epilogue_embed::stop_requested() && rounds < 1000 {
+///     rounds += 1;
+/// }
+/// assert_eq!(rounds, 1000);
+/// ```
+pub fn stop_requested() -> bool {
+    match ASKED.load(Ordering::Relaxed) {
+        0 => false,
+        pid => pid == std::process::id(),
+    }
+}
+
+/// Calls `callback` once, when this process is asked to stop; at once if it has been.
+///
+/// It runs on a thread of this crate, before the finalizers. A panic in it is caught.
+///
+/// # Examples
+///
+/// ```
+/// let (sender, stopped) = std::sync::mpsc::channel();
+/// epilogue_embed::on_stop(move |reason| drop(sender.send(reason)));
+/// assert!(stopped.try_recv().is_err());
+/// ```
+pub fn on_stop(callback: impl FnOnce(StopReason) + Send + 'static) {
+    let reason = match &mut *lock(&state().stop.0) {
+        Waiting::Quiet(callbacks) => return callbacks.push(Box::new(callback)),
+        Waiting::Asked(reason) => *reason,
+    };
+    call(Box::new(callback), reason);
+}
+
+/// Makes [`stop_requested`] true. Async-signal-safe.
+pub(crate) fn mark_requested() {
+    ASKED.store(std::process::id(), Ordering::Relaxed);
+}
+
+/// Makes [`stop_requested`] true, and calls every [`on_stop`] callback if this is the first time.
+pub(crate) fn request(reason: StopReason) {
+    mark_requested();
+    let asked = Waiting::Asked(reason);
+    let callbacks = {
+        let mut waiting = lock(&state().stop.0);
+        match &mut *waiting {
+            Waiting::Asked(_) => return,
+            Waiting::Quiet(callbacks) => {
+                let callbacks = std::mem::take(callbacks);
+                *waiting = asked;
+                callbacks
+            }
+        }
+    };
+    for callback in callbacks {
+        call(callback, reason);
+    }
+}
+
+fn call(callback: Callback, reason: StopReason) {
+    // A panicking callback must neither keep the others from theirs nor end the caller's thread.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(reason))) {
+        std::mem::forget(payload);
+    }
+}

@@ -1,0 +1,12 @@
+//! The only room of this crate with `unsafe` code: what the kernel and the C library offer.
+//!
+//! Each block holds one operation and the argument for it. Nothing here decides anything; the
+//! rules are in the modules that call it.
+#![allow(
+    unsafe_code,
+    reason = "every call into libc, the kernel and the coverage runtime is behind this module"
+)]
+
+pub(crate) mod exit;
+pub(crate) mod per_process;
+pub(crate) mod timer;
