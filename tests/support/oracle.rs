@@ -81,10 +81,11 @@ impl Oracle {
     /// What is left at this moment.
     pub fn leftovers(&self) -> Leftovers {
         self.asked.set(true);
-        let processes = match has_children() {
-            true => procfs::descendants_of(getpid()),
-            false => Vec::new(),
-        };
+        let mut processes = Vec::new();
+        // Again if the last child was reaped by its owner between the two looks.
+        while processes.is_empty() && has_children() {
+            processes = procfs::descendants_of(getpid());
+        }
         let own = self.name.to_string_lossy();
         let ours = |thread: &Entry| {
             thread.name.starts_with("epilogue") || (thread.name == own && thread.pid != gettid())
