@@ -1,1 +1,68 @@
-//! Process.
+//! One function in a process of its own, which always ends well.
+//!
+//! ```
+//! use epilogue_process::Process;
+//!
+//! let process = Process::start(20u64, |n| (1..=n).product::<u64>())?;
+//! assert_eq!(process.join()?, 2_432_902_008_176_640_000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A process is this same executable, started again; nothing has to be called in `main`. It runs
+//! one function, `fn(T) -> R`, and ends: its finalizers run, its coverage data is written, and
+//! whoever holds its handle gets what it returned or the reason why there is nothing.
+//!
+//! # What ends a process
+//!
+//! | what happens | what the process does |
+//! |---|---|
+//! | its function returns | runs its finalizers, exits with 0 |
+//! | [`Process::terminate`], a panic in the parent | stops, runs its finalizers, exits |
+//! | `SIGTERM` from anybody | runs its finalizers, dies by it |
+//! | the parent ends, however | runs its finalizers, exits |
+//! | `SIGKILL`, an abort, a fault | ends at once; the parent learns how |
+//!
+//! # Limitations
+//!
+//! Linux 5.3 or newer. Code that runs in a child runs before `main`, in a constructor: it has
+//! threads, panics, files and the environment, but not the arguments of the command line. A
+//! program that was linked statically, stripped or replaced on disk starts children all the same;
+//! one that runs with raised privileges (setuid) does not start any.
+//!
+//! The modules below the API are public for `epilogue-pool` and for other owners of many
+//! children; they are documented, but may change between minor versions.
+
+mod boot;
+mod builder;
+pub mod child;
+pub mod codec;
+mod end;
+pub mod entry;
+mod error;
+mod fault;
+pub mod link;
+mod local;
+mod panics;
+mod portable;
+mod process;
+mod scope;
+mod status;
+pub mod stop;
+mod stream;
+mod sys;
+mod watcher;
+pub mod wire;
+
+pub use boot::{Refusal, init};
+pub use builder::Builder;
+pub use codec::{DecodeError, EncodeError, Limits};
+pub use end::{End, Finalizer};
+pub use error::{JoinError, Side, StartError, StopError};
+pub use fault::{Failure, Fault, Panic};
+pub use local::LocalWire;
+pub use portable::Portable;
+pub use process::Process;
+pub use scope::{Scope, ScopedProcess, scope};
+pub use status::ExitStatus;
+pub use stop::Rung;
+pub use stream::StreamWire;

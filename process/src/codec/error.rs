@@ -53,12 +53,7 @@ pub enum Problem {
         limit: usize,
     },
     /// A serde attribute makes one side write what the other does not read.
-    #[error(
-        "`{}` loses {} to `{}`",
-        Plain(container),
-        Names(fields),
-        Plain(attribute)
-    )]
+    #[error("`{}` loses {} to `{}`", Plain(container), Names(fields), Plain(attribute))]
     Lossy {
         /// The struct or enum that carries the attribute.
         container: String,
@@ -124,20 +119,14 @@ impl Problem {
 impl EncodeError {
     #[cold]
     pub(super) fn new<T: ?Sized>(fault: Fault) -> Self {
-        Self {
-            type_name: type_name::<T>().to_owned(),
-            problem: *fault.0,
-        }
+        Self { type_name: type_name::<T>().to_owned(), problem: *fault.0 }
     }
 }
 
 impl DecodeError {
     #[cold]
     pub(super) fn new<T: ?Sized>(fault: Fault) -> Self {
-        Self {
-            type_name: type_name::<T>().to_owned(),
-            problem: *fault.0,
-        }
+        Self { type_name: type_name::<T>().to_owned(), problem: *fault.0 }
     }
 }
 

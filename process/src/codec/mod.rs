@@ -26,11 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_bytes: 256 << 20,
-            max_depth: 128,
-            max_amplification: 64,
-        }
+        Self { max_bytes: 256 << 20, max_depth: 128, max_amplification: 64 }
     }
 }
 
@@ -49,9 +45,7 @@ pub fn encode<T: Serialize + ?Sized>(
             out.extend_from_slice(&bytes);
             return Ok(());
         }
-        Ok(_) => Fault::new(Problem::TooLarge {
-            limit: limits.max_bytes,
-        }),
+        Ok(_) => Fault::new(Problem::TooLarge { limit: limits.max_bytes }),
         Err(error) => Fault::new(Problem::Refused(error.to_string())),
     };
     Err(EncodeError::new::<T>(fault))
@@ -77,9 +71,9 @@ pub fn encode_for<D: DeserializeOwned, T: Serialize + ?Sized>(
 /// [`DecodeError`] if the bytes are not a `T`, are over a limit, or have a remainder.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: &Limits) -> Result<T, DecodeError> {
     let fault = match postcard::take_from_bytes(bytes) {
-        Ok(_) if bytes.len() > limits.max_bytes => Fault::new(Problem::TooLarge {
-            limit: limits.max_bytes,
-        }),
+        Ok(_) if bytes.len() > limits.max_bytes => {
+            Fault::new(Problem::TooLarge { limit: limits.max_bytes })
+        }
         Ok((value, [])) => return Ok(value),
         Ok((_, rest)) => Fault::new(Problem::Trailing { bytes: rest.len() }),
         Err(error) => Fault::new(Problem::Refused(error.to_string())),

@@ -1,0 +1,258 @@
+//! The life of a child, from the start hook to its exit.
+//!
+//! | step | what is true after it |
+//! |---|---|
+//! | summons | this process is a child; the variable that said so is gone |
+//! | descriptors | 0, 1, 2 and the wire are open, nothing else |
+//! | order | the parent has said what to do, and this is the build that it runs |
+//! | endings | `SIGTERM` runs the finalizers; the terminal's signals do nothing |
+//! | signals | unblocked: what arrived since the start is handled now |
+//! | hello | the parent knows that the child is up |
+//! | main | the main function serves, then the child leaves through `exit` |
+//!
+//! A child whose parent is gone, or that finds anything but what its parent prepared, ends at
+//! once and silently. It never returns into the program's own `main`: that would be a second
+//! copy of the program, which would start children of its own.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epilogue_embed::{self as embed, ending};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Limits, decode, encode};
+use crate::end::Finalizer;
+use crate::entry::MainEntry;
+use crate::link::{Link, Port};
+use crate::panics;
+use crate::sys::hook;
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::process::{self, exit_now};
+use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::watcher::{self, Watcher};
+use crate::wire::{Frame, Inbox, Kind};
+
+/// The variable that makes a process a child. Each version has its own, since each has its own
+/// protocol and two may be linked into one program.
+pub(crate) const VARIABLE: &str = concat!(
+    "EPILOGUE_CHILD_",
+    env!("CARGO_PKG_VERSION_MAJOR"),
+    "_",
+    env!("CARGO_PKG_VERSION_MINOR")
+);
+
+/// The exit code of a child that could not begin.
+const CANNOT_BEGIN: i32 = 125;
+
+/// The first frame: who the child is and what it shall do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// The same as in the variable, which proves that wire and variable belong together.
+    pub(crate) token: u64,
+    pub(crate) fingerprint: u64,
+    pub(crate) main: MainEntry,
+    /// What `ps` shows as the name of the main thread.
+    pub(crate) name: String,
+    pub(crate) limits: (usize, u32, usize),
+    pub(crate) finalizers: Duration,
+    /// Whether the child has to close what it inherited.
+    pub(crate) close_descriptors: bool,
+}
+
+impl Start {
+    pub(crate) fn new_limits(limits: &Limits) -> (usize, u32, usize) {
+        (limits.max_bytes, limits.max_depth, limits.max_amplification)
+    }
+
+    fn limits(&self) -> Limits {
+        let (max_bytes, max_depth, max_amplification) = self.limits;
+        Limits { max_bytes, max_depth, max_amplification }
+    }
+}
+
+/// Why a child leaves without having begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Another build of the program answered than the one that asked.
+    #[error("the child runs another build of this program")]
+    OtherBuild,
+    /// A step of its preparation failed.
+    #[error("{step} failed in the child: {error}")]
+    Step {
+        /// Which step it was.
+        step: String,
+        /// What the operating system said.
+        error: String,
+    },
+}
+
+/// The proof that this process was started as a child.
+#[derive(Debug)]
+pub(crate) struct Summons {
+    token: u64,
+}
+
+/// Whether this process was started as a child. The variable that says so is gone afterwards,
+/// so that no program the child starts takes itself for one.
+pub(crate) fn summons() -> Option<Summons> {
+    let value = std::env::var_os(VARIABLE)?;
+    // A program with raised privileges takes no orders from its environment.
+    if process::is_secure() {
+        return None;
+    }
+    if let Ok(name) = CString::new(VARIABLE) {
+        process::remove_variable(&name);
+    }
+    let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
+    match token {
+        Some(token) => Some(Summons { token }),
+        None => exit_now(CANNOT_BEGIN),
+    }
+}
+
+/// Serves, and ends this process.
+pub(crate) fn serve(summons: Summons) -> ! {
+    // Nothing may unwind into the C code that called the start hook.
+    let code = match panics::catch(|| begin(&summons)) {
+        Ok(Some((main, link))) => match panics::catch(|| main(link)) {
+            Ok(()) => 0,
+            Err(_) => 101,
+        },
+        Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
+    };
+    ending::leave(code, ending::Cause::Exit)
+}
+
+/// Everything up to the main function. None if the parent is not there, or the wire is not ours.
+fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
+    let wire = UnixStream::from(process::inherited(WIRE_FD).ok()?);
+    let claims = process::inherited(CLAIMS_FD).ok()?;
+    let parent = watcher::parent(wire.as_fd())?;
+    let mut inbox = Inbox::new(usize::MAX);
+    let start = first_frame(&wire, &mut inbox)?;
+    if start.token != summons.token {
+        return None;
+    }
+    let claims = SharedWords::map(claims).ok()?;
+    let port = Arc::new(Port::new(wire, claims));
+    match prepare(&start, &port) {
+        Ok(main) => {
+            let limits = start.limits();
+            let (orders, link) = crossbeam_channel::unbounded();
+            Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
+            port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(())?;
+            Some((main, Link::new(link, port, limits)))
+        }
+        Err(refusal) => {
+            let mut payload = Vec::new();
+            encode(&refusal, &mut payload, &Limits::default()).ok()?;
+            port.try_send(&Frame::control(Kind::Refusal, payload));
+            None
+        }
+    }
+}
+
+fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
+    loop {
+        if let Some(frame) = inbox.next().ok()? {
+            let is_start = frame.kind == Kind::Start;
+            return is_start.then(|| decode(&frame.payload, &Limits::default()).ok()).flatten();
+        }
+        let read = inbox.fill(|room| io::Read::read(&mut &*wire, room));
+        match read {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Makes this process what a child has to be before any code of the user's runs.
+fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
+    let image = Image::this().ok_or(Refusal::OtherBuild)?;
+    if image.fingerprint() != start.fingerprint {
+        return Err(Refusal::OtherBuild);
+    }
+    let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
+    if start.close_descriptors {
+        // The wire was opened first, so all that lies beyond was inherited.
+        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
+    }
+    step("opening the standard descriptors", open_standard_descriptors())?;
+    step("naming the process", set_name(&start.name))?;
+    step("ignoring SIGPIPE", process::ignore_sigpipe())?;
+    // The terminal's signals reach parent and children alike. The parent decides what they mean.
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        step("handling the terminal's signals", process::swallow(signal))?;
+    }
+    panics::remember_locations();
+    register_goodbye(port);
+    embed::set_deadline(start.finalizers);
+    step("handling SIGTERM", Ok::<(), std::io::Error>(()))?;
+    let none = SigSet::empty();
+    step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))?;
+    Ok(main)
+}
+
+/// The last finalizer, since it is the first to be registered: it tells the parent of the others.
+fn register_goodbye(port: &Arc<Port>) {
+    let port = Arc::clone(port);
+    ending::register("epilogue: goodbye", move |_| {
+        let ends: Vec<_> = ending::finished().iter().map(Finalizer::from).collect();
+        let mut payload = Vec::new();
+        if encode(&ends, &mut payload, &Limits::default()).is_ok() {
+            port.try_send(&Frame::control(Kind::Goodbye, payload));
+        }
+    });
+}
+
+/// What the parent had closed of 0, 1 and 2 is `/dev/null` here: else the first file that user
+/// code opens would become its standard output.
+fn open_standard_descriptors() -> io::Result<()> {
+    loop {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        std::mem::forget(null);
+    }
+}
+
+fn set_name(name: &str) -> nix::Result<()> {
+    // The kernel keeps 15 bytes.
+    let short = &name[..name.floor_char_boundary(15)];
+    let name = CString::new(short).map_err(|_| nix::errno::Errno::EINVAL)?;
+    nix::sys::prctl::set_name(&name)
+}
+
+fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
+    result.map_err(|error| Refusal::Step { step: step.to_owned(), error: error.to_string() })
+}
+
+/// The documented fallback where the start hook cannot run: call it first in `main`.
+///
+/// In a child that the hook did not catch, this serves and never returns. In every other process
+/// it returns at once, and from then on children can be started although the hook did not run.
+/// Where the hook works, which is everywhere it was tried, there is no need to call it.
+///
+/// ```
+/// fn main() {
+///     epilogue_process::init();
+///     // the program
+/// }
+/// ```
+pub fn init() {
+    hook::note_init();
+    if let Some(summons) = summons() {
+        serve(summons);
+    }
+}

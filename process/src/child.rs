@@ -1,0 +1,535 @@
+//! A child as its parent sees it: a pidfd, a wire, and a place on the ladder.
+//!
+//! Nothing here blocks except what says so. Whoever owns a child waits for [`Child::interest`]
+//! with others or alone, calls [`Child::note`] with what became ready, and then takes events
+//! until there are none.
+//!
+//! # Invariants
+//!
+//! 1. Signals go through the pidfd, so no other process can be hit.
+//! 2. All that the child sent whole is delivered before its end is told.
+//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
+
+use std::ffi::{CString, OsString};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::boot::{Refusal, Start, VARIABLE};
+use crate::codec::{Limits, decode, encode};
+use crate::end::{End, Finalizer};
+use crate::entry::MainEntry;
+use crate::error::StartError;
+use crate::link::Link;
+use crate::local::LocalWire;
+use crate::status::ExitStatus;
+use crate::stop::{Ladder, Step};
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::pidfd::{self, Wait};
+use crate::sys::{hook, process, spawn};
+use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
+
+/// What a child is started with.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What `ps` shows; the kernel keeps 15 bytes of it for the thread.
+    pub name: String,
+    /// How long it has from the request to stop to the kill.
+    pub grace_period: Duration,
+    /// How long it has from the start to its hello.
+    pub start_deadline: Duration,
+    /// What may be sent and received.
+    pub limits: Limits,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            name: "worker".to_owned(),
+            grace_period: Duration::from_secs(5),
+            start_deadline: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Spec {
+    /// The part of the grace period that finalizers get: the rest is for the call that runs and
+    /// for the parent, which must not kill before the child's own deadline.
+    fn finalizers(&self) -> Duration {
+        self.grace_period * 3 / 5
+    }
+}
+
+/// What happened to a child.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It is up.
+    Hello,
+    /// It could not prepare itself and is leaving.
+    Refused(Refusal),
+    /// It answered a call.
+    Reply {
+        /// The number of the call.
+        id: u64,
+        /// What [`crate::entry::answer`] decodes.
+        payload: Vec<u8>,
+    },
+    /// It broke the protocol. It was killed; its end follows.
+    Broken(WireError),
+    /// It has ended and been reaped. Nothing follows.
+    Ended(ExitStatus),
+}
+
+/// What two owners of a child share, so that the process's own end can end it too.
+#[derive(Debug)]
+pub(crate) struct Ties {
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) stream: UnixStream,
+}
+
+#[derive(Debug)]
+enum Life {
+    Running,
+    Reaped(ExitStatus),
+    Told(ExitStatus),
+}
+
+/// A process that this one started.
+#[derive(Debug)]
+pub struct Child {
+    pid: libc::pid_t,
+    ties: Arc<Ties>,
+    wire: LocalWire,
+    name: String,
+    finalizers_time: Duration,
+    start_deadline: Duration,
+    hello_by: Option<Instant>,
+    ladder: Ladder,
+    life: Life,
+    wire_open: bool,
+    goodbye: Option<Vec<Finalizer>>,
+}
+
+impl Child {
+    /// Starts a child that will run `main`. It is not up before [`Event::Hello`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing was started.
+    pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
+        if process::is_secure() {
+            return Err(StartError::Privileged);
+        }
+        if !hook::works() {
+            return Err(StartError::NoHook);
+        }
+        let main = MainEntry::new(main)?;
+        let token = RandomState::new().build_hasher().finish();
+        let (near, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
+        let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
+        let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd())?;
+        // From here on the child sees the end of its wire if we give up.
+        drop((far, claims_fd));
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                drop(near);
+                let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+                return Err(at("opening a pidfd")(error));
+            }
+        };
+        let reader = near.try_clone();
+        let mut child = Self {
+            pid,
+            wire: LocalWire::new(near, claims, spec.limits.max_bytes.saturating_add(1024)),
+            ties: Arc::new(Ties { pidfd, stream: reader.map_err(at("sharing the wire"))? }),
+            name: spec.name.clone(),
+            finalizers_time: spec.finalizers(),
+            start_deadline: spec.start_deadline,
+            hello_by: Some(Instant::now() + spec.start_deadline),
+            ladder: Ladder::new(spec.grace_period),
+            life: Life::Running,
+            wire_open: true,
+            goodbye: None,
+        };
+        child.send_start(spec, token, main)?;
+        Ok(child)
+    }
+
+    fn send_start(&mut self, spec: &Spec, token: u64, main: MainEntry) -> Result<(), StartError> {
+        let start = Start {
+            token,
+            fingerprint: Image::this().map_or(0, Image::fingerprint),
+            main,
+            name: spec.name.clone(),
+            limits: Start::new_limits(&spec.limits),
+            finalizers: spec.finalizers(),
+            close_descriptors: !spawn::closes_descriptors(),
+        };
+        let mut payload = Vec::new();
+        encode(&start, &mut payload, &Limits::default())?;
+        self.wire.send(Kind::Start, 0, &payload);
+        self.flush();
+        Ok(())
+    }
+
+    /// Its process id. Once it has been reaped, the number may mean another process.
+    pub fn id(&self) -> u32 {
+        self.pid.unsigned_abs()
+    }
+
+    /// The name that it was started with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its parent can send it.
+    pub fn wire(&mut self) -> &mut dyn Wire {
+        &mut self.wire
+    }
+
+    pub(crate) fn ties(&self) -> &Arc<Ties> {
+        &self.ties
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.wire.is_flushed()
+    }
+
+    /// Writes what is queued, as far as the connection takes it.
+    pub fn flush(&mut self) {
+        if self.wire_open && self.wire.flush().is_err() {
+            // Reading will find the same trouble, and tells of it.
+            let step = self.ladder.kill();
+            self.take(step);
+        }
+    }
+
+    /// What to wait for: the wire, then the pidfd. None of either while it is of no interest.
+    pub fn interest(&self) -> [Option<PollFd<'_>>; 2] {
+        let mut flags = PollFlags::POLLIN;
+        if !self.wire.is_flushed() {
+            flags |= PollFlags::POLLOUT;
+        }
+        let wire = self.wire_open.then(|| PollFd::new(self.wire.as_fd(), flags));
+        let running = matches!(self.life, Life::Running);
+        [wire, running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))]
+    }
+
+    /// When [`Child::tick`] has to be called next, if ever.
+    pub fn due(&self) -> Option<Instant> {
+        match (self.hello_by, self.ladder.due()) {
+            (Some(hello), Some(ladder)) => Some(hello.min(ladder)),
+            (hello, ladder) => hello.or(ladder),
+        }
+    }
+
+    /// Does what is due: the next rung of the ladder, or the end of a child that is not up.
+    pub fn tick(&mut self, now: Instant) {
+        let late = self.hello_by.is_some_and(|by| by <= now);
+        let step = if late { self.ladder.kill() } else { self.ladder.tick(now) };
+        if late {
+            self.hello_by = None;
+        }
+        self.take(step);
+    }
+
+    /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
+    pub fn reap(&mut self) {
+        if let Life::Running = self.life {
+            match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
+                Ok(None) => {}
+                Ok(Some(status)) => self.life = Life::Reaped(status),
+                // Not a child that can be waited for: then it is not ours any more.
+                Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
+            }
+        }
+    }
+
+    /// The next thing that happened, if any.
+    pub fn event(&mut self) -> Option<Event> {
+        while self.wire_open {
+            match self.wire.receive() {
+                Ok(Received::Frame(frame)) => match self.accept(frame) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                },
+                Ok(Received::Nothing) => break,
+                Ok(Received::Closed) => self.lose_wire(),
+                Err(error) => return Some(self.break_off(error)),
+            }
+        }
+        match self.life {
+            Life::Reaped(status) => {
+                self.life = Life::Told(status);
+                self.wire_open = false;
+                Some(Event::Ended(status))
+            }
+            Life::Running | Life::Told(_) => None,
+        }
+    }
+
+    fn accept(&mut self, frame: Frame) -> Option<Event> {
+        let Frame { kind, id, payload, .. } = frame;
+        match kind {
+            Kind::Hello => {
+                self.hello_by = None;
+                Some(Event::Hello)
+            }
+            Kind::Refusal => match decode(&payload, &Limits::default()) {
+                Ok(refusal) => Some(Event::Refused(refusal)),
+                Err(_) => Some(self.break_off(WireError::Garbage)),
+            },
+            Kind::Reply => Some(Event::Reply { id, payload }),
+            Kind::Goodbye => {
+                self.goodbye = decode(&payload, &Limits::default()).ok();
+                None
+            }
+            Kind::Start | Kind::Call | Kind::Share | Kind::Forget | Kind::Finish | Kind::Stop => {
+                Some(self.break_off(WireError::Garbage))
+            }
+        }
+    }
+
+    /// A child that broke the protocol may be corrupt or hostile: nothing is asked of it.
+    fn break_off(&mut self, error: WireError) -> Event {
+        self.wire_open = false;
+        let step = self.ladder.kill();
+        self.take(step);
+        Event::Broken(error)
+    }
+
+    /// A child that closes its wire is leaving, or pretends to.
+    fn lose_wire(&mut self) {
+        self.wire_open = false;
+        self.drained();
+    }
+
+    /// No more calls will come: it finishes those that it has, and leaves.
+    pub fn finish(&mut self) {
+        let step = self.ladder.finish();
+        self.take(step);
+    }
+
+    /// All its calls are answered: from now on it has the grace period to leave.
+    pub fn drained(&mut self) {
+        self.ladder.drained(Instant::now());
+    }
+
+    /// Asks it to stop within the grace period, or within `limit` if that is shorter. The call
+    /// that runs has `work` of it to return; without, the finalizers begin at once.
+    pub fn stop(&mut self, limit: Option<Duration>, work: Work) {
+        match self.ladder.stop(Instant::now(), limit) {
+            Some(Step::Stop { remaining }) => self.send_stop(remaining, work),
+            step => self.take(step),
+        }
+    }
+
+    /// Kills it. Its finalizers do not run.
+    pub fn kill(&mut self) {
+        let step = self.ladder.kill();
+        self.take(step);
+    }
+
+    fn take(&mut self, step: Option<Step>) {
+        match step {
+            None => {}
+            Some(Step::Finish) => {
+                self.wire.send(Kind::Finish, 0, &[]);
+                self.flush();
+            }
+            Some(Step::Stop { remaining }) => self.send_stop(remaining, Work::Abandon),
+            Some(Step::Signal) => {
+                self.signal(Signal::SIGTERM);
+                self.signal(Signal::SIGCONT);
+            }
+            Some(Step::Kill) => self.signal(Signal::SIGKILL),
+        }
+    }
+
+    fn send_stop(&mut self, remaining: Duration, work: Work) {
+        let order = StopOrder {
+            work: match work {
+                Work::Abandon => Duration::ZERO,
+                Work::Finish => remaining * 2 / 5,
+            },
+            finalizers: self.finalizers_time.min(remaining / 2),
+        };
+        let mut payload = Vec::new();
+        if encode(&order, &mut payload, &Limits::default()).is_ok() {
+            self.wire.send(Kind::Stop, 0, &payload);
+            self.flush();
+        }
+    }
+
+    /// Signals the child; one that has ended already needs none.
+    fn signal(&self, signal: Signal) {
+        let _ = pidfd::send_signal(self.ties.pidfd.as_fd(), signal as i32);
+    }
+
+    /// Blocks until something happens, `deadline` passes (then none), or the child has ended.
+    pub(crate) fn wait_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
+        loop {
+            if let Some(event) = self.event() {
+                return Some(event);
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now)
+                || matches!(self.life, Life::Told(_))
+            {
+                return None;
+            }
+            self.tick(now);
+            let until = match (deadline, self.due()) {
+                (Some(deadline), Some(due)) => Some(deadline.min(due)),
+                (deadline, due) => deadline.or(due),
+            };
+            self.block(until);
+        }
+    }
+
+    fn block(&mut self, until: Option<Instant>) {
+        let [wire, pidfd] = self.interest();
+        let mut fds: Vec<_> = wire.into_iter().chain(pidfd).collect();
+        match poll(&mut fds, timeout(until)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Without poll there is no waiting for more than the end.
+            Err(_) => self.kill(),
+        }
+        self.reap();
+        self.flush();
+    }
+
+    /// Blocks until the child is up and has taken all that was queued.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if it does not get there; then it has been reaped.
+    pub(crate) fn wait_until_up(&mut self) -> Result<(), StartError> {
+        let mut refusal = None;
+        let mut up = false;
+        while !up || (self.wire_open && !self.is_flushed()) {
+            match self.event() {
+                Some(Event::Hello) => up = true,
+                Some(Event::Refused(refused)) => refusal = Some(refused),
+                Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
+                // No call has reached it whole, so there is nothing that it could answer.
+                Some(Event::Reply { .. } | Event::Broken(_)) => {}
+                None => {
+                    self.tick(Instant::now());
+                    self.block(self.due());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a child that ended with `status` before its hello was not started.
+    pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
+        let killed = self.ladder.rung() == crate::stop::Rung::Kill;
+        match refusal {
+            Some(refusal) => StartError::Refused(refusal),
+            None if killed => StartError::NoHello { deadline: self.start_deadline },
+            None => StartError::EndedEarly { status },
+        }
+    }
+
+    /// How it ended: the proof that is kept of a child after [`Event::Ended`].
+    pub fn end(&self) -> End {
+        let status = match self.life {
+            Life::Running => ExitStatus::Unknown,
+            Life::Reaped(status) | Life::Told(status) => status,
+        };
+        End { status, rung: self.ladder.rung(), finalizers: self.goodbye.clone() }
+    }
+}
+
+/// What becomes of the call that runs when a child is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It has two fifths of the time that is left to return.
+    Finish,
+    /// It is abandoned: the finalizers begin at once.
+    Abandon,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Life::Running = self.life {
+            self.signal(Signal::SIGKILL);
+            let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
+        }
+    }
+}
+
+fn spawn(
+    spec: &Spec,
+    token: u64,
+    wire: BorrowedFd<'_>,
+    claims: BorrowedFd<'_>,
+) -> Result<libc::pid_t, StartError> {
+    let arguments = [argument_zero(&spec.name)];
+    let environment = environment(token);
+    let image = spawn::Image {
+        program: c"/proc/self/exe",
+        arguments: &arguments,
+        environment: &environment,
+        wire,
+        claims,
+    };
+    spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
+}
+
+/// What `ps` shows: the program, and what this process of it is for.
+fn argument_zero(name: &str) -> CString {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut text = program.to_vec();
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(name.as_bytes());
+    text.retain(|&byte| byte != 0);
+    CString::new(text).unwrap_or_default()
+}
+
+fn environment(token: u64) -> Vec<CString> {
+    let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
+    let library = Image::this().and_then(Image::library).map(|library| {
+        // The executable does not know of us: a library that the program loads itself comes too
+        // late, so the loader has to bring it along.
+        (OsString::from("LD_PRELOAD"), OsString::from_vec(library.to_bytes().to_vec()))
+    });
+    std::env::vars_os()
+        .filter(|(name, _)| library.is_none() || name != "LD_PRELOAD")
+        .chain(library.clone())
+        .chain([own])
+        .filter_map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            CString::new(name.into_vec()).ok()
+        })
+        .collect()
+}
+
+/// How long `poll` may wait, rounded up: a wait that ends too early would spin.
+pub fn timeout(until: Option<Instant>) -> PollTimeout {
+    let Some(until) = until else {
+        return PollTimeout::NONE;
+    };
+    let left = until.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+}
+
+fn at(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { step, source }
+}

@@ -1,0 +1,60 @@
+//! The proof of an ending: how a child ended, and what ran in it as it did.
+
+use std::fmt;
+
+use epilogue_embed::{FinalizerEnd, Outcome};
+use serde::{Deserialize, Serialize};
+
+use crate::status::ExitStatus;
+use crate::stop::Rung;
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct End {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// How far up the ladder it had to be taken.
+    pub rung: Rung,
+    /// The finalizers that ran in it, in their order, if it could still tell.
+    pub finalizers: Option<Vec<Finalizer>>,
+}
+
+impl End {
+    /// Whether the process exited with code 0.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+}
+
+/// What became of one finalizer of a child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Finalizer {
+    /// The name that it was registered by.
+    pub name: String,
+    /// Why it did not run to its end, if it did not.
+    pub failure: Option<String>,
+}
+
+impl From<&FinalizerEnd> for Finalizer {
+    fn from(end: &FinalizerEnd) -> Self {
+        let failure = match end.outcome() {
+            Outcome::Ran => None,
+            Outcome::Panicked { message } => Some(format!("panicked: {message}")),
+            Outcome::TimedOut => Some("did not return in time".to_owned()),
+            Outcome::Skipped => Some("was not started in time".to_owned()),
+            other => Some(format!("{other:?}")),
+        };
+        Self { name: end.name().to_owned(), failure }
+    }
+}
+
+impl fmt::Display for Finalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            None => f.write_str(&self.name),
+            Some(failure) => write!(f, "{} ({failure})", self.name),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Everything that can go wrong with one process, by the operation that fails.
+
+use std::io;
+use std::time::Duration;
+
+use crate::boot::Refusal;
+use crate::codec::{DecodeError, EncodeError};
+use crate::entry::ForeignFunction;
+use crate::fault::{Failure, Fault, Panic};
+use crate::status::ExitStatus;
+
+/// Why a process was not started. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The start hook did not run here, so it would not run in a child, and the child would run
+    /// this program's `main` again.
+    #[error(
+        "epilogue's start hook did not run in this program: call epilogue::init() first in main"
+    )]
+    NoHook,
+    /// This process has more rights than its caller (`AT_SECURE`: setuid, file capabilities).
+    #[error("a program with raised privileges (AT_SECURE) must not start copies of itself")]
+    Privileged,
+    /// The function cannot be named for another process.
+    #[error(transparent)]
+    ForeignFunction(#[from] ForeignFunction),
+    /// The argument cannot be encoded.
+    #[error("the argument cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
+    /// The operating system refused a step.
+    #[error("{step} failed: {source}; nothing was started")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The child did not say hello in time. It was killed.
+    #[error(
+        "the child did not start within {deadline:?} and was killed: a constructor that runs \
+         before main may hang, or the machine is overloaded; the builder's start_deadline \
+         sets the time"
+    )]
+    NoHello {
+        /// The time that it had.
+        deadline: Duration,
+    },
+    /// The child ended before it said hello.
+    #[error("the child ended before it was up: {status}")]
+    EndedEarly {
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The child could not prepare itself. It has ended.
+    #[error("the child could not start: {0}")]
+    Refused(Refusal),
+}
+
+/// Why a process that was joined has no value. It has ended and been reaped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The function panicked.
+    #[error("the process {0}")]
+    Panicked(Panic),
+    /// The process exited without an answer, code 0 included.
+    #[error("the process exited with code {0} before its function returned")]
+    Exited(i32),
+    /// A signal ended the process before its function returned.
+    #[error("the process was lost: {}", ExitStatus::Signaled { signal: *.signal, core_dumped: *.core_dumped })]
+    Signaled {
+        /// The number of the signal.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core_dumped: bool,
+    },
+    /// The process ended without an answer, and other code of this program took its status.
+    #[error("the process ended without an answer, and other code took its exit status")]
+    Unknown,
+    /// The function returned, but its result could not be encoded.
+    #[error("the result cannot be sent: {0}")]
+    Encode(EncodeError),
+    /// The argument, or the result, could not be decoded where it arrived.
+    #[error("{side} cannot be read: {error}")]
+    Decode {
+        /// Which of the two it was.
+        side: Side,
+        /// What was wrong with it.
+        error: DecodeError,
+    },
+    /// The function returned an error.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The child broke the protocol and was killed.
+    #[error("the process broke the protocol and was killed: {0}")]
+    Protocol(String),
+    /// Another process started it (this one was forked from that); only a parent can wait.
+    #[error("this process is a fork of the one that started the child, which alone can wait")]
+    NotParent,
+    /// It was not started at all; for `?` in a scope.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Which way something travelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From the parent to the child.
+    Argument,
+    /// From the child to the parent.
+    Result,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Argument => "the argument",
+            Self::Result => "the result",
+        })
+    }
+}
+
+impl From<Fault> for JoinError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Panicked(panic) => Self::Panicked(panic),
+            Fault::Failed(failure) => Self::Failed(failure),
+            Fault::Argument(error) => Self::Decode { side: Side::Argument, error },
+            Fault::Result(error) => Self::Encode(error),
+            Fault::Reply(error) => Self::Decode { side: Side::Result, error },
+            Fault::NoSuchEntry => Self::Protocol(fault.to_string()),
+        }
+    }
+}
+
+impl From<ExitStatus> for JoinError {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Exited(code) => Self::Exited(code),
+            ExitStatus::Signaled { signal, core_dumped } => Self::Signaled { signal, core_dumped },
+            ExitStatus::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// Why a process could not be stopped by its handle.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// Another process started it (this one was forked from that); only a parent can stop it.
+    #[error("this process is a fork of the one that started the child, which alone can stop it")]
+    NotParent,
+}

@@ -1,0 +1,171 @@
+//! A wire over any stream of bytes, such as a TCP connection: nothing is shared but the stream.
+//!
+//! A child answers in order, so of its unanswered calls only the first can have been begun. What
+//! it has read ahead cannot be seen from here, so no call is ever taken back.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::wire::{Inbox, Kind, Outbox, Received, Wire, WireError};
+
+/// A [`Wire`] over a connected stream socket.
+#[derive(Debug)]
+pub struct StreamWire<S> {
+    stream: S,
+    inbox: Inbox,
+    outbox: Outbox,
+    unanswered: VecDeque<u64>,
+    end_seen: bool,
+}
+
+impl<S: AsFd> StreamWire<S> {
+    /// Wraps a connected stream socket; frames of more than `limit` bytes are refused.
+    pub fn new(stream: S, limit: usize) -> Self {
+        Self {
+            stream,
+            inbox: Inbox::new(limit),
+            outbox: Outbox::default(),
+            unanswered: VecDeque::new(),
+            end_seen: false,
+        }
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    pub(crate) fn queue(&mut self, kind: Kind, slot: u32, id: u64, payload: &[u8]) {
+        self.outbox.push(kind, slot, id, payload);
+    }
+}
+
+impl<S: AsFd> AsFd for StreamWire<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl<S: AsFd> Wire for StreamWire<S> {
+    fn call(&mut self, id: u64, payload: &[u8]) {
+        self.unanswered.push_back(id);
+        self.queue(Kind::Call, 0, id, payload);
+    }
+
+    fn send(&mut self, kind: Kind, id: u64, payload: &[u8]) {
+        self.queue(kind, 0, id, payload);
+    }
+
+    fn flush(&mut self) -> Result<bool, WireError> {
+        let fd = self.stream.as_fd().as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let written = self.outbox.flush(|bytes| retry(|| send(fd, bytes, flags)));
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(error) if is_gone(&error) => {
+                self.outbox.clear();
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Received, WireError> {
+        loop {
+            if let Some(frame) = self.inbox.next()? {
+                if frame.kind == Kind::Reply {
+                    self.unanswered.retain(|&id| id != frame.id);
+                }
+                return Ok(Received::Frame(frame));
+            }
+            if self.end_seen {
+                return Ok(Received::Closed);
+            }
+            let fd = self.stream.as_fd().as_raw_fd();
+            let read = self.inbox.fill(|room| retry(|| recv(fd, room, MsgFlags::MSG_DONTWAIT)));
+            match read {
+                Ok(0) => self.end_seen = true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(Received::Nothing);
+                }
+                Err(error) if is_gone(&error) => self.end_seen = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn revoke(&mut self, _id: u64) -> bool {
+        false
+    }
+
+    fn may_have_begun(&self, id: u64) -> bool {
+        self.unanswered.front() == Some(&id)
+    }
+
+    fn capacity(&self) -> usize {
+        2
+    }
+}
+
+/// A peer that died with our bytes unread resets the connection; that is an end like any other.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
+fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::StreamWire;
+    use crate::wire::{HEADER, Kind, Received, Wire, seal};
+
+    /// Both ends of a connection over the loopback interface.
+    fn connection() -> (StreamWire<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        (StreamWire::new(near, 1 << 20), far)
+    }
+
+    #[test]
+    fn only_the_first_unanswered_call_may_have_begun() {
+        let (mut wire, mut far) = connection();
+        wire.call(1, &[1]);
+        wire.call(2, &[2]);
+        assert!(wire.flush().unwrap());
+        let mut frames = [0; 2 * (HEADER + 1)];
+        far.read_exact(&mut frames).unwrap();
+        assert!(wire.may_have_begun(1) && !wire.may_have_begun(2));
+
+        let mut reply = vec![0; HEADER];
+        seal(Kind::Reply, 0, 1, &mut reply);
+        far.write_all(&reply).unwrap();
+        drop(far);
+        let mut answers = 0;
+        loop {
+            match wire.receive().unwrap() {
+                Received::Frame(frame) => answers += frame.id,
+                Received::Nothing => std::thread::yield_now(),
+                Received::Closed => break,
+            }
+        }
+        assert_eq!(answers, 1);
+        assert!(wire.may_have_begun(2));
+    }
+}

@@ -1,0 +1,78 @@
+//! A descriptor that means one process for ever: no signal or wait through it can reach another.
+
+#![expect(unsafe_code, reason = "the pidfd system calls have no safe wrapper")]
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::{io, mem, ptr};
+
+use crate::status::ExitStatus;
+
+/// Opens a descriptor for `pid`, which must not have been reaped: afterwards it may be another.
+pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: two integers; the kernel reports a pid that does not exist as an error.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// Sends `signal`, or fails with `ESRCH` if the process has ended.
+pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    let info = ptr::null::<c_void>();
+    // SAFETY: the descriptor is borrowed, so it stays open; a null `info` is allowed.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }
+    {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a call of [`wait`] may block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Block,
+    Poll,
+}
+
+/// Reaps the child: its exit status, or none where it has not ended and `wait` must not block.
+///
+/// Where somebody else reaped it (`waitpid(-1)`, or an ignored `SIGCHLD`), its status is lost to
+/// us, and [`ExitStatus::Unknown`] says so.
+pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<ExitStatus>> {
+    let options = match wait {
+        Wait::Block => libc::WEXITED,
+        Wait::Poll => libc::WEXITED | libc::WNOHANG,
+    };
+    loop {
+        // SAFETY: all zeroes is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+        let id = pidfd.as_raw_fd() as libc::id_t;
+        // SAFETY: the descriptor stays open, and `info` is ours to be written.
+        if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) } == 0 {
+            return Ok(status(&info));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error if error.raw_os_error() == Some(libc::ECHILD) => {
+                return Ok(Some(ExitStatus::Unknown));
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+fn status(info: &libc::siginfo_t) -> Option<ExitStatus> {
+    // SAFETY: `waitid` filled the structure in, so these fields are the ones in use.
+    if unsafe { info.si_pid() } == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    Some(match info.si_code {
+        libc::CLD_EXITED => ExitStatus::Exited(status),
+        code => ExitStatus::Signaled { signal: status, core_dumped: code == libc::CLD_DUMPED },
+    })
+}

@@ -1,0 +1,68 @@
+//! Facts of this process that only C knows, and the few things a child sets before it serves.
+
+#![expect(unsafe_code, reason = "libc calls without a safe wrapper")]
+
+use std::ffi::{CStr, c_int, c_uint};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Whether this process runs with more rights than its caller has (setuid, capabilities).
+pub(crate) fn is_secure() -> bool {
+    // SAFETY: reads one value of the auxiliary vector; 0 where there is none.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Takes ownership of a descriptor that this process was started with.
+///
+/// Called for the wire and the claims only, once, before any other code could have seen them.
+pub(crate) fn inherited(fd: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: asks for the flags of a descriptor, open or not.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the parent put it there for us alone.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flag = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(&owned, flag)?;
+    Ok(owned)
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// Only for a child that the C library could not start so; see `spawn`.
+pub(crate) fn close_from(first: c_uint) -> io::Result<()> {
+    // SAFETY: the caller is a child before its first thread, and owns none of these.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Removes a variable from the environment, before any other thread exists.
+pub(crate) fn remove_variable(name: &CStr) {
+    // SAFETY: constructors run on the only thread; nobody reads the environment meanwhile.
+    unsafe { libc::unsetenv(name.as_ptr()) };
+}
+
+/// Makes `signal` do nothing, by a handler: an ignored signal would stay so across `exec`.
+pub(crate) fn swallow(signal: Signal) -> nix::Result<()> {
+    extern "C" fn nothing(_signal: c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// Ignores `SIGPIPE`, as Rust's own start-up does, which a child does not run.
+pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring a signal installs no code.
+    unsafe { sigaction(Signal::SIGPIPE, &action) }.map(drop)
+}
+
+/// Ends the process at once: no handlers, no finalizers. For a child that must not go on.
+pub(crate) fn exit_now(code: c_int) -> ! {
+    // SAFETY: does not return, and runs no code of this process.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,157 @@
+//! The watcher: a thread of every child that reads the wire and watches the parent.
+//!
+//! It is why a child obeys in the middle of a call, and why none outlives its parent: the end of
+//! the parent, however sudden, makes its pidfd readable, and the watcher then runs the finalizers
+//! and ends the process, whatever the main thread is doing.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use epilogue_embed::ending::{self, Cause, StopReason};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+
+use crate::codec::{Limits, decode};
+use crate::link::{Order, Port, order};
+use crate::sys::pidfd;
+use crate::wire::{Inbox, Kind, StopOrder};
+
+/// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
+///
+/// None if the parent is gone already.
+pub(crate) fn parent(wire: BorrowedFd<'_>) -> Option<OwnedFd> {
+    // It wakes a stopped child, which can then see that its parent is gone. It must be harmless:
+    // it fires as well when the *thread* ends that started this child.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGCONT);
+    match getsockopt(&wire, sockopt::PeerPidfd) {
+        Ok(pidfd) => Some(pidfd),
+        Err(_) => {
+            // Before Linux 6.5: open by number, then see that the number still meant our parent.
+            let pid = nix::unistd::getppid();
+            let pidfd = pidfd::open(pid.as_raw()).ok()?;
+            (nix::unistd::getppid() == pid).then_some(pidfd)
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    parent: OwnedFd,
+    port: Arc<Port>,
+    inbox: Inbox,
+    /// Dropped when no more orders will come.
+    orders: Option<Sender<Order>>,
+    /// When the call that runs has had its time.
+    leave_at: Option<Instant>,
+}
+
+/// What the watcher does next.
+enum Next {
+    Watch,
+    Leave,
+}
+
+impl Watcher {
+    pub(crate) fn new(
+        parent: OwnedFd,
+        port: Arc<Port>,
+        inbox: Inbox,
+        orders: Sender<Order>,
+    ) -> Self {
+        Self { parent, port, inbox, orders: Some(orders), leave_at: None }
+    }
+
+    pub(crate) fn spawn(mut self) -> io::Result<()> {
+        let thread = thread::Builder::new().name("epilogue-watch".into());
+        thread.spawn(move || self.run()).map(drop)
+    }
+
+    fn run(&mut self) {
+        // What came together with the first frame is in the inbox already.
+        let mut next = self.obey();
+        while let Next::Watch = next {
+            next = self.wait();
+        }
+        ending::leave(0, Cause::Parent)
+    }
+
+    fn wait(&mut self) -> Next {
+        let timeout = match self.leave_at {
+            Some(at) => match at.checked_duration_since(Instant::now()) {
+                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)),
+                None => return Next::Leave,
+            },
+            None => Ok(PollTimeout::NONE),
+        };
+        let mut fds = [
+            PollFd::new(self.port.stream().as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.parent.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Next::Watch,
+            Err(_) => return self.parent_is_gone(),
+        }
+        let [wire, parent] = fds.map(|fd| fd.any().unwrap_or(true));
+        if parent {
+            return self.parent_is_gone();
+        }
+        if wire { self.read() } else { Next::Watch }
+    }
+
+    fn read(&mut self) -> Next {
+        let fd = self.port.stream().as_raw_fd();
+        let flags = MsgFlags::MSG_DONTWAIT;
+        match self.inbox.fill(|room| recv(fd, room, flags).map_err(io::Error::from)) {
+            Ok(0) => self.parent_is_gone(),
+            Ok(_) => self.obey(),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Next::Watch,
+                _ => self.parent_is_gone(),
+            },
+        }
+    }
+
+    fn obey(&mut self) -> Next {
+        loop {
+            let frame = match self.inbox.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Next::Watch,
+                // The parent does not send garbage; somebody else has taken its place.
+                Err(_) => return self.parent_is_gone(),
+            };
+            match frame.kind {
+                Kind::Finish => self.orders = None,
+                Kind::Stop => self.stop(&frame.payload),
+                _ => {
+                    if let (Some(orders), Some(order)) = (&self.orders, order(frame)) {
+                        // The main function may have returned already: then nobody needs it.
+                        let _ = orders.send(order);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, payload: &[u8]) {
+        let order = decode(payload, &Limits::default());
+        let order = order.unwrap_or(StopOrder { work: Duration::ZERO, finalizers: Duration::ZERO });
+        self.port.stop();
+        self.orders = None;
+        ending::set_deadline_at_most(order.finalizers);
+        ending::request_stop(StopReason::Parent);
+        self.leave_at = Some(Instant::now() + order.work);
+    }
+
+    fn parent_is_gone(&self) -> Next {
+        self.port.stop();
+        ending::request_stop(StopReason::ParentGone);
+        Next::Leave
+    }
+}

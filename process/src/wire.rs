@@ -1,0 +1,384 @@
+//! The wire: frames between a parent and one child.
+//!
+//! Calls go down, replies come back in the order of the calls. The parent's end never blocks:
+//! it queues what it sends, and takes what has arrived.
+//!
+//! # Invariants
+//!
+//! 1. A frame arrives whole or not at all: what a dying peer left half written is not a frame.
+//! 2. A length is checked before anything is allocated for it.
+//! 3. A child that runs a call has claimed it. A call that was revoked is never claimed.
+//! 4. End of file means that the peer is gone. It is not an error to be gone.
+//!
+//! A wire knows nothing of what a call means, nor of who is to be asked again; see `child`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// What a frame is for. Those from 128 on go up, from a child to its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Kind {
+    /// The first frame: who the child is and what it shall do.
+    Start = 1,
+    /// A call; its payload is up to the child's main function.
+    Call = 2,
+    /// Data for later calls; the number is theirs to name it by.
+    Share = 3,
+    /// The data of that number is not needed any more.
+    Forget = 4,
+    /// No more calls will come.
+    Finish = 5,
+    /// Stop soon.
+    Stop = 6,
+    /// The child is up.
+    Hello = 128,
+    /// The child cannot do what it was asked; it is leaving.
+    Refusal = 129,
+    /// The answer to the call of the same number.
+    Reply = 130,
+    /// The child's last words: which finalizers ran.
+    Goodbye = 131,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Start,
+            2 => Self::Call,
+            3 => Self::Share,
+            4 => Self::Forget,
+            5 => Self::Finish,
+            6 => Self::Stop,
+            128 => Self::Hello,
+            129 => Self::Refusal,
+            130 => Self::Reply,
+            131 => Self::Goodbye,
+            _ => return None,
+        })
+    }
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is for.
+    pub kind: Kind,
+    /// Which claim word belongs to it; calls only.
+    pub slot: u32,
+    /// Which call or data it belongs to.
+    pub id: u64,
+    /// The rest, up to the kind.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// A frame that belongs to no call.
+    pub fn control(kind: Kind, payload: Vec<u8>) -> Self {
+        Self { kind, slot: 0, id: 0, payload }
+    }
+}
+
+/// Why a wire is of no use any more. The child behind it has to be brought to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// What arrived is not a frame.
+    #[error("the child wrote something that is not a frame")]
+    Garbage,
+    /// A frame says that it is longer than any may be.
+    #[error("the child announced a frame of {len} bytes, more than the limit of {limit}")]
+    TooLong {
+        /// The length in the frame's header, in bytes.
+        len: u64,
+        /// The most that is allowed, in bytes.
+        limit: usize,
+    },
+    /// The operating system refused to read or write.
+    #[error("the connection to the child failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What [`Wire::receive`] found.
+#[derive(Debug)]
+pub enum Received {
+    /// The next frame.
+    Frame(Frame),
+    /// No whole frame has arrived yet.
+    Nothing,
+    /// The peer is gone, and all that it sent whole has been received.
+    Closed,
+}
+
+/// The parent's end of a connection to one child.
+///
+/// There are two kinds: [`crate::LocalWire`], whose calls a child claims in shared memory, and
+/// [`crate::StreamWire`] over any stream of bytes, for a child that shares none.
+pub trait Wire: AsFd {
+    /// Queues a call. The caller keeps at most [`Wire::capacity`] of them unanswered.
+    fn call(&mut self, id: u64, payload: &[u8]);
+
+    /// Queues a frame that is not a call.
+    fn send(&mut self, kind: Kind, id: u64, payload: &[u8]);
+
+    /// Writes as much of the queue as the connection takes; true if nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Io`], except where the peer is gone: then the queue is dropped, and
+    /// [`Wire::receive`] tells of its end.
+    fn flush(&mut self) -> Result<bool, WireError>;
+
+    /// Takes the next frame that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if what arrived is not a frame that a child may send.
+    fn receive(&mut self) -> Result<Received, WireError>;
+
+    /// Takes an unanswered call back; true if the child has not begun it and never will.
+    fn revoke(&mut self, id: u64) -> bool;
+
+    /// Whether the child may have begun an unanswered call.
+    fn may_have_begun(&self, id: u64) -> bool;
+
+    /// The most calls that may be unanswered at a time.
+    fn capacity(&self) -> usize;
+}
+
+/// What a child is told with [`Kind::Stop`].
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub(crate) struct StopOrder {
+    /// How long the call that runs may take to return.
+    pub(crate) work: Duration,
+    /// How long the finalizers may take, after that.
+    pub(crate) finalizers: Duration,
+}
+
+pub(crate) const HEADER: usize = 24;
+const MAGIC: u16 = 0xE91E;
+
+/// Writes a header in front of a payload whose first [`HEADER`] bytes were left free for it.
+pub(crate) fn seal(kind: Kind, slot: u32, id: u64, frame: &mut [u8]) {
+    let len = (frame.len() - HEADER) as u64;
+    frame[0..2].copy_from_slice(&MAGIC.to_le_bytes());
+    frame[2..4].copy_from_slice(&[kind as u8, 0]);
+    frame[4..8].copy_from_slice(&slot.to_le_bytes());
+    frame[8..16].copy_from_slice(&id.to_le_bytes());
+    frame[16..24].copy_from_slice(&len.to_le_bytes());
+}
+
+struct Header {
+    kind: Kind,
+    slot: u32,
+    id: u64,
+    len: usize,
+}
+
+impl Header {
+    fn parse(bytes: &[u8; HEADER], limit: usize) -> Result<Self, WireError> {
+        let [m0, m1, kind, reserved, s0, s1, s2, s3, rest @ ..] = *bytes;
+        let [i0, i1, i2, i3, i4, i5, i6, i7, l0, l1, l2, l3, l4, l5, l6, l7] = rest;
+        if u16::from_le_bytes([m0, m1]) != MAGIC || reserved != 0 {
+            return Err(WireError::Garbage);
+        }
+        let kind = Kind::from_byte(kind).ok_or(WireError::Garbage)?;
+        let len = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+        match usize::try_from(len) {
+            Ok(short) if short <= limit => Ok(Self {
+                kind,
+                slot: u32::from_le_bytes([s0, s1, s2, s3]),
+                id: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
+                len: short,
+            }),
+            _ => Err(WireError::TooLong { len, limit }),
+        }
+    }
+}
+
+/// Turns bytes as they arrive into frames.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    limit: usize,
+    /// What was read and not yet taken lies from `start` to `end`; the rest is room.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// As much room as a read has at least.
+    const CHUNK: usize = 64 * 1024;
+
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, buffer: Vec::new(), start: 0, end: 0 }
+    }
+
+    /// Reads once; how many bytes came, 0 at the end of the stream.
+    pub(crate) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.buffer.len() - self.end < Self::CHUNK {
+            // Doubling keeps the cost of a large frame linear, and a peer that announces much
+            // and sends little makes us allocate little.
+            self.buffer.resize(self.end + Self::CHUNK.max(self.end), 0);
+        }
+        let len = read(&mut self.buffer[self.end..])?;
+        self.end += len;
+        Ok(len)
+    }
+
+    /// The next whole frame, if it has arrived.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, WireError> {
+        let Some((header, rest)) = self.buffer[self.start..self.end].split_first_chunk() else {
+            return Ok(None);
+        };
+        let Header { kind, slot, id, len } = Header::parse(header, self.limit)?;
+        if rest.len() < len {
+            return Ok(None);
+        }
+        let frame_end = self.start + HEADER + len;
+        let payload = if self.start == 0 && frame_end == self.end && len >= Self::CHUNK {
+            // A large frame that fills the buffer alone keeps it: one copy less.
+            let mut whole = std::mem::take(&mut self.buffer);
+            self.end = 0;
+            whole.truncate(frame_end);
+            whole.drain(..HEADER);
+            whole
+        } else {
+            self.start = frame_end;
+            rest[..len].to_vec()
+        };
+        Ok(Some(Frame { kind, slot, id, payload }))
+    }
+}
+
+/// Frames that wait to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    buffers: VecDeque<Vec<u8>>,
+    written: usize,
+}
+
+impl Outbox {
+    /// Frames below this size share a buffer, so that many of them cost one system call.
+    const SMALL: usize = 16 * 1024;
+
+    pub(crate) fn push(&mut self, kind: Kind, slot: u32, id: u64, payload: &[u8]) {
+        let len = HEADER + payload.len();
+        let shared = self.buffers.back_mut().filter(|last| last.len() + len <= Self::SMALL);
+        let buffer = match shared {
+            Some(buffer) => buffer,
+            None => self.buffers.push_back_mut(Vec::with_capacity(len)),
+        };
+        let start = buffer.len();
+        buffer.resize(start + HEADER, 0);
+        buffer.extend_from_slice(payload);
+        seal(kind, slot, id, &mut buffer[start..]);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.buffers.clear();
+        self.written = 0;
+    }
+
+    /// Writes until nothing is left or `write` fails.
+    pub(crate) fn flush(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        while let Some(front) = self.buffers.front() {
+            self.written += write(&front[self.written..])?;
+            if self.written == front.len() {
+                self.buffers.pop_front();
+                self.written = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Frame, HEADER, Inbox, Kind, Outbox, WireError};
+
+    fn frame(id: u64, len: usize) -> Frame {
+        Frame { kind: Kind::Call, slot: 7, id, payload: vec![id as u8; len] }
+    }
+
+    fn bytes_of(frames: &[Frame]) -> Vec<u8> {
+        let (mut outbox, mut bytes) = (Outbox::default(), Vec::new());
+        for Frame { kind, slot, id, payload } in frames {
+            outbox.push(*kind, *slot, *id, payload);
+        }
+        outbox
+            .flush(|some| {
+                bytes.extend_from_slice(&some[..some.len().min(1000)]);
+                Ok(some.len().min(1000))
+            })
+            .unwrap();
+        bytes
+    }
+
+    #[test]
+    fn frames_survive_any_cut() {
+        let sent = [frame(1, 0), frame(2, 100_000), frame(3, 5), frame(4, 64 * 1024)];
+        let bytes = bytes_of(&sent);
+        for step in [1, 7, 1000, 70_000, bytes.len()] {
+            let (mut inbox, mut received) = (Inbox::new(1 << 20), Vec::new());
+            for piece in bytes.chunks(step) {
+                let mut piece = piece;
+                while !piece.is_empty() {
+                    let read = |buffer: &mut [u8]| {
+                        let len = piece.len().min(buffer.len());
+                        buffer[..len].copy_from_slice(&piece[..len]);
+                        Ok(len)
+                    };
+                    let len = inbox.fill(read).unwrap();
+                    piece = &piece[len..];
+                    while let Some(frame) = inbox.next().unwrap() {
+                        received.push(frame);
+                    }
+                }
+            }
+            assert_eq!(received, sent);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_by_its_header_alone() {
+        let header = bytes_of(&[frame(1, 2000)])[..HEADER].to_vec();
+        let mut inbox = Inbox::new(1999);
+        inbox
+            .fill(|buffer| {
+                buffer[..HEADER].copy_from_slice(&header);
+                Ok(HEADER)
+            })
+            .unwrap();
+        assert!(matches!(inbox.next(), Err(WireError::TooLong { len: 2000, limit: 1999 })));
+    }
+
+    #[test]
+    fn garbage_is_not_a_frame() {
+        let mut inbox = Inbox::new(100);
+        inbox
+            .fill(|buffer| {
+                buffer[..HEADER].fill(0x5A);
+                Ok(HEADER)
+            })
+            .unwrap();
+        assert!(matches!(inbox.next(), Err(WireError::Garbage)));
+    }
+}
