@@ -34,15 +34,9 @@ fn a_child_that_is_left_is_listed_and_ended() {
     let mut child = sleeper();
     let verdict = panic::catch_unwind(AssertUnwindSafe(|| oracle.nothing_left()));
     let message = message(verdict.unwrap_err());
-    assert!(
-        message.contains(&format!("process {} (", child.id())),
-        "{message}"
-    );
+    assert!(message.contains(&format!("process {} (", child.id())), "{message}");
     assert!(message.contains("sleep 1000"), "{message}");
-    assert!(
-        child.wait().is_err(),
-        "the oracle should have ended and reaped it"
-    );
+    assert!(child.wait().is_err(), "the oracle should have ended and reaped it");
     oracle.nothing_left();
 }
 
@@ -51,17 +45,10 @@ fn a_zombie_is_seen_and_its_status_stays_with_its_owner() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let mut child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
-    waitid(
-        Id::Pid(pid(&child)),
-        WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-    )
-    .unwrap();
+    waitid(Id::Pid(pid(&child)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
     let left = oracle.leftovers();
     assert_eq!(left.processes.len(), 1, "{left}");
-    assert_eq!(
-        (left.processes[0].pid, left.processes[0].state),
-        (pid(&child), 'Z')
-    );
+    assert_eq!((left.processes[0].pid, left.processes[0].state), (pid(&child), 'Z'));
     assert_eq!(child.wait().unwrap().code(), Some(7));
     oracle.nothing_left();
 }
@@ -92,10 +79,7 @@ fn an_orphan_that_outlives_the_bound_is_listed_and_ended() {
     let bound = Duration::from_millis(1);
     let verdict = panic::catch_unwind(AssertUnwindSafe(|| oracle.orphans_end_within(bound)));
     let message = message(verdict.unwrap_err());
-    assert!(
-        message.contains(&format!("process {orphan} (sleep")),
-        "{message}"
-    );
+    assert!(message.contains(&format!("process {orphan} (sleep")), "{message}");
     oracle.nothing_left();
 }
 
@@ -128,12 +112,7 @@ fn a_thread_that_is_left_is_listed_with_or_without_a_name() {
         };
         let thread = builder.spawn(body).unwrap();
         let _ = ready.recv();
-        assert_eq!(
-            oracle.leftovers().threads.len(),
-            1,
-            "{}",
-            oracle.leftovers()
-        );
+        assert_eq!(oracle.leftovers().threads.len(), 1, "{}", oracle.leftovers());
         drop(release);
         thread.join().unwrap();
         oracle.nothing_left();
@@ -150,10 +129,7 @@ fn a_thread_of_the_test_harness_is_not_taken_for_one_of_the_story() {
         drop(running);
         let _ = gate.recv();
     };
-    let thread = thread::Builder::new()
-        .name("tests::some_test".to_owned())
-        .spawn(body)
-        .unwrap();
+    let thread = thread::Builder::new().name("tests::some_test".to_owned()).spawn(body).unwrap();
     let _ = ready.recv();
     oracle.nothing_left();
     drop(release);
@@ -168,10 +144,7 @@ fn an_oracle_that_is_never_asked_fails_the_test() {
 }
 
 #[test]
-#[expect(
-    clippy::zombie_processes,
-    reason = "that nobody waits for it is the story"
-)]
+#[expect(clippy::zombie_processes, reason = "that nobody waits for it is the story")]
 fn a_test_that_fails_half_way_leaves_a_clean_house_to_the_next() {
     let _watchdog = Watchdog::start(PATIENCE);
     let failed = panic::catch_unwind(|| {
@@ -191,19 +164,10 @@ fn a_hang_becomes_a_failure_that_shows_the_tree_and_ends_it() {
     let child = hang.wait_for_line("child ");
     let ending = hang.finish();
     assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
-    assert!(
-        ending.stderr.contains("watchdog: `main` has not ended"),
-        "{ending}"
-    );
-    assert!(
-        ending.stderr.contains(&format!("  {child} (sleep, state ")),
-        "{ending}"
-    );
+    assert!(ending.stderr.contains("watchdog: `main` has not ended"), "{ending}");
+    assert!(ending.stderr.contains(&format!("  {child} (sleep, state ")), "{ending}");
     let ended = oracle.orphans_end_within(PATIENCE);
-    assert!(
-        matches!(ended[..], [WaitStatus::Signaled(_, Signal::SIGKILL, _)]),
-        "{ended:?}"
-    );
+    assert!(matches!(ended[..], [WaitStatus::Signaled(_, Signal::SIGKILL, _)]), "{ended:?}");
     oracle.nothing_left();
 }
 
@@ -225,9 +189,6 @@ fn what_a_program_says_arrives_whole_and_apart() {
     program.tell("go");
     let ending = program.finish();
     assert_eq!((ending.code(), ending.signal()), (Some(3), None));
-    assert_eq!(
-        (&*ending.stdout, &*ending.stderr),
-        ("ready\ngot go\n", "aside\n")
-    );
+    assert_eq!((&*ending.stdout, &*ending.stderr), ("ready\ngot go\n", "aside\n"));
     oracle.nothing_left();
 }

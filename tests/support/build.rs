@@ -47,8 +47,7 @@ impl Build {
 
     /// Sets a key of Cargo's configuration, such as `profile.release.lto="fat"`.
     pub fn config(mut self, key_and_value: &str) -> Self {
-        self.arguments
-            .extend(["--config".to_owned(), key_and_value.to_owned()]);
+        self.arguments.extend(["--config".to_owned(), key_and_value.to_owned()]);
         self
     }
 
@@ -62,28 +61,14 @@ impl Build {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (target, host) = (target_directory().join("tmp/build"), host());
         let mut cargo = cargo();
-        cargo.args([
-            "build",
-            "--package",
-            "epilogue-tests",
-            "--bin",
-            &self.program,
-        ]);
+        cargo.args(["build", "--package", "epilogue-tests", "--bin", &self.program]);
         // With a target named, RUSTFLAGS spare what runs on the host: no procedural macro can be
         // built with +crt-static.
-        cargo
-            .args(["--target", &host, "--profile", self.profile])
-            .args(&self.arguments);
+        cargo.args(["--target", &host, "--profile", self.profile]).args(&self.arguments);
         cargo.arg("--target-dir").arg(&target);
-        cargo
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env("RUSTFLAGS", &self.flags);
+        cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", &self.flags);
         run(&mut cargo);
-        let profile = if self.profile == "dev" {
-            "debug"
-        } else {
-            self.profile
-        };
+        let profile = if self.profile == "dev" { "debug" } else { self.profile };
         let built = target.join(host).join(profile).join(&self.program);
         let directory = target.join("built").join(&self.variant);
         fs::create_dir_all(&directory).unwrap();
@@ -104,10 +89,7 @@ pub fn example(name: &str) -> PathBuf {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let target = target_directory();
     let mut cargo = cargo();
-    cargo
-        .args(["build", "--workspace", "--example", name])
-        .arg("--target-dir")
-        .arg(&target);
+    cargo.args(["build", "--workspace", "--example", name]).arg("--target-dir").arg(&target);
     run(&mut cargo);
     target.join("debug/examples").join(name)
 }
@@ -116,10 +98,7 @@ pub fn example(name: &str) -> PathBuf {
 pub fn target_directory() -> PathBuf {
     let program = env::current_exe().unwrap();
     let mut above = program.ancestors();
-    above
-        .find(|path| path.join("CACHEDIR.TAG").exists())
-        .expect("not below a target")
-        .to_owned()
+    above.find(|path| path.join("CACHEDIR.TAG").exists()).expect("not below a target").to_owned()
 }
 
 fn cargo() -> Command {
@@ -131,15 +110,9 @@ fn cargo() -> Command {
 }
 
 fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{said}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
 }
 
 fn host() -> String {
@@ -148,8 +121,5 @@ fn host() -> String {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .unwrap()
-        .to_owned()
+    text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
 }

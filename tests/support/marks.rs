@@ -25,10 +25,7 @@ impl Marks {
     /// Makes an empty directory, removed on drop.
     pub fn new() -> Self {
         let owned = tempfile::tempdir().unwrap();
-        Self {
-            directory: owned.path().to_owned(),
-            _owned: Some(owned),
-        }
+        Self { directory: owned.path().to_owned(), _owned: Some(owned) }
     }
 
     /// The directory that the test has passed by [`variable`](Self::variable).
@@ -39,10 +36,7 @@ impl Marks {
 
     /// The marks in `directory`.
     pub fn at(directory: &Path) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            _owned: None,
-        }
+        Self { directory: directory.to_owned(), _owned: None }
     }
 
     /// The environment variable that takes these marks to a program: `command.env(name, value)`.
@@ -84,10 +78,7 @@ impl Default for Marks {
 }
 
 fn parse(name: &str, event: &str) -> Option<Pid> {
-    let (pid, _number) = name
-        .strip_prefix(event)?
-        .strip_prefix('.')?
-        .split_once('.')?;
+    let (pid, _number) = name.strip_prefix(event)?.strip_prefix('.')?.split_once('.')?;
     pid.parse().ok().map(Pid::from_raw)
 }
 

@@ -67,10 +67,7 @@ impl Oracle {
         prctl::set_name(&name).unwrap();
         Self {
             descriptors: descriptors(),
-            threads: procfs::threads_of(getpid())
-                .iter()
-                .map(|thread| thread.pid)
-                .collect(),
+            threads: procfs::threads_of(getpid()).iter().map(|thread| thread.pid).collect(),
             name,
             previous_name,
             asked: Cell::new(false),
@@ -92,11 +89,7 @@ impl Oracle {
         };
         let mut threads = procfs::threads_of(getpid());
         threads.retain(|thread| !self.threads.contains(&thread.pid) && ours(thread));
-        Leftovers {
-            processes,
-            descriptors: changes(&self.descriptors, &descriptors()),
-            threads,
-        }
+        Leftovers { processes, descriptors: changes(&self.descriptors, &descriptors()), threads }
     }
 
     /// Asserts that no child is left, not even a zombie, and that the descriptors and the library's
@@ -184,11 +177,7 @@ impl fmt::Display for Leftovers {
             writeln!(f, "  descriptor {descriptor}")?;
         }
         for thread in &self.threads {
-            writeln!(
-                f,
-                "  thread {} ({}, state {})",
-                thread.pid, thread.name, thread.state
-            )?;
+            writeln!(f, "  thread {} ({}, state {})", thread.pid, thread.name, thread.state)?;
         }
         Ok(())
     }
@@ -202,10 +191,7 @@ fn has_children() -> bool {
 fn descriptors() -> BTreeMap<i32, String> {
     let listing = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let links = listing.filter_map(|entry| {
-        let target = fs::read_link(entry.path())
-            .ok()?
-            .to_string_lossy()
-            .into_owned();
+        let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
         Some((entry.file_name().to_str()?.parse().ok()?, target))
     });
     // The listing sees the descriptor it is read through.
@@ -215,28 +201,18 @@ fn descriptors() -> BTreeMap<i32, String> {
 
 /// What is open now and was not before, and what was open before and is closed now.
 fn changes(before: &BTreeMap<i32, String>, now: &BTreeMap<i32, String>) -> Vec<String> {
-    let opened = now
-        .iter()
-        .filter(|(fd, target)| before.get(fd) != Some(target));
+    let opened = now.iter().filter(|(fd, target)| before.get(fd) != Some(target));
     let closed = before.iter().filter(|(fd, _)| !now.contains_key(fd));
     let opened = opened.map(|(fd, target)| format!("{fd} -> {target}"));
-    opened
-        .chain(closed.map(|(fd, target)| format!("{fd} -> {target} (closed since)")))
-        .collect()
+    opened.chain(closed.map(|(fd, target)| format!("{fd} -> {target} (closed since)"))).collect()
 }
 
 /// Waits until a child ends. False if none has when the deadline is reached.
 fn wait_for_a_child(deadline: Instant) -> bool {
-    let children = procfs::processes()
-        .into_iter()
-        .filter(|process| process.parent == getpid());
-    let pidfds: Vec<OwnedFd> = children
-        .flat_map(|child| sys::pidfd_open(child.pid))
-        .collect();
-    let mut watched: Vec<PollFd<'_>> = pidfds
-        .iter()
-        .map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN))
-        .collect();
+    let children = procfs::processes().into_iter().filter(|process| process.parent == getpid());
+    let pidfds: Vec<OwnedFd> = children.flat_map(|child| sys::pidfd_open(child.pid)).collect();
+    let mut watched: Vec<PollFd<'_>> =
+        pidfds.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)).collect();
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     match poll(&mut watched, timeout) {
@@ -264,10 +240,7 @@ pub(crate) fn kill_descendants() {
         };
         // The pid may have been given to a stranger before the pidfd was opened. Afterwards it
         // cannot be: if it is ours now, the pidfd is ours.
-        if procfs::descendants_of(getpid())
-            .iter()
-            .any(|entry| entry.pid == process.pid)
-        {
+        if procfs::descendants_of(getpid()).iter().any(|entry| entry.pid == process.pid) {
             let _ = sys::pidfd_signal(pidfd.as_fd(), Signal::SIGKILL);
         }
     }
@@ -278,10 +251,7 @@ mod tests {
     use super::*;
 
     fn table<const N: usize>(entries: [(i32, &str); N]) -> BTreeMap<i32, String> {
-        entries
-            .into_iter()
-            .map(|(fd, target)| (fd, target.to_owned()))
-            .collect()
+        entries.into_iter().map(|(fd, target)| (fd, target.to_owned())).collect()
     }
 
     #[test]

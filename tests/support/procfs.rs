@@ -26,18 +26,8 @@ pub struct Entry {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            pid,
-            parent,
-            name,
-            state,
-            command,
-            ..
-        } = self;
-        write!(
-            f,
-            "{pid} ({name}, state {state}, parent {parent}) {command}"
-        )
+        let Self { pid, parent, name, state, command, .. } = self;
+        write!(f, "{pid} ({name}, state {state}, parent {parent}) {command}")
     }
 }
 
@@ -84,12 +74,8 @@ fn entries_below(directory: &Path) -> Vec<Entry> {
         return Vec::new();
     };
     // Whatever ends between the listing and the reading is simply not there.
-    let stats = listing
-        .flatten()
-        .filter_map(|entry| fs::read(entry.path().join("stat")).ok());
-    stats
-        .filter_map(|stat| parse_stat(&String::from_utf8_lossy(&stat)))
-        .collect()
+    let stats = listing.flatten().filter_map(|entry| fs::read(entry.path().join("stat")).ok());
+    stats.filter_map(|stat| parse_stat(&String::from_utf8_lossy(&stat))).collect()
 }
 
 /// Reads a `stat` line. The name may itself contain parentheses and blanks.
@@ -135,10 +121,8 @@ mod tests {
 
     #[test]
     fn a_family_is_found_at_any_depth_and_in_any_order() {
-        let found = family(
-            Pid::from_raw(1),
-            vec![entry(4, 3), entry(3, 2), entry(2, 1), entry(9, 8)],
-        );
+        let found =
+            family(Pid::from_raw(1), vec![entry(4, 3), entry(3, 2), entry(2, 1), entry(9, 8)]);
         assert_eq!(found, [entry(2, 1), entry(3, 2), entry(4, 3)]);
     }
 }

@@ -37,19 +37,13 @@ impl Ending {
 
     /// The signal that ended the program, if one did.
     pub fn signal(&self) -> Option<Signal> {
-        self.status
-            .signal()
-            .and_then(|number| Signal::try_from(number).ok())
+        self.status.signal().and_then(|number| Signal::try_from(number).ok())
     }
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            status,
-            stdout,
-            stderr,
-        } = self;
+        let Self { status, stdout, stderr } = self;
         write!(f, "{status}\n--- stdout\n{stdout}--- stderr\n{stderr}---")
     }
 }
@@ -57,23 +51,15 @@ impl fmt::Display for Ending {
 impl Program {
     /// Starts `command` with pipes for its standard input, output and error.
     pub fn start(command: &mut Command) -> Self {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         // Both are read from the start: a program that fills one pipe must not wait for the other.
         let (send, lines) = mpsc::channel();
         let stdout = spawn_named("stdout", move || {
             let mut stdout = BufReader::new(stdout);
             let mut line = Vec::new();
-            while stdout
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|length| length > 0)
-            {
+            while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
                 let _ = send.send(String::from_utf8_lossy(&line).into_owned());
                 line.clear();
             }
@@ -85,14 +71,7 @@ impl Program {
         });
         let stdin = child.stdin.take();
         let (stdout, stderr) = (Some(stdout), Some(stderr));
-        Self {
-            child,
-            stdin,
-            lines,
-            seen: String::new(),
-            stderr,
-            stdout,
-        }
+        Self { child, stdin, lines, seen: String::new(), stderr, stdout }
     }
 
     /// The pid of the program. It stays the program's until `reap` or `finish`.
@@ -118,11 +97,7 @@ impl Program {
 
     /// Writes a line to the program's standard input.
     pub fn tell(&mut self, line: &str) {
-        writeln!(
-            self.stdin.as_mut().expect("standard input is closed"),
-            "{line}"
-        )
-        .unwrap();
+        writeln!(self.stdin.as_mut().expect("standard input is closed"), "{line}").unwrap();
     }
 
     /// Keeps the program's standard input open beyond the program's own end.
@@ -153,21 +128,14 @@ impl Program {
         self.seen.extend(self.lines.iter());
         let stdout = std::mem::take(&mut self.seen);
         let stderr = self.join_readers();
-        Ending {
-            status,
-            stdout,
-            stderr,
-        }
+        Ending { status, stdout, stderr }
     }
 
     fn join_readers(&mut self) -> String {
         if let Some(stdout) = self.stdout.take() {
             let _ = stdout.join();
         }
-        self.stderr
-            .take()
-            .and_then(|stderr| stderr.join().ok())
-            .unwrap_or_default()
+        self.stderr.take().and_then(|stderr| stderr.join().ok()).unwrap_or_default()
     }
 }
 
@@ -187,8 +155,5 @@ fn spawn_named<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .unwrap()
+    thread::Builder::new().name(name.to_owned()).spawn(body).unwrap()
 }

@@ -37,15 +37,9 @@ impl Watchdog {
                 end_the_hang(&test, patience);
             }
         };
-        let thread = thread::Builder::new()
-            .name("watchdog".to_owned())
-            .spawn(watch)
-            .unwrap();
+        let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(watch).unwrap();
         let _ = ready.recv();
-        Self {
-            calm: Some(calm),
-            thread: Some(thread),
-        }
+        Self { calm: Some(calm), thread: Some(thread) }
     }
 }
 
@@ -75,11 +69,7 @@ fn end_the_hang(test: &str, patience: Duration) -> ! {
 fn describe_tree() -> String {
     let mut text = String::from("threads of the test process:\n");
     for thread in procfs::threads_of(getpid()) {
-        describe(
-            &mut text,
-            &thread,
-            &format!("/proc/self/task/{}", thread.pid),
-        );
+        describe(&mut text, &thread, &format!("/proc/self/task/{}", thread.pid));
     }
     text.push_str("descendants:\n");
     for process in procfs::descendants_of(getpid()) {
@@ -107,11 +97,7 @@ fn describe(text: &mut String, entry: &Entry, directory: &str) {
 }
 
 fn describe_descriptors(text: &mut String, pid: Pid) {
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         if let Ok(target) = fs::read_link(entry.path()) {
             let fd = entry.file_name();
             let _ = writeln!(text, "      fd {}: {}", fd.display(), target.display());
