@@ -55,17 +55,15 @@ struct Clock {
 #[derive(Debug)]
 struct Running {
     ends: Option<Instant>,
+    /// What was left when the clock was made to stand still.
+    paused: Option<Duration>,
     enforcer: Enforcer,
     timer: Option<KillTimer>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self {
-            total: DEFAULT,
-            latest: None,
-            running: None,
-        }
+        Self { total: DEFAULT, latest: None, running: None }
     }
 }
 
@@ -75,11 +73,7 @@ impl Deadline {
         let mut clock = lock(&self.0);
         let ends = Instant::now().checked_add(clock.total);
         let ends = earlier(ends, clock.latest);
-        let running = Running {
-            ends,
-            enforcer,
-            timer: KillTimer::new(),
-        };
+        let running = Running { ends, paused: None, enforcer, timer: KillTimer::new() };
         running.arm();
         clock.running = Some(running);
     }
@@ -89,28 +83,34 @@ impl Deadline {
         lock(&self.0).running = None;
     }
 
-    /// What is left, or `None` where there is no deadline.
+    /// What is left, or `None` where there is no deadline or the clock stands still.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         let clock = lock(&self.0);
-        let ends = clock.running.as_ref()?.ends?;
-        Some(ends.saturating_duration_since(Instant::now()))
+        let running = clock.running.as_ref().filter(|running| running.paused.is_none())?;
+        Some(running.ends?.saturating_duration_since(Instant::now()))
     }
 
-    /// Runs `work` outside the deadline: the clock stands still for as long as it takes.
+    /// Runs `work` outside the deadline: the clock stands still until it returns, or until
+    /// [`Deadline::resume`].
     pub(crate) fn pause_for<R>(&self, work: impl FnOnce() -> R) -> R {
-        let left = self.remaining();
-        if let Some(running) = &lock(&self.0).running {
-            running.disarm();
+        if let Some(running) = &mut lock(&self.0).running {
+            running.pause();
         }
         let result = work();
+        self.resume();
+        result
+    }
+
+    /// Lets a clock that stands still run on.
+    pub(crate) fn resume(&self) {
         let mut clock = lock(&self.0);
         let latest = clock.latest;
-        if let Some(running) = &mut clock.running {
-            let ends = left.and_then(|left| Instant::now().checked_add(left));
-            running.ends = earlier(ends, latest);
+        if let Some(running) = &mut clock.running
+            && let Some(left) = running.paused.take()
+        {
+            running.ends = earlier(Instant::now().checked_add(left), latest);
             running.arm();
         }
-        result
     }
 
     /// Leaves the current and every later ending no more than `time` from now.
@@ -120,7 +120,9 @@ impl Deadline {
         let latest = clock.latest;
         if let Some(running) = &mut clock.running {
             running.ends = earlier(running.ends, latest);
-            running.arm();
+            if running.paused.is_none() {
+                running.arm();
+            }
         }
     }
 }
@@ -136,7 +138,8 @@ impl Running {
         }
     }
 
-    fn disarm(&self) {
+    fn pause(&mut self) {
+        self.paused = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
         if let Some(timer) = &self.timer {
             timer.disarm();
         }

@@ -6,16 +6,18 @@ use std::os::unix::process::CommandExt;
 use std::panic::{self, catch_unwind};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
+use crate::coverage::{self, flush};
 use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::gate::{Phase, park_for_ever};
 use crate::registry::{LeftEarly, Pass, inside_finalizer};
 use crate::report::Cleanup;
+use crate::signals::{self, is_in_a_hurry, let_in_handled};
 use crate::state::{State, state};
 use crate::sys;
+use crate::sys::mask::AllBlocked;
 
 /// Runs every finalizer now, then saves the coverage data. The program may go on.
 ///
@@ -42,7 +44,7 @@ pub fn cleanup() -> Cleanup {
     let state = state();
     match state.gate.enter(Cause::Cleanup) {
         Ok(()) => {
-            let report = clean_up_beside(state, Cause::Cleanup);
+            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter);
             state.gate.open();
             report
         }
@@ -74,6 +76,7 @@ pub fn exit(code: c_int) -> ! {
 /// ```
 pub fn exit_now(code: c_int) -> ! {
     cleanup();
+    coverage::dump_gcov();
     sys::exit::exit_at_once(code)
 }
 
@@ -90,6 +93,7 @@ pub fn exit_now(code: c_int) -> ! {
 /// ```
 pub fn exec(command: &mut Command) -> io::Error {
     cleanup();
+    coverage::dump_gcov();
     command.exec()
 }
 
@@ -104,52 +108,62 @@ pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
         park_for_ever();
     }
     hook();
-    clean_up_beside(state, cause);
+    clean_up(state, cause, Enforcer::Kernel);
     state.gate.end(cause);
     std::process::exit(code)
 }
 
 /// Has this process clean up when it exits normally.
 pub(crate) fn hook() {
+    coverage::prepare();
     sys::exit::at_exit_once(at_exit);
 }
 
-/// Runs the finalizers on a thread of their own, and waits for them until the deadline.
-fn clean_up_beside(state: &'static State, cause: Cause) -> Cleanup {
-    state.deadline.start(Enforcer::Waiter);
-    let pass = Arc::new(Pass::new(cause));
-    let (done, finished) = mpsc::channel::<()>();
-    let runner = Arc::clone(&pass);
-    let work = move || {
-        let _done = done;
-        runner.run(state, || false);
-    };
-    match thread::Builder::new()
-        .name("epilogue-embed".into())
-        .spawn(work)
-    {
-        Ok(_) => wait_for(state, &pass, &finished),
-        // No more threads: then here, where only the kernel can end what does not return.
-        Err(_) => pass.run(state, || false),
-    }
-    state.deadline.stop();
-    Cleanup::new(pass.done())
+/// Leaves by way of the C library's hooks, and dies by `signal` at their end.
+///
+/// If another thread is in `exit` already, that thread does it and this one waits.
+pub(crate) fn die_by(signal: c_int, state: &State) -> ! {
+    // Before the gate: behind it another thread may be on its way out, and goes on then.
+    coverage::seal();
+    end_in(signal);
+    state.gate.end(Cause::Signal(signal));
+    std::process::exit(128 + signal)
 }
 
-fn wait_for(state: &State, pass: &Pass, finished: &mpsc::Receiver<()>) {
-    loop {
-        let end = match state.deadline.remaining() {
-            Some(left) => finished.recv_timeout(left),
-            None => finished.recv().map_err(RecvTimeoutError::from),
-        };
-        match (end, state.deadline.remaining()) {
-            (Err(RecvTimeoutError::Timeout), Some(left)) if left.is_zero() => {
-                return pass.abandon(state);
-            }
-            (Err(RecvTimeoutError::Timeout), _) => {}
-            (Ok(()) | Err(RecvTimeoutError::Disconnected), _) => return,
-        }
+/// Has the exit that is under way end in death by `signal`.
+pub(crate) fn end_in(signal: c_int) {
+    sys::exit::end_in(signal);
+}
+
+/// Saves the coverage data, runs the finalizers on a thread of their own and waits for them, then
+/// saves it again.
+///
+/// At a normal exit the caller may be the main thread with its thread-locals gone, in which much of
+/// the standard library panics: nothing of the program's must run there.
+fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer) -> Cleanup {
+    let saved = flush();
+    if state.registry.is_empty() {
+        return Cleanup::new(Vec::new(), saved);
     }
+    state.deadline.start(enforcer);
+    let pass = Arc::new(Pass::new(cause));
+    match start(state, Arc::clone(&pass)) {
+        Ok(()) => pass.wait(state, enforcer),
+        // No more threads: then here, where only the kernel can end what does not return.
+        Err(_) => pass.run(state, is_in_a_hurry),
+    }
+    state.deadline.stop();
+    Cleanup::new(pass.done(), flush())
+}
+
+fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
+    // It must not get a signal that the program wants on its own threads.
+    let _blocked = AllBlocked::new();
+    let work = move || {
+        let_in_handled();
+        pass.run(state, is_in_a_hurry);
+    };
+    thread::Builder::new().name("epilogue-end".into()).spawn(work).map(drop)
 }
 
 /// The hook in the C library's list. Neither unwinds nor calls `exit`: both would abort.
@@ -169,8 +183,14 @@ fn finish() {
         Err(Phase::Ended(_, cause)) => cause,
         Err(Phase::Busy(..) | Phase::Open) => return,
     };
-    state.deadline.start(Enforcer::Kernel);
-    Pass::new(cause).run(state, || false);
-    state.deadline.stop();
+    if matches!(cause, Cause::Signal(_)) {
+        // Everything is saved, and the clock runs until the death.
+        return;
+    }
+    clean_up(state, cause, Enforcer::Kernel);
+    coverage::hand_over();
     state.gate.end(cause);
+    if let Some(signal) = signals::deferred_death() {
+        end_in(signal);
+    }
 }

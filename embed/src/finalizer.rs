@@ -6,6 +6,7 @@ use crate::ending::{Cause, Ending};
 use crate::exit;
 use crate::registry::Kind;
 use crate::report::{FinalizerEnd, Outcome};
+use crate::signals;
 use crate::state::state;
 
 /// A registered finalizer. Dropping the handle leaves it registered.
@@ -48,10 +49,8 @@ pub(crate) fn add(
 ) -> Finalizer {
     let id = state().registry.add(name, kind, work);
     exit::hook();
-    Finalizer {
-        id,
-        owner: std::process::id(),
-    }
+    signals::serve_if_handling();
+    Finalizer { id, owner: std::process::id() }
 }
 
 impl Finalizer {
@@ -89,9 +88,7 @@ impl Finalizer {
         let entry = state().registry.take(self.id)?;
         let name = entry.name.clone();
         let outcome = entry.run(Cause::Cleanup);
-        state()
-            .registry
-            .record(FinalizerEnd::new(name, outcome.clone()));
+        state().registry.record(FinalizerEnd::new(name, outcome.clone()));
         Some(outcome)
     }
 }

@@ -5,10 +5,13 @@
 //! 2. [`Phase::Ended`] is final: the finalizers have run, and the process is on its way out.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
+
+use libc::pid_t;
 
 use crate::ending::Cause;
 use crate::state::lock;
+use crate::sys::action::this_thread;
 
 /// Where this process is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,9 +20,9 @@ pub(crate) enum Phase {
     #[default]
     Open,
     /// A thread runs the finalizers for this cause.
-    Busy(ThreadId, Cause),
+    Busy(pid_t, Cause),
     /// The finalizers have run; this thread takes the process to its exit.
-    Ended(ThreadId, Cause),
+    Ended(pid_t, Cause),
 }
 
 /// The gate and those who wait at it.
@@ -36,10 +39,10 @@ impl Gate {
         loop {
             match *phase {
                 Phase::Open => {
-                    *phase = Phase::Busy(thread::current().id(), cause);
+                    *phase = Phase::Busy(this_thread(), cause);
                     return Ok(());
                 }
-                Phase::Busy(owner, _) if owner == thread::current().id() => return Err(*phase),
+                Phase::Busy(owner, _) if owner == this_thread() => return Err(*phase),
                 // A normal exit never gives its turn back; who waits here would wait for ever.
                 Phase::Busy(..) => phase = self.wait(phase),
                 Phase::Ended(..) => return Err(*phase),
@@ -47,9 +50,9 @@ impl Gate {
         }
     }
 
-    /// Where this process is now.
-    pub(crate) fn phase(&self) -> Phase {
-        *lock(&self.phase)
+    /// Whether nobody is ending this process.
+    pub(crate) fn is_open(&self) -> bool {
+        *lock(&self.phase) == Phase::Open
     }
 
     /// Gives the turn back: the program goes on.
@@ -59,7 +62,7 @@ impl Gate {
 
     /// Keeps the turn for ever: the process leaves.
     pub(crate) fn end(&self, cause: Cause) {
-        self.set(Phase::Ended(thread::current().id(), cause));
+        self.set(Phase::Ended(this_thread(), cause));
     }
 
     fn set(&self, phase: Phase) {
@@ -68,9 +71,7 @@ impl Gate {
     }
 
     fn wait<'a>(&self, phase: MutexGuard<'a, Phase>) -> MutexGuard<'a, Phase> {
-        self.changed
-            .wait(phase)
-            .unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(phase).unwrap_or_else(PoisonError::into_inner)
     }
 }
 

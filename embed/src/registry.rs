@@ -10,8 +10,10 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
+use crate::deadline::Enforcer;
 use crate::ending::{Cause, Ending};
 use crate::report::{FinalizerEnd, Outcome};
 use crate::state::{State, lock};
@@ -58,9 +60,7 @@ struct Lists {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("waiting", &lock(&self.0).waiting.len())
-            .finish()
+        f.debug_struct("Registry").field("waiting", &lock(&self.0).waiting.len()).finish()
     }
 }
 
@@ -75,12 +75,7 @@ impl Registry {
         let mut lists = lock(&self.0);
         let id = lists.next;
         lists.next += 1;
-        lists.waiting.push(Entry {
-            id,
-            name,
-            kind,
-            work,
-        });
+        lists.waiting.push(Entry { id, name, kind, work });
         id
     }
 
@@ -102,6 +97,11 @@ impl Registry {
         end
     }
 
+    /// Whether nothing waits to be run.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).waiting.is_empty()
+    }
+
     fn pop(&self) -> Option<Entry> {
         lock(&self.0).waiting.pop()
     }
@@ -112,27 +112,29 @@ impl Registry {
 pub(crate) struct Pass {
     cause: Cause,
     progress: Mutex<Progress>,
+    ended: Condvar,
 }
 
 #[derive(Debug)]
 struct Progress {
     running: Option<Cow<'static, str>>,
     done: Vec<FinalizerEnd>,
-    abandoned: bool,
+    state: Walk,
+}
+
+/// How far a walk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    Going,
+    Over,
+    Abandoned,
 }
 
 impl Pass {
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause) -> Self {
-        let progress = Progress {
-            running: None,
-            done: Vec::new(),
-            abandoned: false,
-        };
-        Self {
-            cause,
-            progress: Mutex::new(progress),
-        }
+        let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
+        Self { cause, progress: Mutex::new(progress), ended: Condvar::new() }
     }
 
     /// Runs every entry of `state`'s list, those included that are added meanwhile.
@@ -150,16 +152,37 @@ impl Pass {
             }
         }
         self.skip_rest(state);
+        self.end(&mut lock(&self.progress));
+    }
+
+    /// Waits until every entry has run, or until the end of the time if nobody else enforces it.
+    pub(crate) fn wait(&self, state: &State, enforcer: Enforcer) {
+        let mut progress = lock(&self.progress);
+        while progress.state == Walk::Going {
+            let left = match enforcer {
+                Enforcer::Kernel => None,
+                Enforcer::Waiter => state.deadline.remaining(),
+            };
+            progress = match left {
+                None => self.ended.wait(progress).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => {
+                    drop(progress);
+                    return self.abandon(state);
+                }
+                Some(left) => {
+                    let waited = self.ended.wait_timeout(progress, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
     }
 
     /// Leaves behind what still runs and skips the rest, at the end of the time.
-    pub(crate) fn abandon(&self, state: &State) {
+    fn abandon(&self, state: &State) {
         let mut progress = lock(&self.progress);
-        progress.abandoned = true;
+        progress.state = Walk::Abandoned;
         if let Some(name) = progress.running.take() {
-            let end = state
-                .registry
-                .record(FinalizerEnd::new(name, Outcome::TimedOut));
+            let end = state.registry.record(FinalizerEnd::new(name, Outcome::TimedOut));
             progress.done.push(end);
         }
         drop(progress);
@@ -173,12 +196,22 @@ impl Pass {
 
     fn next(&self, state: &State) -> Option<Entry> {
         let mut progress = lock(&self.progress);
-        if progress.abandoned {
+        if progress.state == Walk::Abandoned {
             return None;
         }
-        let entry = state.registry.pop()?;
+        let Some(entry) = state.registry.pop() else {
+            self.end(&mut progress);
+            return None;
+        };
         progress.running = Some(entry.name.clone());
         Some(entry)
+    }
+
+    fn end(&self, progress: &mut Progress) {
+        if progress.state == Walk::Going {
+            progress.state = Walk::Over;
+        }
+        self.ended.notify_all();
     }
 
     /// Records what ran, or says that nobody waits for it any more.
@@ -194,9 +227,7 @@ impl Pass {
 
     fn skip_rest(&self, state: &State) {
         while let Some(entry) = state.registry.pop() {
-            let end = state
-                .registry
-                .record(FinalizerEnd::new(entry.name, Outcome::Skipped));
+            let end = state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped));
             lock(&self.progress).done.push(end);
             // Its captures may have a slow or panicking drop, and the time is over.
             std::mem::forget(entry.work);
@@ -222,10 +253,7 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
     if payload.is::<LeftEarly>() {
         return Outcome::Ran;
     }
-    let message = match (
-        payload.downcast_ref::<&str>(),
-        payload.downcast_ref::<String>(),
-    ) {
+    let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
         (None, None) => String::from("a panic without a message"),

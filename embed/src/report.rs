@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::FlushError;
+
 /// How one finalizer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,11 +48,12 @@ impl FinalizerEnd {
 #[derive(Debug, Default)]
 pub struct Cleanup {
     finalizers: Vec<FinalizerEnd>,
+    not_saved: Option<FlushError>,
 }
 
 impl Cleanup {
-    pub(crate) fn new(finalizers: Vec<FinalizerEnd>) -> Self {
-        Self { finalizers }
+    pub(crate) fn new(finalizers: Vec<FinalizerEnd>, saved: Result<(), FlushError>) -> Self {
+        Self { finalizers, not_saved: saved.err() }
     }
 
     /// The end of each finalizer that this cleanup found registered, in the order they ran.
@@ -58,10 +61,14 @@ impl Cleanup {
         &self.finalizers
     }
 
-    /// True if every finalizer returned.
+    /// Why the coverage data could not be saved, if it could not.
+    pub fn flush_error(&self) -> Option<&FlushError> {
+        self.not_saved.as_ref()
+    }
+
+    /// True if every finalizer returned and the coverage data, if there is any, was saved.
     pub fn is_complete(&self) -> bool {
-        self.finalizers
-            .iter()
-            .all(|end| *end.outcome() == Outcome::Ran)
+        let ran = |end: &FinalizerEnd| *end.outcome() == Outcome::Ran;
+        self.not_saved.is_none() && self.finalizers.iter().all(ran)
     }
 }

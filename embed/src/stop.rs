@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::signals;
 use crate::state::{lock, state};
 
 /// Who asked this process to stop.
@@ -77,6 +78,7 @@ pub fn stop_requested() -> bool {
 /// assert!(stopped.try_recv().is_err());
 /// ```
 pub fn on_stop(callback: impl FnOnce(StopReason) + Send + 'static) {
+    signals::serve_if_handling();
     let reason = match &mut *lock(&state().stop.0) {
         Waiting::Quiet(callbacks) => return callbacks.push(Box::new(callback)),
         Waiting::Asked(reason) => *reason,

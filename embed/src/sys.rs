@@ -7,6 +7,14 @@
     reason = "every call into libc, the kernel and the coverage runtime is behind this module"
 )]
 
+pub(crate) mod action;
+pub(crate) mod cell;
 pub(crate) mod exit;
+pub(crate) mod image;
+pub(crate) mod inbox;
+pub(crate) mod mask;
 pub(crate) mod per_process;
+pub(crate) mod runtime;
+pub(crate) mod snapshot;
 pub(crate) mod timer;
+pub(crate) mod wake;

@@ -1,6 +1,10 @@
 //! The C library's way out: a hook that runs at `exit`, and leaving without one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use super::action;
 
 /// Whether the hook is in the C library's list, which `fork` copies.
 static HOOKED: AtomicBool = AtomicBool::new(false);
@@ -16,8 +20,31 @@ pub(crate) fn at_exit_once(hook: extern "C" fn()) {
     HOOKED.store(refused == 0, Ordering::Release);
 }
 
+/// The signal that this process dies by at the end of its exit, or zero.
+static DEATH: AtomicI32 = AtomicI32::new(0);
+
+/// Runs after every hook of the C library, destructor and coverage runtime: its priority is the
+/// first, and destructors run from the last to the first.
+#[used]
+#[unsafe(link_section = ".fini_array.00001")]
+static AT_THE_VERY_END: extern "C" fn() = at_the_very_end;
+
+extern "C" fn at_the_very_end() {
+    let signal = DEATH.load(Ordering::Acquire);
+    if signal != 0 {
+        // SAFETY: null means every stream. `exit` would do this after us.
+        unsafe { libc::fflush(ptr::null_mut()) };
+        action::die_by(signal);
+    }
+}
+
+/// Has the exit that is under way, or the next one, end in death by `signal`.
+pub(crate) fn end_in(signal: c_int) {
+    DEATH.store(signal, Ordering::Release);
+}
+
 /// Leaves at once: no hook of the C library runs.
-pub(crate) fn exit_at_once(code: libc::c_int) -> ! {
+pub(crate) fn exit_at_once(code: c_int) -> ! {
     // SAFETY: `_exit` has no precondition.
     unsafe { libc::_exit(code) }
 }

@@ -24,9 +24,7 @@ pub(crate) struct PerProcess<T> {
 impl<T: Send + Sync + 'static> PerProcess<T> {
     /// An empty place.
     pub(crate) const fn new() -> Self {
-        Self {
-            owned: AtomicPtr::new(ptr::null_mut()),
-        }
+        Self { owned: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// The value of this process, if it has made one.
@@ -48,10 +46,7 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
         let mine = Box::new(Owned { pid, value: make() });
         // A copy's original is leaked, not dropped: its threads do not exist here.
         let mine = Box::into_raw(mine);
-        match self
-            .owned
-            .compare_exchange(before, mine, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match self.owned.compare_exchange(before, mine, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {}
             // SAFETY: `mine` comes from `Box::into_raw` above, and nobody else has seen it.
             Err(_) => drop(unsafe { Box::from_raw(mine) }),

@@ -1,0 +1,248 @@
+//! The coverage data of this process: saved from a handler, at a cleanup, on demand, and handed
+//! over to the runtime at a normal exit.
+//!
+//! # Invariants
+//! 1. What this crate saves and what the runtime writes at exit are never both there: the one file
+//!    is taken away before the other is written, or the other is never written.
+//! 2. The counters are never reset: lines whose counts are computed from others would be lost.
+//! 3. In continuous mode (`%c`) the counters are the file already; nothing is done.
+
+use std::env;
+use std::ffi::{CString, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::FlushError;
+use crate::name::decimal;
+use crate::sys::cell::Published;
+use crate::sys::mask::AllBlocked;
+use crate::sys::runtime::Runtime;
+use crate::sys::snapshot::{SaveError, Snapshot, tell};
+use crate::sys::{image, runtime};
+
+/// Where rustc has the runtime write if `LLVM_PROFILE_FILE` does not say.
+const DEFAULT_PATTERN: &str = "default_%m_%p.profraw";
+
+/// The snapshot of this image, and what it takes to hand over to the runtime.
+#[derive(Debug)]
+struct Coverage {
+    snapshot: Snapshot,
+    runtime: Runtime,
+    pattern: Vec<u8>,
+    /// The process that `pattern` was last expanded for.
+    pid: u32,
+}
+
+static COVERAGE: Published<Coverage> = Published::new();
+
+/// Whether the one line on standard error has been written.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// True if this image was built with `-C instrument-coverage`.
+///
+/// # Examples
+///
+/// ```
+/// println!("coverage is measured: {}", epilogue_embed::is_instrumented());
+/// ```
+pub fn is_instrumented() -> bool {
+    Runtime::linked().is_some()
+}
+
+/// Saves the coverage data as it is now. The program goes on, and goes on being measured.
+///
+/// When this returns, a complete file with every count so far is in the directory of
+/// `LLVM_PROFILE_FILE`, in place of what this process saved before. At a normal exit the runtime's
+/// own file replaces it, so nothing is counted twice. In a build without coverage, and in
+/// continuous mode (`%c`), nothing is done.
+///
+/// # Errors
+///
+/// [`FlushError`] if the file cannot be written. What was saved before is still there.
+///
+/// # Examples
+///
+/// ```
+/// epilogue_embed::flush()?;
+/// # Ok::<(), epilogue_embed::FlushError>(())
+/// ```
+pub fn flush() -> Result<(), FlushError> {
+    crate::exit::hook();
+    let Some(coverage) = COVERAGE.get() else { return Ok(()) };
+    let _blocked = AllBlocked::new();
+    coverage.snapshot.save().map_err(|error| {
+        let path = PathBuf::from(OsString::from_vec(coverage.snapshot.path()));
+        FlushError::new(path, error)
+    })
+}
+
+/// Reserves what a save needs. The first call in an image does the work.
+pub(crate) fn prepare() {
+    if COVERAGE.get().is_none()
+        && let Some(runtime) = Runtime::linked()
+        && !runtime.is_continuous()
+    {
+        let pattern = absolute(pattern());
+        expand(&runtime, &pattern);
+        if let Some(name) = runtime.filename() {
+            let name = absolute(name);
+            make_directory(&name);
+            let snapshot = Snapshot::new(runtime, &stem(&name), &tail(&runtime));
+            let pid = std::process::id();
+            COVERAGE.publish(Coverage { snapshot, runtime, pattern, pid });
+        }
+    }
+}
+
+/// Saves from a handler: every signal is blocked. Async-signal-safe.
+pub(crate) fn save_in_handler() {
+    if let Some(coverage) = COVERAGE.get()
+        && let Err(error) = coverage.snapshot.save()
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        tell_of(error);
+    }
+}
+
+/// Saves on a thread, with a line on standard error if that fails.
+pub(crate) fn save() {
+    let _blocked = AllBlocked::new();
+    save_in_handler();
+}
+
+/// Leaves the data to the runtime, whose write at a normal exit comes next.
+pub(crate) fn hand_over() {
+    let Some(coverage) = COVERAGE.get() else { return };
+    let blocked = AllBlocked::new();
+    let own = coverage.snapshot.path();
+    coverage.snapshot.close();
+    drop(blocked);
+    // The runtime expanded the pattern in the original of this copy. Where the name is shared on
+    // purpose (`%m` without `%p`), it locks and merges; else two processes would write one file.
+    let is_copy = coverage.pid != std::process::id();
+    if is_copy && (has(&coverage.pattern, b'p') || !has(&coverage.pattern, b'm')) {
+        let own = if own.contains(&b'%') { coverage.pattern.clone() } else { own };
+        expand(&coverage.runtime, &own);
+    }
+}
+
+/// Keeps the runtime from writing at exit: what has been saved is the last word.
+pub(crate) fn seal() {
+    if let Some(coverage) = COVERAGE.get() {
+        coverage.runtime.set_filename(c"/dev/null");
+    }
+    dump_gcov();
+}
+
+/// Writes the counts of code that gcc instrumented, if there is any. They count no further.
+pub(crate) fn dump_gcov() {
+    runtime::dump_gcov();
+}
+
+/// One line, without allocating: the save may have been in a handler.
+fn tell_of(error: SaveError) {
+    let mut line = [0; 128];
+    let mut length = 0;
+    let mut digits = [0; 10];
+    let errno = decimal((error.errno as i32).unsigned_abs(), &mut digits);
+    let parts: [&[u8]; 5] = [
+        b"epilogue: coverage data not saved: cannot ",
+        error.step.as_bytes(),
+        b" the file (errno ",
+        errno,
+        b")\n",
+    ];
+    for part in parts {
+        if let Some(room) = line.get_mut(length..length + part.len()) {
+            room.copy_from_slice(part);
+            length += part.len();
+        }
+    }
+    tell(&line[..length]);
+}
+
+fn pattern() -> Vec<u8> {
+    match env::var_os("LLVM_PROFILE_FILE") {
+        Some(pattern) if !pattern.is_empty() => pattern.into_vec(),
+        _ => DEFAULT_PATTERN.into(),
+    }
+}
+
+/// A relative name means the directory at start, wherever the program goes later.
+fn absolute(name: Vec<u8>) -> Vec<u8> {
+    if name.starts_with(b"/") {
+        return name;
+    }
+    match env::current_dir() {
+        // The runtime would take a per cent sign in the directory for a pattern.
+        Ok(directory) if !directory.as_os_str().as_bytes().contains(&b'%') => {
+            let path = directory.join(Path::new(&OsString::from_vec(name)));
+            path.into_os_string().into_vec()
+        }
+        _ => name,
+    }
+}
+
+/// Has the runtime expand `pattern` for this process: the same pattern again would be ignored.
+fn expand(runtime: &Runtime, pattern: &[u8]) {
+    if let Ok(pattern) = CString::new(pattern) {
+        runtime.set_filename(c"/dev/null");
+        runtime.set_filename(&pattern);
+    }
+}
+
+/// The runtime makes it only in the first instrumented process of a tree.
+fn make_directory(name: &[u8]) {
+    let name = PathBuf::from(OsString::from_vec(name.to_vec()));
+    if let Some(directory) = name.parent() {
+        // If that fails, so does the save, which says so.
+        let _ = std::fs::create_dir_all(directory);
+    }
+}
+
+/// Keeps the directory and the start of the name, so that a tool's glob finds the file.
+fn stem(name: &[u8]) -> Vec<u8> {
+    let stem = name.strip_suffix(b".profraw").unwrap_or(name);
+    [stem, b".embed-"].concat()
+}
+
+/// Tells this image in this execution from every other one that has had or will have this pid. Two
+/// copies of this crate in one image get the same, and so replace each other's file.
+fn tail(runtime: &Runtime) -> Vec<u8> {
+    let mut hasher = DefaultHasher::new();
+    (image::random(), runtime.image()).hash(&mut hasher);
+    format!("-{:016x}", hasher.finish()).into_bytes()
+}
+
+fn has(pattern: &[u8], letter: u8) -> bool {
+    let mut rest = pattern;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
+        rest = &rest[at + 1..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if rest.get(digits) == Some(&letter) {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_searched_for_a_letter_behind_digits() {
+        assert!(has(b"/tmp/x-%p-%4m.profraw", b'm'));
+        assert!(has(b"%p", b'p'));
+        assert!(!has(b"/tmp/mp-%4m", b'p'));
+        assert!(!has(b"100%", b'm'));
+    }
+
+    #[test]
+    fn a_file_keeps_its_directory_and_prefix() {
+        assert_eq!(stem(b"/t/ws-7-1.profraw"), b"/t/ws-7-1.embed-");
+        assert_eq!(stem(b"/t/plain"), b"/t/plain.embed-");
+    }
+}

@@ -1,0 +1,101 @@
+//! Embed's own thread: takes the signals that handlers left, and ends the process for each.
+
+use std::ffi::c_int;
+
+use crate::coverage;
+use crate::deadline::Enforcer;
+use crate::ending::Cause;
+use crate::exit;
+use crate::registry::Pass;
+use crate::signals::{Desk, is_in_a_hurry, let_in_handled};
+use crate::state::State;
+use crate::stop::{self, StopReason};
+use crate::sys::action::{self, Previous};
+use crate::sys::inbox::Letter;
+
+/// What the kernel does on a signal that nobody handles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Default {
+    Death,
+    Stop,
+    Nothing,
+}
+
+fn default_of(signal: c_int) -> Default {
+    match signal {
+        libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => Default::Stop,
+        libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT => Default::Nothing,
+        _ => Default::Death,
+    }
+}
+
+/// Whether the process dies by `signal` once it has cleaned up.
+pub(crate) fn is_deadly(signal: c_int) -> bool {
+    action::previous(signal) == Previous::Default && default_of(signal) == Default::Death
+}
+
+/// Serves the desk for ever.
+pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
+    loop {
+        // Handlers may have been installed since; one nudge follows each.
+        let_in_handled();
+        while let Some(letter) = desk.inbox.take() {
+            end_by(&letter, desk, state);
+        }
+        desk.inbox.wait();
+    }
+}
+
+/// Cleans up for one signal, then does what the signal did before us.
+fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
+    let signal = letter.delivery.signal;
+    let reason = StopReason::Signal(signal);
+    if !state.gate.is_open() {
+        // A pool that finishes its queue at exit, outside the deadline, must hear of it now.
+        state.deadline.resume();
+        stop::request(reason);
+    }
+    let cause = Cause::Signal(signal);
+    if state.gate.enter(cause).is_err() {
+        return follow_exit(letter, desk, state);
+    }
+    state.deadline.start(Enforcer::Kernel);
+    stop::request(reason);
+    Pass::new(cause).run(state, is_in_a_hurry);
+    coverage::save();
+    if is_deadly(signal) {
+        // What follows is other people's code, and gets the same time again.
+        state.deadline.start(Enforcer::Kernel);
+        exit::die_by(signal, state);
+    }
+    state.deadline.stop();
+    desk.forget_interrupts();
+    state.gate.open();
+    carry_out(letter, desk);
+}
+
+/// The process was on its way out when the signal arrived.
+fn follow_exit(letter: &Letter, desk: &Desk, state: &State) {
+    let signal = letter.delivery.signal;
+    if is_deadly(signal) {
+        exit::end_in(signal);
+        state.deadline.start(Enforcer::Kernel);
+    } else {
+        carry_out(letter, desk);
+    }
+}
+
+/// What the signal did before us, where that is not to die.
+fn carry_out(letter: &Letter, desk: &Desk) {
+    match action::previous(letter.delivery.signal) {
+        Previous::Handler => {
+            if !desk.inbox.repeat(letter) {
+                letter.delivery.call_previous();
+            }
+        }
+        Previous::Default | Previous::Ignored => match default_of(letter.delivery.signal) {
+            Default::Stop => action::stop(),
+            Default::Death | Default::Nothing => {}
+        },
+    }
+}

@@ -1,0 +1,249 @@
+//! The signals that end this process well.
+//!
+//! The handler saves the coverage data and leaves the rest to embed's thread. What it may do is
+//! little: `HANDLER.md` lists every call.
+//!
+//! # Invariants
+//! 1. A signal is handled from the first call for it until the process ends, in copies too.
+//! 2. A previous handler is called once for each signal that we were given, after the finalizers.
+//! 3. What was ignored stays ignored.
+
+use std::ffi::c_int;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use nix::errno::Errno;
+
+use crate::coverage;
+use crate::error::SignalError;
+use crate::exit;
+use crate::served;
+use crate::state::{lock, state};
+use crate::stop;
+use crate::sys::action::{self, Delivery, Previous, SIGNALS};
+use crate::sys::inbox::Inbox;
+use crate::sys::mask::{self, AllBlocked};
+use crate::sys::per_process::PerProcess;
+
+/// The signals that have our handler. A copy made by `fork` has the same.
+static HANDLED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
+
+static DESK: PerProcess<Desk> = PerProcess::new();
+
+/// Where handlers leave signals, and whether somebody collects them.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) inbox: Inbox,
+    is_served: AtomicBool,
+    interrupts: AtomicU32,
+    install: Mutex<()>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            inbox: Inbox::new(),
+            is_served: AtomicBool::new(false),
+            interrupts: AtomicU32::new(0),
+            install: Mutex::new(()),
+        }
+    }
+
+    /// The next `SIGINT` is the first again.
+    pub(crate) fn forget_interrupts(&self) {
+        self.interrupts.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Ends this process well on `SIGTERM`: [`cleanup_on_signal`] for the usual request to stop.
+///
+/// # Errors
+///
+/// As for [`cleanup_on_signal`].
+///
+/// # Examples
+///
+/// ```
+/// epilogue_embed::cleanup_on_sigterm()?;
+/// # Ok::<(), epilogue_embed::SignalError>(())
+/// ```
+pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
+    cleanup_on_signal(libc::SIGTERM)
+}
+
+/// From now on, when `signal` arrives, the coverage data is saved and the finalizers run; then the
+/// signal does what it did before.
+///
+/// That is: the handler that was installed before is called once, on the thread that got the
+/// signal; else the default action follows, so that the wait status shows the signal. A signal that
+/// is ignored stays ignored. A handler that the program installs *later* replaces this one, or
+/// calls it before its own work; call [`cleanup`](crate::cleanup) there, or install it first.
+///
+/// On `SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`, `SIGTRAP` and `SIGSYS` only the coverage
+/// data is saved, as for [`cleanup_on_crash`]: the program's memory is not to be trusted.
+///
+/// From any thread, any number of times. The first call starts embed's thread; the handler stays
+/// until the process ends, so a library that calls this must not be unloaded.
+///
+/// # Errors
+///
+/// [`SignalError`] for a signal that cannot be caught or does not exist, or if the thread cannot be
+/// started.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, signal::{SIGHUP, SIGKILL}};
+/// embed::cleanup_on_signal(SIGHUP)?;
+/// assert!(embed::cleanup_on_signal(SIGKILL).is_err());
+/// # Ok::<(), embed::SignalError>(())
+/// ```
+pub fn cleanup_on_signal(signal: c_int) -> Result<(), SignalError> {
+    check(signal)?;
+    exit::hook();
+    match is_crash(signal) {
+        true => handle(signal, on_crash),
+        false => {
+            serve().map_err(SignalError::Thread)?;
+            handle(signal, on_request)
+        }
+    }
+}
+
+/// From now on, a crash (`SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`) saves the coverage
+/// data, and then happens as it would have: no finalizer runs, for memory is not to be trusted.
+///
+/// Previous handlers are called, so Rust's own message on a stack overflow appears.
+///
+/// # Errors
+///
+/// [`SignalError::Install`] if the kernel refuses a handler.
+///
+/// # Examples
+///
+/// ```
+/// epilogue_embed::cleanup_on_crash()?;
+/// # Ok::<(), epilogue_embed::SignalError>(())
+/// ```
+pub fn cleanup_on_crash() -> Result<(), SignalError> {
+    [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE]
+        .into_iter()
+        .try_for_each(cleanup_on_signal)
+}
+
+/// Whether a second `SIGINT` asks to skip the finalizers that are left.
+pub(crate) fn is_in_a_hurry() -> bool {
+    DESK.get().is_some_and(|desk| desk.interrupts.load(Ordering::Relaxed) > 1)
+}
+
+/// Lets in the handled signals and no others, on a thread of ours.
+pub(crate) fn let_in_handled() {
+    mask::let_in_only(is_handled);
+}
+
+/// The signal that a normal exit must end in, if one arrived when the exit was under way.
+pub(crate) fn deferred_death() -> Option<c_int> {
+    DESK.get()?.inbox.waiting().find(|signal| served::is_deadly(*signal))
+}
+
+/// Has embed's thread in a process that has handlers: a copy made by `fork` starts with none.
+pub(crate) fn serve_if_handling() {
+    let handles = HANDLED.iter().any(|handled| handled.load(Ordering::Relaxed));
+    if handles {
+        // Without the thread the handler still saves the data and ends the process.
+        let _ = serve();
+    }
+}
+
+fn is_handled(signal: c_int) -> bool {
+    let place = usize::try_from(signal).ok().and_then(|signal| HANDLED.get(signal));
+    place.is_some_and(|handled| handled.load(Ordering::Relaxed))
+}
+
+fn is_crash(signal: c_int) -> bool {
+    let memory = [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
+    memory.contains(&signal) || [libc::SIGTRAP, libc::SIGSYS].contains(&signal)
+}
+
+fn check(signal: c_int) -> Result<(), SignalError> {
+    match signal {
+        libc::SIGKILL | libc::SIGSTOP => Err(SignalError::Uncatchable(signal)),
+        1..32 => Ok(()),
+        _ if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal) => Ok(()),
+        _ => Err(SignalError::NoSuchSignal(signal)),
+    }
+}
+
+fn handle(signal: c_int, entry: fn(&Delivery)) -> Result<(), SignalError> {
+    let desk = DESK.get_or_init(Desk::new);
+    let _one_at_a_time = lock(&desk.install);
+    if is_handled(signal) {
+        return Ok(());
+    }
+    let refused = |source| SignalError::Install { signal, source };
+    if action::install(signal, entry).map_err(refused)? != Previous::Ignored
+        && let Some(handled) = usize::try_from(signal).ok().and_then(|place| HANDLED.get(place))
+    {
+        handled.store(true, Ordering::Release);
+        // The thread lets the new signal in.
+        desk.inbox.nudge();
+    }
+    Ok(())
+}
+
+/// Starts embed's thread, once in each process.
+fn serve() -> io::Result<()> {
+    let desk = DESK.get_or_init(Desk::new);
+    if desk.is_served.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    // It must not get a signal that the program wants on its own threads.
+    let _blocked = AllBlocked::new();
+    let started = thread::Builder::new().name("epilogue-embed".into()).spawn(move || {
+        served::collect(desk, state());
+    });
+    started.map(drop).inspect_err(|_| desk.is_served.store(false, Ordering::Release))
+}
+
+/// The handler of a signal that asks this process to end. Async-signal-safe.
+fn on_request(delivery: &Delivery) {
+    let errno = Errno::last_raw();
+    stop::mark_requested();
+    let desk = DESK.get().filter(|desk| desk.is_served.load(Ordering::Acquire));
+    match desk.and_then(|desk| desk.inbox.redeem(delivery)) {
+        Some(first) => first.call_previous(),
+        None => {
+            coverage::save_in_handler();
+            match desk {
+                Some(desk) => leave_at(desk, delivery),
+                None => carry_out(delivery),
+            }
+        }
+    }
+    Errno::set_raw(errno);
+}
+
+fn leave_at(desk: &Desk, delivery: &Delivery) {
+    if delivery.signal == libc::SIGINT {
+        desk.interrupts.fetch_add(1, Ordering::Relaxed);
+    }
+    desk.inbox.put(delivery);
+}
+
+/// The handler of a crash. Async-signal-safe.
+fn on_crash(delivery: &Delivery) {
+    let errno = Errno::last_raw();
+    coverage::save_in_handler();
+    carry_out(delivery);
+    Errno::set_raw(errno);
+}
+
+/// Does what the signal did before us, in its handler.
+fn carry_out(delivery: &Delivery) {
+    match action::previous(delivery.signal) {
+        Previous::Handler => delivery.call_previous(),
+        Previous::Default | Previous::Ignored => delivery.default_follows(),
+    }
+}

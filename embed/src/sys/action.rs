@@ -1,0 +1,211 @@
+//! What happens on a signal: installing our handler, calling the one before it, and dying.
+//!
+//! Everything but [`install`] is async-signal-safe.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::mem::{MaybeUninit, transmute};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+use super::{exit, mask};
+
+/// One more than the largest signal number of any Linux.
+pub(crate) const SIGNALS: usize = 65;
+
+/// A signal as its handler got it.
+#[derive(Clone, Copy)]
+pub(crate) struct Delivery {
+    pub(crate) signal: c_int,
+    info: libc::siginfo_t,
+    context: *mut c_void,
+}
+
+/// What was in force before our handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Previous {
+    Default,
+    Ignored,
+    Handler,
+}
+
+/// The previous handler and its flags, written before our handler can run.
+struct Before {
+    handler: AtomicUsize,
+    flags: AtomicI32,
+}
+
+static BEFORE: [Before; SIGNALS] =
+    [const { Before { handler: AtomicUsize::new(libc::SIG_DFL), flags: AtomicI32::new(0) } };
+        SIGNALS];
+
+/// The function that a delivery is given to.
+static ENTRY: AtomicUsize = AtomicUsize::new(0);
+
+fn before(signal: c_int) -> Option<&'static Before> {
+    BEFORE.get(usize::try_from(signal).ok()?)
+}
+
+/// What was in force for `signal` before our handler.
+pub(crate) fn previous(signal: c_int) -> Previous {
+    match before(signal).map(|before| before.handler.load(Ordering::Acquire)) {
+        None | Some(libc::SIG_DFL) => Previous::Default,
+        Some(libc::SIG_IGN) => Previous::Ignored,
+        Some(_) => Previous::Handler,
+    }
+}
+
+/// Has `entry` called on `signal`, with every signal blocked, unless the signal is ignored.
+pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previous> {
+    let old = change(signal, None)?;
+    if old.sa_sigaction == libc::SIG_IGN {
+        return Ok(Previous::Ignored);
+    }
+    ENTRY.store(entry as usize, Ordering::Release);
+    if let Some(before) = before(signal) {
+        before.flags.store(old.sa_flags, Ordering::Release);
+        before.handler.store(old.sa_sigaction, Ordering::Release);
+    }
+    // A previous handler that wants calls to be interrupted gets that; who had none does not
+    // expect it.
+    let kept = libc::SA_RESTART | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
+    let kept = match previous(signal) {
+        Previous::Handler => old.sa_flags & kept,
+        Previous::Default | Previous::Ignored => libc::SA_RESTART,
+    };
+    let trampoline: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
+    let mut action = default_action();
+    action.sa_sigaction = trampoline as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | kept;
+    action.sa_mask = mask::full();
+    change(signal, Some(&action))?;
+    Ok(previous(signal))
+}
+
+/// The kernel's way into this crate.
+extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes the address of a valid value; a handler that was installed later
+    // and calls this one passes what it got, or null.
+    let info = unsafe { info.as_ref() }.copied().unwrap_or_else(|| empty_info(signal));
+    let entry = ENTRY.load(Ordering::Acquire);
+    // SAFETY: zero is `None`; else `install` stored a function of this type.
+    let entry = unsafe { transmute::<usize, Option<fn(&Delivery)>>(entry) };
+    if let Some(entry) = entry {
+        entry(&Delivery { signal, info, context });
+    }
+}
+
+impl Delivery {
+    /// A delivery that nobody has received.
+    pub(crate) fn empty() -> Self {
+        Self { signal: 0, info: empty_info(0), context: ptr::null_mut() }
+    }
+
+    /// The same signal where its context is gone: the interrupted thread has gone on.
+    pub(crate) fn without_context(&self) -> Self {
+        Self { context: ptr::null_mut(), ..*self }
+    }
+
+    /// The signal that came first, in the context of the one that came to repeat it.
+    pub(crate) fn in_context_of(&self, other: &Self) -> Self {
+        Self { context: other.context, ..*self }
+    }
+
+    /// Calls the handler that was in force before ours, if there was one.
+    pub(crate) fn call_previous(&self) {
+        let Some(before) = before(self.signal) else { return };
+        let handler = before.handler.load(Ordering::Acquire);
+        if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
+            return;
+        }
+        let mut info = self.info;
+        let flags = before.flags.load(Ordering::Acquire);
+        if flags & libc::SA_RESETHAND != 0 {
+            before.handler.store(libc::SIG_DFL, Ordering::Release);
+        }
+        if flags & libc::SA_SIGINFO == 0 {
+            // SAFETY: neither constant, so a function; without SA_SIGINFO it takes the number.
+            let handler = unsafe { transmute::<usize, extern "C" fn(c_int)>(handler) };
+            return handler(self.signal);
+        }
+        type Full = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+        // SAFETY: neither constant, so a function; with SA_SIGINFO it takes these three.
+        let handler = unsafe { transmute::<usize, Full>(handler) };
+        let mut nothing = empty_context();
+        let gone = (&raw mut nothing).cast::<c_void>();
+        handler(self.signal, &mut info, if self.context.is_null() { gone } else { self.context });
+    }
+
+    /// Sends the same signal with the same information to one thread of this process.
+    pub(crate) fn send_to(&self, thread: libc::pid_t) -> io::Result<()> {
+        let (signal, pid) = (self.signal, std::process::id());
+        let info = &raw const self.info;
+        // SAFETY: `info` points to a value that lives through the call. The kernel checks the rest.
+        match unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, thread, signal, info) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// From the handler: has the default action follow as soon as it returns.
+    pub(crate) fn default_follows(&self) {
+        if std::process::id() == 1 {
+            // The kernel spares the first process from every default action.
+            exit::exit_at_once(128 + self.signal);
+        }
+        let _ = change(self.signal, Some(&default_action()));
+        // It stays pending until our handler's return lets it in. A kernel that refuses sends
+        // nothing: then a fault is met again, which has the same effect.
+        let _ = self.send_to(this_thread());
+    }
+}
+
+/// Dies by `signal`, or by an exit code that names it where signals do nothing.
+pub(crate) fn die_by(signal: c_int) -> ! {
+    let _ = change(signal, Some(&default_action()));
+    mask::unblock(signal);
+    // SAFETY: no precondition.
+    unsafe { libc::raise(signal) };
+    exit::exit_at_once(128 + signal)
+}
+
+/// Stops the whole process, as a signal of the terminal does. Returns when it is continued.
+pub(crate) fn stop() {
+    // SAFETY: no precondition.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// The kernel's number for this thread.
+pub(crate) fn this_thread() -> libc::pid_t {
+    // SAFETY: no precondition.
+    unsafe { libc::gettid() }
+}
+
+/// Reads the disposition of `signal`, and changes it if there is a new one.
+fn change(signal: c_int, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    let mut old = default_action();
+    // SAFETY: `new` is null or lives through the call, as `old` does. A handler in it is ours, and
+    // does only what a handler may.
+    match unsafe { libc::sigaction(signal, new, &mut old) } {
+        0 => Ok(old),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn default_action() -> libc::sigaction {
+    // SAFETY: plain data; zero is `SIG_DFL`, no flags, an empty mask and no restorer.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+fn empty_info(signal: c_int) -> libc::siginfo_t {
+    // SAFETY: plain data for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    info.si_signo = signal;
+    info
+}
+
+fn empty_context() -> libc::ucontext_t {
+    // SAFETY: plain data for which all zeroes is a valid value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}

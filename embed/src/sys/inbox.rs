@@ -1,0 +1,144 @@
+//! What a handler leaves for embed's thread: one place for each signal, and a wake-up.
+//!
+//! # Invariants
+//! 1. A place is written only by the handler that moved it from empty to taken, and read only by
+//!    the thread, after it was moved to full. Signals of one number that arrive meanwhile are one,
+//!    as they are for the kernel.
+//! 2. [`Inbox::put`] and [`Inbox::redeem`] are async-signal-safe.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_int;
+use std::fmt;
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+
+use super::action::{Delivery, SIGNALS, this_thread};
+use super::wake::Wake;
+
+const EMPTY: u8 = 0;
+const TAKEN: u8 = 1;
+const FULL: u8 = 2;
+
+struct Place {
+    state: AtomicU8,
+    letter: UnsafeCell<Letter>,
+    /// The thread that is about to get the signal again, for the previous handler, or zero.
+    repeated_to: AtomicI32,
+    repeated: UnsafeCell<Delivery>,
+}
+
+/// A signal, and the thread that it interrupted.
+#[derive(Clone, Copy)]
+pub(crate) struct Letter {
+    pub(crate) delivery: Delivery,
+    pub(crate) thread: libc::pid_t,
+}
+
+/// The places of one process.
+pub(crate) struct Inbox {
+    places: Box<[Place]>,
+    wake: Wake,
+}
+
+// SAFETY: the cells are reached only as the states above allow, one side at a time.
+unsafe impl Sync for Inbox {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Inbox {}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        let empty = || Letter { delivery: Delivery::empty(), thread: 0 };
+        let place = |_| Place {
+            state: AtomicU8::new(EMPTY),
+            letter: UnsafeCell::new(empty()),
+            repeated_to: AtomicI32::new(0),
+            repeated: UnsafeCell::new(Delivery::empty()),
+        };
+        Self { places: (0..SIGNALS).map(place).collect(), wake: Wake::new() }
+    }
+
+    fn place(&self, signal: c_int) -> Option<&Place> {
+        self.places.get(usize::try_from(signal).ok()?)
+    }
+
+    /// Leaves a signal for the thread and wakes it.
+    pub(crate) fn put(&self, delivery: &Delivery) {
+        let Some(place) = self.place(delivery.signal) else { return };
+        let order = (Ordering::Acquire, Ordering::Relaxed);
+        if place.state.compare_exchange(EMPTY, TAKEN, order.0, order.1).is_ok() {
+            let letter = Letter { delivery: delivery.without_context(), thread: this_thread() };
+            // SAFETY: this handler moved the place from empty to taken, so nobody else is here.
+            unsafe { place.letter.get().write(letter) };
+            place.state.store(FULL, Ordering::Release);
+        }
+        self.wake.post();
+    }
+
+    /// Takes one signal out, if there is one.
+    pub(crate) fn take(&self) -> Option<Letter> {
+        self.places.iter().find_map(|place| {
+            if place.state.load(Ordering::Acquire) != FULL {
+                return None;
+            }
+            // SAFETY: full, so no handler writes; the only reader is embed's thread.
+            let letter = unsafe { place.letter.get().read() };
+            place.state.store(EMPTY, Ordering::Release);
+            Some(letter)
+        })
+    }
+
+    /// The signals that nobody has taken out.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = c_int> + '_ {
+        let full = |place: &Place| place.state.load(Ordering::Acquire) == FULL;
+        (0..).zip(&self.places).filter(move |(_, place)| full(place)).map(|(signal, _)| signal)
+    }
+
+    /// Waits until something may be there.
+    pub(crate) fn wait(&self) {
+        self.wake.wait();
+    }
+
+    /// Has the thread look again.
+    pub(crate) fn nudge(&self) {
+        self.wake.post();
+    }
+
+    /// Gives the signal to the previous handler on the thread that it interrupted, so that a call
+    /// waiting there is interrupted after the handler has run. False if that thread is gone.
+    pub(crate) fn repeat(&self, letter: &Letter) -> bool {
+        let Some(place) = self.place(letter.delivery.signal) else { return false };
+        if place.repeated_to.load(Ordering::Acquire) != 0 {
+            // That thread does not let the signal in any more.
+            return false;
+        }
+        // SAFETY: zero, so no handler reads; the only writer is embed's thread.
+        unsafe { place.repeated.get().write(letter.delivery) };
+        place.repeated_to.store(letter.thread, Ordering::Release);
+        let sent = letter.delivery.send_to(letter.thread).is_ok();
+        // If the token is gone, a handler has used it already.
+        sent || !self.revoke(place, letter.thread)
+    }
+
+    fn revoke(&self, place: &Place, thread: libc::pid_t) -> bool {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        place.repeated_to.compare_exchange(thread, 0, order.0, order.1).is_ok()
+    }
+
+    /// In the handler: the signal to give to the previous handler, if this is a repetition.
+    pub(crate) fn redeem(&self, arrived: &Delivery) -> Option<Delivery> {
+        let place = self.place(arrived.signal)?;
+        if place.repeated_to.load(Ordering::Acquire) != this_thread() {
+            return None;
+        }
+        // SAFETY: the token names this thread, so embed's thread does not write; this thread is in
+        // a handler with every signal blocked, so it is here once.
+        let first = unsafe { place.repeated.get().read() };
+        place.repeated_to.store(0, Ordering::Release);
+        Some(first.in_context_of(arrived))
+    }
+}
