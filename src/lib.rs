@@ -1,2 +1,38 @@
-//! Processes in Rust that always end well.
+//! Programs made of several processes, with one promise: **every process you start ends, and
+//! ends well.** Its finalizers run, its coverage data is written, its task has an answer, and
+//! nothing of it is left: no orphan, no zombie, no lost task, no hang.
+//!
+//! ```
+//! use epilogue::{Pool, Process};
+//!
+//! let pool = Pool::new(4)?;
+//! let squares: Vec<u64> = pool.map(0..1000u64, |x| x * x)?;
+//! let report = pool.close()?;
+//! assert_eq!((squares[9], report.done), (81, 1000));
+//!
+//! let child = Process::start(String::from("bob"), |name| format!("hello {name}"))?;
+//! assert_eq!(child.join()?, "hello bob");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Nothing has to be called in `main`. Dropping a pool or a process, leaving by `?`, panicking,
+//! exiting and being ended by a signal are all the same ending: finish or stop, run the
+//! finalizers, join.
+//!
+//! | crate | what it is for |
+//! |---|---|
+//! | [`pool`] | many workers, one queue of tasks |
+//! | [`process`] | one function in a process of its own |
+//! | [`embed`] | how this process ends: finalizers, signals, coverage data |
+
 pub use epilogue_embed as embed;
+pub use epilogue_pool as pool;
+pub use epilogue_process as process;
+
+pub use epilogue_pool::{
+    BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
+};
+pub use epilogue_process::{
+    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
+    Process, Rung, Scope, ScopedProcess, StartError, StopError, init, scope,
+};

@@ -1,1 +1,48 @@
-//! Pool.
+//! A pool of worker processes that always ends well.
+//!
+//! ```
+//! use epilogue_pool::Pool;
+//!
+//! let pool = Pool::new(2)?;
+//! let squares: Vec<u64> = pool.map(0..10u64, |x| x * x)?;
+//! assert_eq!(squares[9], 81);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Workers are this same executable, started again; nothing has to be called in `main`. What is
+//! sent to them is a function that captures nothing, and data.
+//!
+//! # One outcome a task
+//!
+//! Every task that is submitted ends in exactly one of these: its value, or a [`TaskError`] that
+//! says that it panicked, that its worker was lost during it, that it was cancelled, or that
+//! something could not be encoded. A worker that dies takes one task with it, the one that it had
+//! begun; those that were waiting for it go to another.
+//!
+//! # Shutdown
+//!
+//! [`Pool::close`], dropping, `?`, `exit` and returning from `main` all finish what was submitted
+//! and join the workers. A panic that unwinds, and a signal that `epilogue::embed` handles, cancel
+//! what has not begun, and give what runs a part of the grace period. [`Pool::close`] returns the
+//! proof: a [`Report`] of how each worker ended.
+
+#![forbid(unsafe_code)]
+
+mod bell;
+mod builder;
+mod call;
+mod error;
+mod job;
+mod map;
+mod member;
+mod pool;
+mod report;
+mod supervisor;
+mod task;
+mod worker;
+
+pub use builder::Builder;
+pub use error::{BuildError, CloseError, Refusal, SubmitError, TaskError, WorkerLost};
+pub use pool::Pool;
+pub use report::{Report, WorkerReport};
+pub use task::Task;

@@ -48,6 +48,11 @@ impl State {
         Self { encoded, decoded: None }
     }
 
+    /// Drops the data. A panic of its `Drop` ends here.
+    pub fn discard(self) {
+        let _ = panics::catch(|| drop(self));
+    }
+
     pub(crate) fn get<S: Portable + 'static>(&mut self, limits: &Limits) -> Result<&S, Fault> {
         if self.decoded.is_none() {
             let value: S = decode(&self.encoded, limits).map_err(Fault::Argument)?;

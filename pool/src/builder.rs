@@ -1,0 +1,82 @@
+//! How a pool is started, where the defaults are not enough.
+
+use std::num::NonZero;
+use std::thread;
+use std::time::Duration;
+
+use epilogue_process::Limits;
+use epilogue_process::child::Spec;
+
+use crate::error::BuildError;
+use crate::pool::Pool;
+
+/// Sets how a pool is started. Nothing starts before [`Builder::start`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder starts nothing by itself"]
+pub struct Builder {
+    pub(crate) workers: usize,
+    pub(crate) spec: Spec,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        let workers = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { workers, spec: Spec { name: "pool".to_owned(), ..Spec::default() } }
+    }
+}
+
+impl Builder {
+    /// Sets how many workers there are. As many as this process may use CPUs by default.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets the pool's name, which `ps` shows in those of its workers. `pool` by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.spec.name = name.into();
+        self
+    }
+
+    /// Sets how long a worker has to stop before it is killed. Five seconds by default.
+    ///
+    /// Tasks that are finished, as on [`Pool::close`], take as long as they take: the time counts
+    /// from when a worker has nothing left to do, or has been asked to stop.
+    pub fn grace_period(mut self, grace_period: Duration) -> Self {
+        self.spec.grace_period = grace_period;
+        self
+    }
+
+    /// Sets how long a worker has to start. Ten seconds by default.
+    pub fn start_deadline(mut self, start_deadline: Duration) -> Self {
+        self.spec.start_deadline = start_deadline;
+        self
+    }
+
+    /// Sets what may be sent either way: sizes in bytes, depths of nesting.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.spec.limits = limits;
+        self
+    }
+
+    /// Starts the pool.
+    ///
+    /// When this returns, every worker has been started and the first is up.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]; then nothing of the pool is left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_pool::Pool;
+    ///
+    /// let pool = Pool::builder().workers(2).name("hash").start()?;
+    /// println!("{}", pool.close()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start(self) -> Result<Pool, BuildError> {
+        Pool::start(self)
+    }
+}

@@ -1,0 +1,196 @@
+//! Everything that can go wrong in a pool, by the operation that fails.
+
+use std::fmt;
+
+use epilogue_process::entry::ForeignFunction;
+use epilogue_process::{
+    DecodeError, EncodeError, ExitStatus, Failure, Fault, Panic, Side, StartError,
+};
+
+/// Why a pool was not started. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A pool without workers would never do anything.
+    #[error("a pool needs at least one worker")]
+    NoWorkers,
+    /// A worker could not be started.
+    #[error("a worker of the pool did not start: {0}")]
+    Worker(#[source] StartError),
+    /// The operating system refused a step.
+    #[error("{step} failed: {source}; nothing was started")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a task has no value.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The task panicked. Its worker lives on.
+    #[error("the task {0}")]
+    Panicked(Panic),
+    /// The task returned an error. Its worker lives on.
+    #[error(transparent)]
+    Failed(Failure),
+    /// Its worker died during the task, which is not tried again: it may have had effects.
+    #[error(transparent)]
+    WorkerLost(WorkerLost),
+    /// It took longer than it was allowed to.
+    #[error("the task took longer than it was allowed to, and its worker was ended")]
+    TimedOut,
+    /// The pool stopped before the task was done.
+    #[error("the task was cancelled {}", if *.begun { "after it had begun" } else { "before it began" })]
+    Cancelled {
+        /// Whether it may have had effects.
+        begun: bool,
+    },
+    /// The argument could not be encoded, and was not sent; or the task is done, but its result
+    /// could not be encoded.
+    #[error("{side} cannot be sent: {error}")]
+    Encode {
+        /// Which of the two it was.
+        side: Side,
+        /// What was wrong with it.
+        error: EncodeError,
+    },
+    /// The argument, or the result, could not be decoded where it arrived.
+    #[error("{side} cannot be read: {error}")]
+    Decode {
+        /// Which of the two it was.
+        side: Side,
+        /// What was wrong with it.
+        error: DecodeError,
+    },
+    /// The pool did not take the task, which never began.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<Fault> for TaskError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Panicked(panic) => Self::Panicked(panic),
+            Fault::Failed(failure) => Self::Failed(failure),
+            Fault::Argument(error) => Self::Decode { side: Side::Argument, error },
+            Fault::Result(error) => Self::Encode { side: Side::Result, error },
+            Fault::Reply(error) => Self::Decode { side: Side::Result, error },
+            _ => Self::Refused(Refusal::ForeignFunction(ForeignFunction)),
+        }
+    }
+}
+
+/// How a worker was lost during a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerLost {
+    /// The worker's name.
+    pub worker: String,
+    /// The process id that it had.
+    pub pid: u32,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Whether the task had begun. One that had not is given to another worker, so this is true
+    /// unless the pool could not tell.
+    pub begun: bool,
+    /// What else is known, such as that the worker broke the protocol and was killed.
+    pub detail: Option<String>,
+}
+
+impl fmt::Display for WorkerLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worker, pid, status, .. } = self;
+        write!(f, "worker {worker} (pid {pid}) was lost during the task: {status}")?;
+        match &self.detail {
+            Some(detail) => write!(f, "; {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for WorkerLost {}
+
+/// Why a pool did not take a task. The task never began.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The pool is closed.
+    #[error("the pool is closed: start a new one, or close it later")]
+    Closed,
+    /// The pool's workers kept dying before they did anything, so it gave up.
+    #[error("the pool is broken, its workers kept ending before they did anything: {cause}")]
+    Broken {
+        /// What became of the last one.
+        cause: String,
+    },
+    /// This process was forked from the one that owns the pool, and has no workers.
+    #[error("this process is a fork of the one that owns the pool: start a pool here")]
+    Forked,
+    /// The function cannot be named for a worker.
+    #[error(transparent)]
+    ForeignFunction(#[from] ForeignFunction),
+    /// The input never ends, so its results would never fit in a `Vec`.
+    #[error("the input has no end: bound it, for example with take(n)")]
+    Endless,
+    /// The input iterator panicked. What it had given was cancelled or done.
+    #[error("the input iterator panicked: {message}")]
+    InputPanicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// The argument cannot be encoded.
+    #[error("the argument cannot be sent: {0}")]
+    Encode(EncodeError),
+}
+
+/// The pool did not take the task. The argument was not sent, and is returned.
+pub struct SubmitError<T> {
+    /// The argument.
+    pub value: T,
+    /// Why it was not taken.
+    pub reason: Refusal,
+}
+
+impl<T> SubmitError<T> {
+    /// The argument.
+    pub fn into_value(self) -> T {
+        self.value
+    }
+}
+
+impl<T> fmt::Debug for SubmitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for SubmitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)
+    }
+}
+
+impl<T> std::error::Error for SubmitError<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.reason)
+    }
+}
+
+/// Why a pool could not be closed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// Another process owns it (this one was forked from that); only an owner can close it.
+    #[error("this process is a fork of the one that owns the pool, which alone can close it")]
+    NotOwner,
+    /// The pool's own thread panicked, which is a bug of this crate. Its workers were killed.
+    #[error("the pool's supervisor panicked, and its workers were killed: {message}")]
+    Supervisor {
+        /// The panic's message.
+        message: String,
+    },
+}
