@@ -197,7 +197,7 @@ fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
     panics::remember_locations();
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
-    step("handling SIGTERM", Ok::<(), std::io::Error>(()))?;
+    step("handling SIGTERM", embed::cleanup_on_sigterm())?;
     let none = SigSet::empty();
     step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))?;
     Ok(main)
