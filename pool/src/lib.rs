@@ -32,6 +32,7 @@ mod bell;
 mod builder;
 mod call;
 mod error;
+mod hiring;
 mod job;
 mod map;
 mod member;

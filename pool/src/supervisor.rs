@@ -26,6 +26,7 @@ use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::Call;
 use crate::error::{Refusal, TaskError};
+use crate::hiring::Hiring;
 use crate::member::{Member, Standing};
 use crate::report::Report;
 
@@ -383,63 +384,4 @@ fn send(states: &HashMap<u64, Vec<u8>>, member: &mut Member, call: Call) {
         member.share(call.state, encoded);
     }
     member.send(call);
-}
-
-/// How fast workers that die for nothing are replaced.
-///
-/// A task that kills its worker is one death, and there are only as many as tasks. Workers that
-/// die without a task could do so for ever: each is replaced a little later than the one before,
-/// and after too many in a row the pool gives up.
-#[derive(Debug, Default)]
-struct Hiring {
-    failures: u32,
-    retry_at: Option<Instant>,
-}
-
-impl Hiring {
-    const FIRST_DELAY: Duration = Duration::from_millis(1);
-    const LAST_DELAY: Duration = Duration::from_secs(2);
-    /// How many deaths in a row a pool survives, besides two for each of its workers.
-    const MAX_FAILURES: usize = 8;
-
-    fn is_allowed(&mut self, now: Instant) -> bool {
-        if self.retry_at.is_some_and(|at| now < at) {
-            return false;
-        }
-        self.retry_at = None;
-        true
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
-    }
-
-    fn succeeded(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Notes a failure; true if there were too many.
-    fn failed(&mut self, now: Instant, workers: usize) -> bool {
-        let delay = Self::FIRST_DELAY * 2u32.saturating_pow(self.failures.min(16));
-        // The first deaths may be anybody's: an idle worker that was killed is replaced at once.
-        self.retry_at =
-            (self.failures as usize >= workers).then(|| now + delay.min(Self::LAST_DELAY));
-        self.failures += 1;
-        self.failures as usize > Self::MAX_FAILURES + 2 * workers
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Hiring;
-    use std::time::Instant;
-
-    #[test]
-    fn a_pool_gives_up_after_too_many_deaths_in_a_row_and_not_before() {
-        let (mut hiring, now) = (Hiring::default(), Instant::now());
-        let in_a_row = |hiring: &mut Hiring| (1..).find(|_| hiring.failed(now, 2));
-        assert_eq!(in_a_row(&mut hiring), Some(13));
-        hiring.succeeded();
-        assert_eq!(in_a_row(&mut hiring), Some(13));
-    }
 }

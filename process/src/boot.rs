@@ -245,10 +245,8 @@ fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> 
 /// Where the hook works, which is everywhere it was tried, there is no need to call it.
 ///
 /// ```
-/// fn main() {
-///     epilogue_process::init();
-///     // the program
-/// }
+/// epilogue_process::init();
+/// // the program
 /// ```
 pub fn init() {
     hook::note_init();

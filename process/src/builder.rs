@@ -64,7 +64,8 @@ impl Builder {
     }
 }
 
-impl<R> Process<R> {
+// On one type only, so that `Process::builder()` needs no annotation.
+impl Process<()> {
     /// Sets how the process is started: its name, its times, its limits.
     pub fn builder() -> Builder {
         Builder { spec: Spec { name: "process".to_owned(), ..Spec::default() } }

@@ -1,7 +1,7 @@
 //! A child as its parent sees it: a pidfd, a wire, and a place on the ladder.
 //!
 //! Nothing here blocks except what says so. Whoever owns a child waits for [`Child::interest`]
-//! with others or alone, calls [`Child::note`] with what became ready, and then takes events
+//! with others or alone, calls [`Child::reap`] if the pidfd became ready, and then takes events
 //! until there are none.
 //!
 //! # Invariants
@@ -10,11 +10,7 @@
 //! 2. All that the child sent whole is delivered before its end is told.
 //! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
 
-use std::ffi::{CString, OsString};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,19 +19,19 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::boot::{Refusal, Start, VARIABLE};
+use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
 use crate::entry::MainEntry;
 use crate::error::StartError;
+use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
-use crate::sys::memory::SharedWords;
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::{hook, process, spawn};
+use crate::sys::spawn;
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -128,32 +124,12 @@ impl Child {
     ///
     /// [`StartError`]; nothing was started.
     pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
-        if process::is_secure() {
-            return Err(StartError::Privileged);
-        }
-        if !hook::works() {
-            return Err(StartError::NoHook);
-        }
         let main = MainEntry::new(main)?;
-        let token = RandomState::new().build_hasher().finish();
-        let (near, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
-        let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
-        let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd())?;
-        // From here on the child sees the end of its wire if we give up.
-        drop((far, claims_fd));
-        let pidfd = match pidfd::open(pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                drop(near);
-                let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-                return Err(at("opening a pidfd")(error));
-            }
-        };
-        let reader = near.try_clone();
+        let Launched { pid, pidfd, stream, second, claims, token } = launch(spec)?;
         let mut child = Self {
             pid,
-            wire: LocalWire::new(near, claims, spec.limits.max_bytes.saturating_add(1024)),
-            ties: Arc::new(Ties { pidfd, stream: reader.map_err(at("sharing the wire"))? }),
+            wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
+            ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
             finalizers_time: spec.finalizers(),
             start_deadline: spec.start_deadline,
@@ -473,54 +449,6 @@ impl Drop for Child {
     }
 }
 
-fn spawn(
-    spec: &Spec,
-    token: u64,
-    wire: BorrowedFd<'_>,
-    claims: BorrowedFd<'_>,
-) -> Result<libc::pid_t, StartError> {
-    let arguments = [argument_zero(&spec.name)];
-    let environment = environment(token);
-    let image = spawn::Image {
-        program: c"/proc/self/exe",
-        arguments: &arguments,
-        environment: &environment,
-        wire,
-        claims,
-    };
-    spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
-}
-
-/// What `ps` shows: the program, and what this process of it is for.
-fn argument_zero(name: &str) -> CString {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let program = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    let mut text = program.to_vec();
-    text.extend_from_slice(b": ");
-    text.extend_from_slice(name.as_bytes());
-    text.retain(|&byte| byte != 0);
-    CString::new(text).unwrap_or_default()
-}
-
-fn environment(token: u64) -> Vec<CString> {
-    let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
-    let library = Image::this().and_then(Image::library).map(|library| {
-        // The executable does not know of us: a library that the program loads itself comes too
-        // late, so the loader has to bring it along.
-        (OsString::from("LD_PRELOAD"), OsString::from_vec(library.to_bytes().to_vec()))
-    });
-    std::env::vars_os()
-        .filter(|(name, _)| library.is_none() || name != "LD_PRELOAD")
-        .chain(library.clone())
-        .chain([own])
-        .filter_map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            CString::new(name.into_vec()).ok()
-        })
-        .collect()
-}
-
 /// How long `poll` may wait, rounded up: a wait that ends too early would spin.
 pub fn timeout(until: Option<Instant>) -> PollTimeout {
     let Some(until) = until else {
@@ -528,8 +456,4 @@ pub fn timeout(until: Option<Instant>) -> PollTimeout {
     };
     let left = until.saturating_duration_since(Instant::now());
     PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-}
-
-fn at(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
-    move |source| StartError::System { step, source }
 }

@@ -40,6 +40,7 @@ mod end;
 pub mod entry;
 mod error;
 mod fault;
+mod launch;
 pub mod link;
 mod local;
 mod panics;

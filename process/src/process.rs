@@ -62,7 +62,7 @@ impl<R> Process<R> {
         T: Portable,
         R: Portable,
     {
-        Self::builder().start(argument, f)
+        Process::builder().start(argument, f)
     }
 
     pub(crate) fn start_with<T>(
@@ -128,7 +128,7 @@ impl<R> Process<R> {
     /// ```
     /// use epilogue_process::{Process, Rung};
     ///
-    /// let process = Process::start((), |()| loop { std::thread::park() })?;
+    /// let process: Process<()> = Process::start((), |()| loop { std::thread::park() })?;
     /// let end = process.terminate()?;
     /// assert_eq!(end.rung, Rung::Stop);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,0 +1,106 @@
+//! How a child is started: what it gets, and what of it stays with the parent.
+
+use std::ffi::{CString, OsString};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+
+use crate::boot::VARIABLE;
+use crate::child::Spec;
+use crate::error::StartError;
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::{hook, pidfd, process, spawn};
+
+/// A child that was started, and has not been told anything yet.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: libc::pid_t,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) stream: UnixStream,
+    /// The same connection, for whoever ends the child if its owner cannot.
+    pub(crate) second: UnixStream,
+    pub(crate) claims: SharedWords,
+    /// What the child expects in its first frame.
+    pub(crate) token: u64,
+}
+
+/// Starts this executable once more, as a child.
+pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
+    if process::is_secure() {
+        return Err(StartError::Privileged);
+    }
+    if !hook::works() {
+        return Err(StartError::NoHook);
+    }
+    let token = RandomState::new().build_hasher().finish();
+    let (stream, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
+    // All that can fail comes before the child: from then on it has to be reaped.
+    let second = stream.try_clone().map_err(at("sharing the wire"))?;
+    let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
+    let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd())?;
+    // From here on the child sees the end of its wire if we give up.
+    drop((far, claims_fd));
+    match pidfd::open(pid) {
+        Ok(pidfd) => Ok(Launched { pid, pidfd, stream, second, claims, token }),
+        Err(error) => {
+            drop((stream, second));
+            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+            Err(at("opening a pidfd")(error))
+        }
+    }
+}
+
+fn spawn(
+    spec: &Spec,
+    token: u64,
+    wire: BorrowedFd<'_>,
+    claims: BorrowedFd<'_>,
+) -> Result<libc::pid_t, StartError> {
+    let arguments = [argument_zero(&spec.name)];
+    let environment = environment(token);
+    let image = spawn::Image {
+        program: c"/proc/self/exe",
+        arguments: &arguments,
+        environment: &environment,
+        wire,
+        claims,
+    };
+    spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
+}
+
+/// What `ps` shows: the program, and what this process of it is for.
+fn argument_zero(name: &str) -> CString {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut text = program.to_vec();
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(name.as_bytes());
+    text.retain(|&byte| byte != 0);
+    CString::new(text).unwrap_or_default()
+}
+
+fn environment(token: u64) -> Vec<CString> {
+    let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
+    let library = Image::this().and_then(Image::library).map(|library| {
+        // The executable does not know of us: a library that the program loads itself comes too
+        // late, so the loader has to bring it along.
+        (OsString::from("LD_PRELOAD"), OsString::from_vec(library.to_bytes().to_vec()))
+    });
+    std::env::vars_os()
+        .filter(|(name, _)| library.is_none() || name != "LD_PRELOAD")
+        .chain(library.clone())
+        .chain([own])
+        .filter_map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            CString::new(name.into_vec()).ok()
+        })
+        .collect()
+}
+
+pub(crate) fn at(step: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { step, source }
+}
