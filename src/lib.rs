@@ -36,3 +36,7 @@ pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
     Process, Rung, Scope, ScopedProcess, StartError, StopError, init, scope,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
