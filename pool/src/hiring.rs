@@ -37,10 +37,14 @@ impl Hiring {
 
     /// Notes a failure; true if there were too many.
     pub(crate) fn failed(&mut self, now: Instant, workers: usize) -> bool {
-        let delay = Self::FIRST_DELAY * 2u32.saturating_pow(self.failures.min(16));
         // The first deaths may be anybody's: an idle worker that was killed is replaced at once.
-        self.retry_at =
-            (self.failures as usize >= workers).then(|| now + delay.min(Self::LAST_DELAY));
+        let delay = match self.failures.checked_sub(workers as u32) {
+            Some(more) => {
+                (Self::FIRST_DELAY * 2u32.saturating_pow(more.min(16))).min(Self::LAST_DELAY)
+            }
+            None => Duration::ZERO,
+        };
+        self.retry_at = Some(now + delay);
         self.failures += 1;
         self.failures as usize > Self::MAX_FAILURES + 2 * workers
     }

@@ -8,7 +8,7 @@ use epilogue_process::entry::answer;
 use epilogue_process::{Limits, Portable};
 
 use crate::call::{Index, Outcome};
-use crate::error::TaskError;
+use crate::error::{Refusal, TaskError};
 
 /// One task that was submitted, and its value to come.
 ///
@@ -17,12 +17,13 @@ use crate::error::TaskError;
 pub struct Task<R> {
     outcome: Receiver<(Index, Outcome)>,
     limits: Limits,
+    owner: u32,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R> Task<R> {
     pub(crate) fn new(outcome: Receiver<(Index, Outcome)>, limits: Limits) -> Self {
-        Self { outcome, limits, result: PhantomData }
+        Self { outcome, limits, owner: std::process::id(), result: PhantomData }
     }
 
     /// Waits for the task's outcome.
@@ -43,6 +44,10 @@ impl<R> Task<R> {
     where
         R: Portable,
     {
+        if self.owner != std::process::id() {
+            // The thread that would bring the outcome did not come along into this fork.
+            return Err(Refusal::Forked.into());
+        }
         // Every call sends an outcome before it is gone, so the channel never ends without one.
         let (_, outcome) =
             self.outcome.recv().map_err(|_| TaskError::Cancelled { begun: false })?;
