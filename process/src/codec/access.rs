@@ -149,10 +149,7 @@ impl<'de, N: Notes> VariantAccess<'de> for Variant<'_, Decoder<'de, '_, N>> {
 
     #[inline]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
-        self.decoder.enter()?;
-        let value = seed.deserialize(&mut *self.decoder)?;
-        self.decoder.leave();
-        Ok(value)
+        self.decoder.nested(|decoder| seed.deserialize(decoder))
     }
 
     #[inline]

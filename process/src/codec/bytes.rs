@@ -187,14 +187,15 @@ impl<'de> Reader<'de> {
         Ok(*bytes)
     }
 
+    /// A number of at most so many bytes: a loop that ends early is one that is unrolled.
     #[inline]
-    pub(super) fn number(&mut self) -> Result<u64, Fault> {
+    fn groups<const MOST: usize>(&mut self) -> Result<u64, Fault> {
         let mut number = 0;
-        for shift in (0..u64::BITS).step_by(7) {
+        for group in 0..MOST {
             let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
+            number |= u64::from(byte & 0x7f) << (7 * group);
             if byte < 0x80 {
-                return match shift == 63 && byte > 1 {
+                return match group == 9 && byte > 1 {
                     true => Err(too_large()),
                     false => Ok(number),
                 };
@@ -203,13 +204,23 @@ impl<'de> Reader<'de> {
         Err(too_large())
     }
 
-    /// A number that must fit a smaller type.
+    #[inline]
+    pub(super) fn number(&mut self) -> Result<u64, Fault> {
+        self.groups::<10>()
+    }
+
+    /// A number that must fit a type of up to 32 bits.
     #[inline]
     pub(super) fn small<T: TryFrom<u64>>(&mut self) -> Result<T, Fault> {
+        self.groups::<5>()?.try_into().map_err(|_| too_large())
+    }
+
+    #[inline]
+    pub(super) fn len(&mut self) -> Result<usize, Fault> {
         self.number()?.try_into().map_err(|_| too_large())
     }
 
-    /// As [`Reader::small`], with a sign.
+    /// A number with a sign that must fit its type.
     #[inline]
     pub(super) fn signed<T: TryFrom<i64>>(&mut self) -> Result<T, Fault> {
         unzigzag(self.number()?).try_into().map_err(|_| too_large())

@@ -55,7 +55,7 @@ pub(super) struct Decoder<'de, 'a, N> {
 impl<'de, N: Notes> Decoder<'de, '_, N> {
     #[inline]
     fn slice(&mut self) -> Result<&'de [u8], Fault> {
-        let len = self.reader.small()?;
+        let len = self.reader.len()?;
         self.reader.bytes(len)
     }
 
@@ -81,20 +81,27 @@ impl<'de, N: Notes> Decoder<'de, '_, N> {
         }
     }
 
+    /// Reads what is one level down.
     #[inline]
-    pub(super) fn enter(&mut self) -> Result<(), Fault> {
-        match self.levels.checked_sub(1) {
-            Some(levels) => {
-                self.levels = levels;
-                Ok(())
-            }
-            None => Err(Fault::new(Problem::TooDeep { limit: self.limits.max_depth })),
-        }
+    pub(super) fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let here = self.levels;
+        let Some(below) = here.checked_sub(1) else {
+            return Err(Fault::new(Problem::TooDeep { limit: self.limits.max_depth }));
+        };
+        self.levels = below;
+        let value = read(self);
+        self.levels = here;
+        value
     }
 
+    /// Claims memory for a `T`, unless it is so small that the byte it is read from pays for it.
     #[inline]
-    pub(super) fn leave(&mut self) {
-        self.levels += 1;
+    fn claim_value<T>(&mut self) -> Result<(), Fault> {
+        const SMALL: usize = 64;
+        if size_of::<T>() <= SMALL { Ok(()) } else { self.claim(size_of::<T>()) }
     }
 
     #[inline]
@@ -116,7 +123,7 @@ impl<'de, N: Notes> Decoder<'de, '_, N> {
     /// Reads a count of elements. Each claims a byte even if it has none: counting takes time.
     #[inline]
     fn elements(&mut self) -> Result<usize, Fault> {
-        let len = self.reader.small()?;
+        let len = self.reader.len()?;
         self.claim(len)?;
         Ok(len)
     }
@@ -127,11 +134,8 @@ impl<'de, N: Notes> Decoder<'de, '_, N> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.claim(size_of::<V::Value>())?;
-        self.enter()?;
-        let value = visitor.visit_seq(Elements { left: len, decoder: &mut *self })?;
-        self.leave();
-        Ok(value)
+        self.claim_value::<V::Value>()?;
+        self.nested(|decoder| visitor.visit_seq(Elements { left: len, decoder }))
     }
 
     #[inline]
@@ -142,16 +146,17 @@ impl<'de, N: Notes> Decoder<'de, '_, N> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.claim(size_of::<V::Value>())?;
-        self.enter()?;
+        self.claim_value::<V::Value>()?;
         let written = self.reader.byte()?;
-        let mut access = Fields { decoder: &mut *self, written, read: 0, name, note, names };
-        let value = visitor.visit_seq(&mut access)?;
-        if count(access.read) < written {
-            return Err(access.lossy("skip_deserializing` or `tag"));
-        }
-        self.leave();
-        Ok(value)
+        self.nested(|decoder| {
+            let mut access = Fields { decoder, written, read: 0, name, note, names };
+            let value = visitor.visit_seq(&mut access);
+            // Not a `match` on the value, which would move it.
+            if count(access.read) < written && value.is_ok() {
+                return Err(access.lossy("skip_deserializing` or `tag"));
+            }
+            value
+        })
     }
 }
 
@@ -215,14 +220,11 @@ impl<'de, N: Notes> Deserializer<'de> for &mut Decoder<'de, '_, N> {
 
     #[inline]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.claim(size_of::<V::Value>())?;
+        self.claim_value::<V::Value>()?;
         if !self.flag()? {
             return visitor.visit_none();
         }
-        self.enter()?;
-        let value = visitor.visit_some(&mut *self)?;
-        self.leave();
-        Ok(value)
+        self.nested(|decoder| visitor.visit_some(decoder))
     }
 
     #[inline]
@@ -245,10 +247,7 @@ impl<'de, N: Notes> Deserializer<'de> for &mut Decoder<'de, '_, N> {
         _: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.enter()?;
-        let value = visitor.visit_newtype_struct(&mut *self)?;
-        self.leave();
-        Ok(value)
+        self.nested(|decoder| visitor.visit_newtype_struct(decoder))
     }
 
     #[inline]
@@ -275,11 +274,8 @@ impl<'de, N: Notes> Deserializer<'de> for &mut Decoder<'de, '_, N> {
     #[inline]
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let len = self.elements()?;
-        self.claim(size_of::<V::Value>())?;
-        self.enter()?;
-        let value = visitor.visit_map(Elements { left: len, decoder: &mut *self })?;
-        self.leave();
-        Ok(value)
+        self.claim_value::<V::Value>()?;
+        self.nested(|decoder| visitor.visit_map(Elements { left: len, decoder }))
     }
 
     #[inline]
@@ -300,7 +296,7 @@ impl<'de, N: Notes> Deserializer<'de> for &mut Decoder<'de, '_, N> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.claim(size_of::<V::Value>())?;
+        self.claim_value::<V::Value>()?;
         let note = self.notes.next(name);
         if let Some(variant) = self.notes.shifted(note, variants) {
             return Err(Fault::new(Problem::Lossy {

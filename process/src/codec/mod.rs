@@ -69,11 +69,11 @@ pub struct Limits {
     /// in a debug build that takes 0.2 MiB of stack for a small struct and 1.5 MiB for one of a
     /// kilobyte and a half, and a thread has 2 MiB.
     pub max_depth: u32,
-    /// How many bytes of memory each encoded byte may claim. 64 by default. A value that takes
-    /// less than 64 MiB is never refused.
+    /// How many bytes of memory one encoded byte may claim. 64 by default.
     ///
-    /// An element of a sequence claims a byte, or its size if it is a struct, an array, an enum
-    /// or the like: one byte is enough for a `None` of any size.
+    /// A byte is enough for a `None` of any size. A `struct`, `enum`, `Option`, tuple or array of
+    /// more than 64 bytes claims its size, and each element of a sequence one byte; smaller values
+    /// claim nothing. Up to 64 MiB nothing is refused.
     pub max_amplification: usize,
 }
 
