@@ -9,6 +9,7 @@
 
 use std::env;
 use std::ffi::{CString, OsString};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ struct Coverage {
     snapshot: Snapshot,
     runtime: Runtime,
     pattern: Vec<u8>,
+    /// What the runtime made of the pattern: its file.
+    name: PathBuf,
     /// The process that `pattern` was last expanded for.
     pid: u32,
 }
@@ -88,10 +91,11 @@ pub(crate) fn prepare() {
         expand(&runtime, &pattern);
         if let Some(name) = runtime.filename() {
             let name = absolute(name);
-            make_directory(&name);
             let snapshot = Snapshot::new(runtime, &stem(&name), &tail(&runtime));
             let pid = std::process::id();
-            COVERAGE.publish(Coverage { snapshot, runtime, pattern, pid });
+            let name = PathBuf::from(OsString::from_vec(name));
+            make_directory(&name);
+            COVERAGE.publish(Coverage { snapshot, runtime, pattern, name, pid });
         }
     }
 }
@@ -132,8 +136,19 @@ pub(crate) fn hand_over() {
 pub(crate) fn seal() {
     if let Some(coverage) = COVERAGE.get() {
         coverage.runtime.set_filename(c"/dev/null");
+        remove_placeholder(coverage);
     }
     dump_gcov();
+}
+
+/// Takes away the empty file that the runtime makes at start under a name with this process's pid:
+/// some tools stumble over it.
+fn remove_placeholder(coverage: &Coverage) {
+    let is_own = coverage.pid == std::process::id() && has(&coverage.pattern, b'p');
+    if is_own && fs::metadata(&coverage.name).is_ok_and(|file| file.len() == 0) {
+        // If it stays, it does no harm but that.
+        let _ = fs::remove_file(&coverage.name);
+    }
 }
 
 /// Writes the counts of code that gcc instrumented, if there is any. They count no further.
@@ -194,11 +209,10 @@ fn expand(runtime: &Runtime, pattern: &[u8]) {
 }
 
 /// The runtime makes it only in the first instrumented process of a tree.
-fn make_directory(name: &[u8]) {
-    let name = PathBuf::from(OsString::from_vec(name.to_vec()));
+fn make_directory(name: &Path) {
     if let Some(directory) = name.parent() {
         // If that fails, so does the save, which says so.
-        let _ = std::fs::create_dir_all(directory);
+        let _ = fs::create_dir_all(directory);
     }
 }
 

@@ -136,15 +136,17 @@ impl Delivery {
         handler(self.signal, &mut info, if self.context.is_null() { gone } else { self.context });
     }
 
-    /// Sends the same signal with the same information to one thread of this process.
-    pub(crate) fn send_to(&self, thread: libc::pid_t) -> io::Result<()> {
-        let (signal, pid) = (self.signal, std::process::id());
-        let info = &raw const self.info;
-        // SAFETY: `info` points to a value that lives through the call. The kernel checks the rest.
-        match unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, thread, signal, info) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+    /// Whether a thread of this process sent it to one of its threads, as [`send_to`] does.
+    pub(crate) fn is_from_within(&self) -> bool {
+        // SAFETY: a signal with this code was sent by a process, so the field is there.
+        let sender = || unsafe { self.info.si_pid() };
+        self.info.si_code == libc::SI_TKILL && sender().cast_unsigned() == std::process::id()
+    }
+
+    /// Whether returning from the handler meets the same fault again.
+    fn is_fault(&self) -> bool {
+        let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
+        self.info.si_code > 0 && faults.contains(&self.signal)
     }
 
     /// From the handler: has the default action follow as soon as it returns.
@@ -154,10 +156,17 @@ impl Delivery {
             exit::exit_at_once(128 + self.signal);
         }
         let _ = change(self.signal, Some(&default_action()));
-        // It stays pending until our handler's return lets it in. A kernel that refuses sends
-        // nothing: then a fault is met again, which has the same effect.
-        let _ = self.send_to(this_thread());
+        if !self.is_fault() {
+            // It stays pending until our handler's return lets it in.
+            send_to(this_thread(), self.signal);
+        }
     }
+}
+
+/// Sends `signal` to one thread of this process; false if that thread is gone.
+pub(crate) fn send_to(thread: libc::pid_t, signal: c_int) -> bool {
+    // SAFETY: three integers. A thread of another process with that number is not reached.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) == 0 }
 }
 
 /// Dies by `signal`, or by an exit code that names it where signals do nothing.

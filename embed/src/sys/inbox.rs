@@ -11,7 +11,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
-use super::action::{Delivery, SIGNALS, this_thread};
+use super::action::{Delivery, SIGNALS, send_to, this_thread};
 use super::wake::Wake;
 
 const EMPTY: u8 = 0;
@@ -119,7 +119,7 @@ impl Inbox {
         // SAFETY: zero, so no handler reads; the only writer is embed's thread.
         unsafe { place.repeated.get().write(letter.delivery) };
         place.repeated_to.store(letter.thread, Ordering::Release);
-        let sent = letter.delivery.send_to(letter.thread).is_ok();
+        let sent = send_to(letter.thread, letter.delivery.signal);
         // If the token is gone, a handler has used it already.
         sent || !self.revoke(place, letter.thread)
     }
@@ -132,7 +132,8 @@ impl Inbox {
     /// In the handler: the signal to give to the previous handler, if this is a repetition.
     pub(crate) fn redeem(&self, arrived: &Delivery) -> Option<Delivery> {
         let place = self.place(arrived.signal)?;
-        if place.repeated_to.load(Ordering::Acquire) != this_thread() {
+        let is_here = place.repeated_to.load(Ordering::Acquire) == this_thread();
+        if !is_here || !arrived.is_from_within() {
             return None;
         }
         // SAFETY: the token names this thread, so embed's thread does not write; this thread is in
