@@ -31,6 +31,7 @@ use crate::end::Finalizer;
 use crate::entry::MainEntry;
 use crate::link::{Link, Port};
 use crate::panics;
+use crate::setup::Setup;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
@@ -62,6 +63,7 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
+    pub(crate) setup: Setup,
     /// Whether the child has to close what it inherited.
     pub(crate) close_descriptors: bool,
 }
@@ -143,14 +145,14 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port) {
-        Ok(main) => {
-            let limits = start.limits();
-            let (orders, link) = crossbeam_channel::unbounded();
-            Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
-            port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(())?;
-            Some((main, Link::new(link, port, limits)))
-        }
+    match prepare(&start, &port).and_then(|main| {
+        let (orders, link) = crossbeam_channel::unbounded();
+        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn();
+        step("starting the watcher", watcher)?;
+        start.setup.initialize()?;
+        Ok((main, Link::new(link, Arc::clone(&port), start.limits())))
+    }) {
+        Ok(served) => port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(served),
         Err(refusal) => {
             let mut payload = Vec::new();
             encode(&refusal, &mut payload, &Limits::default()).ok()?;
@@ -194,7 +196,8 @@ fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         step("handling the terminal's signals", process::swallow(signal))?;
     }
-    panics::remember_locations();
+    panics::remember(start.setup.backtraces);
+    start.setup.apply()?;
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
     step("handling SIGTERM", embed::cleanup_on_sigterm())?;
@@ -234,7 +237,7 @@ fn set_name(name: &str) -> nix::Result<()> {
     nix::sys::prctl::set_name(&name)
 }
 
-fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
+pub(crate) fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
     result.map_err(|error| Refusal::Step { step: step.to_owned(), error: error.to_string() })
 }
 

@@ -10,6 +10,7 @@
 //! 2. All that the child sent whole is delivered before its end is told.
 //! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -22,13 +23,17 @@ use nix::sys::signal::Signal;
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::MainEntry;
+use crate::entry::{ForeignFunction, MainEntry};
+use crate::environment::Environment;
 use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
+use crate::memory;
+use crate::setup::{Initializer, Setup};
 use crate::status::ExitStatus;
-use crate::stop::{Ladder, Step};
+use crate::stdio::Stdio;
+use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
 use crate::sys::spawn;
@@ -45,6 +50,18 @@ pub struct Spec {
     pub start_deadline: Duration,
     /// What may be sent and received.
     pub limits: Limits,
+    pub(crate) environment: Environment,
+    pub(crate) stdio: [Stdio; 3],
+    pub(crate) group: Group,
+    pub(crate) setup: Setup,
+}
+
+/// Which process group a child is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// That of its parent, so that the terminal treats them alike.
+    Shared,
+    Own,
 }
 
 impl Default for Spec {
@@ -54,11 +71,25 @@ impl Default for Spec {
             grace_period: Duration::from_secs(5),
             start_deadline: Duration::from_secs(10),
             limits: Limits::default(),
+            environment: Environment::default(),
+            stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
+            group: Group::Shared,
+            setup: Setup::default(),
         }
     }
 }
 
 impl Spec {
+    /// Sets the function that runs in the child before it says hello.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] if its code lies in another image.
+    pub fn set_initializer(&mut self, initializer: Option<fn()>) -> Result<(), ForeignFunction> {
+        self.setup.initializer = initializer.map(Initializer::new).transpose()?;
+        Ok(())
+    }
+
     /// The part of the grace period that finalizers get: the rest is for the call that runs and
     /// for the parent, which must not kill before the child's own deadline.
     fn finalizers(&self) -> Duration {
@@ -115,6 +146,8 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     goodbye: Option<Vec<Finalizer>>,
+    out_of_memory: bool,
+    captured: [Option<File>; 2],
 }
 
 impl Child {
@@ -125,7 +158,8 @@ impl Child {
     /// [`StartError`]; nothing was started.
     pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
         let main = MainEntry::new(main)?;
-        let Launched { pid, pidfd, stream, second, claims, token } = launch(spec)?;
+        memory::note();
+        let Launched { pid, pidfd, stream, second, claims, token, captured } = launch(spec)?;
         let mut child = Self {
             pid,
             wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
@@ -138,6 +172,8 @@ impl Child {
             life: Life::Running,
             wire_open: true,
             goodbye: None,
+            out_of_memory: false,
+            captured,
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -151,6 +187,7 @@ impl Child {
             name: spec.name.clone(),
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
+            setup: spec.setup.clone(),
             close_descriptors: !spawn::closes_descriptors(),
         };
         let mut payload = Vec::new();
@@ -226,7 +263,12 @@ impl Child {
         if let Life::Running = self.life {
             match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
                 Ok(None) => {}
-                Ok(Some(status)) => self.life = Life::Reaped(status),
+                Ok(Some(status)) => {
+                    // Killed, and not by us: the kernel knows whether it was for want of memory.
+                    let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
+                    self.out_of_memory = foreign && memory::has_run_out();
+                    self.life = Life::Reaped(status);
+                }
                 // Not a child that can be waited for: then it is not ours any more.
                 Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
             }
@@ -413,7 +455,7 @@ impl Child {
 
     /// Why a child that ended with `status` before its hello was not started.
     pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
-        let killed = self.ladder.rung() == crate::stop::Rung::Kill;
+        let killed = self.ladder.rung() == Rung::Kill;
         match refusal {
             Some(refusal) => StartError::Refused(refusal),
             None if killed => StartError::NoHello { deadline: self.start_deadline },
@@ -427,7 +469,17 @@ impl Child {
             Life::Running => ExitStatus::Unknown,
             Life::Reaped(status) | Life::Told(status) => status,
         };
-        End { status, rung: self.ladder.rung(), finalizers: self.goodbye.clone() }
+        End {
+            status,
+            rung: self.ladder.rung(),
+            out_of_memory: self.out_of_memory,
+            finalizers: self.goodbye.clone(),
+        }
+    }
+
+    /// The files that its standard output and error went to, where they were captured.
+    pub(crate) fn take_captured(&mut self) -> [Option<File>; 2] {
+        std::mem::take(&mut self.captured)
     }
 }
 

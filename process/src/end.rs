@@ -16,6 +16,8 @@ pub struct End {
     pub status: ExitStatus,
     /// How far up the ladder it had to be taken.
     pub rung: Rung,
+    /// Whether the kernel killed it for want of memory, as far as its cgroup tells.
+    pub out_of_memory: bool,
     /// The finalizers that ran in it, in their order, if it could still tell.
     pub finalizers: Option<Vec<Finalizer>>,
 }

@@ -2,57 +2,33 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::error::{JoinError, StartError};
+use crate::builder::Builder;
+use crate::end::End;
+use crate::error::{JoinError, StartError, StopError};
 use crate::portable::Portable;
 use crate::process::Process;
-
-/// Something that is joined by being dropped, whatever its type.
-trait Joinable: Send {
-    /// Ends the process without waiting for its function.
-    fn terminate(self: Box<Self>);
-}
-
-impl<R> Joinable for Process<R> {
-    fn terminate(self: Box<Self>) {
-        // The only error is that it is not ours, and then it is not ours to stop.
-        let _ = Process::terminate(*self);
-    }
-}
-
-type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
+use crate::running::{SharedRunning, lock};
+use crate::wait::sealed::{Handle, Sealed};
 
 /// Starts processes that end before the call of [`scope`] returns.
 pub struct Scope<'scope, 'env: 'scope> {
-    started: Mutex<Vec<Box<dyn Leftover>>>,
+    started: Mutex<Vec<SharedRunning>>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
-/// What a scope knows of a process whose handle it gave out.
-trait Leftover: Send {
-    /// Takes the process out, unless it was joined.
-    fn take(&self) -> Option<Box<dyn Joinable>>;
-}
-
-struct Shared<R>(Slot<R>);
-
-impl<R: 'static> Leftover for Shared<R> {
-    fn take(&self) -> Option<Box<dyn Joinable>> {
-        let process = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Box::new(process))
-    }
-}
-
-/// The handle of a process that was started in a scope.
+/// The handle of a process that was started in a scope: a [`Process`] that cannot outlive it.
 ///
-/// It cannot outlive the scope. Dropping it waits for the process, as the scope's end does.
+/// Dropping it waits for the process, as the scope's end does.
 #[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct ScopedProcess<'scope, R> {
-    slot: Slot<R>,
+    process: Process<R>,
     scope: PhantomData<&'scope ()>,
 }
 
@@ -87,22 +63,18 @@ where
     let result = panic::catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let mut started = scope.started.lock().unwrap_or_else(PoisonError::into_inner);
     let started = std::mem::take(&mut *started);
-    let left = started.iter().filter_map(|leftover| leftover.take());
-    match result {
-        Ok(value) => {
-            left.for_each(drop);
-            value
-        }
-        Err(payload) => {
-            left.for_each(Joinable::terminate);
-            panic::resume_unwind(payload)
-        }
+    // A fork of the program that leaves the scope has nothing to wait for.
+    let ours = || started.iter().filter(|running| lock(running).is_ours());
+    if result.is_err() {
+        // All of them first, so that their grace periods pass together.
+        ours().for_each(|running| lock(running).stop());
     }
-}
-
-impl fmt::Debug for Scope<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").finish_non_exhaustive()
+    for running in ours() {
+        lock(running).wait(None);
+    }
+    match result {
+        Ok(value) => value,
+        Err(payload) => panic::resume_unwind(payload),
     }
 }
 
@@ -119,39 +91,122 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Result<ScopedProcess<'scope, R>, StartError>
     where
         T: Portable,
-        R: Portable + 'static,
+        R: Portable,
     {
-        let slot = Arc::new(Mutex::new(Some(Process::start(argument, f)?)));
-        let leftover = Box::new(Shared(Arc::clone(&slot)));
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).push(leftover);
-        Ok(ScopedProcess { slot, scope: PhantomData })
+        self.start_with(Process::builder(), argument, f)
+    }
+
+    /// Like [`Scope::start`], as the builder says.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; then nothing of the process is left.
+    pub fn start_with<T, R>(
+        &'scope self,
+        builder: Builder,
+        argument: T,
+        f: fn(T) -> R,
+    ) -> Result<ScopedProcess<'scope, R>, StartError>
+    where
+        T: Portable,
+        R: Portable,
+    {
+        let process = builder.start(argument, f)?;
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended need no place in a scope that starts many.
+        started.retain(|running| running.try_lock().map_or(true, |running| !running.has_ended()));
+        started.push(Arc::clone(process.handle().0));
+        Ok(ScopedProcess { process, scope: PhantomData })
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").finish_non_exhaustive()
     }
 }
 
 impl<R> ScopedProcess<'_, R> {
-    /// Waits until the function has returned and the process has ended; gives what it returned.
+    /// As [`Process::join`].
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says why there is no value; also then the process has ended.
+    /// As [`Process::join`].
     pub fn join(self) -> Result<R, JoinError>
     where
         R: Portable,
     {
-        match self.take() {
-            Some(process) => process.join(),
-            // Only the end of the scope takes it otherwise, which no handle outlives.
-            None => Err(JoinError::Unknown),
-        }
+        self.process.join()
     }
 
-    fn take(&self) -> Option<Process<R>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// As [`Process::terminate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::terminate`].
+    pub fn terminate(self) -> Result<End, StopError> {
+        self.process.terminate()
+    }
+
+    /// As [`Process::kill`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::kill`].
+    pub fn kill(self) -> Result<End, StopError> {
+        self.process.kill()
     }
 }
 
-impl<R> Drop for ScopedProcess<'_, R> {
-    fn drop(&mut self) {
-        drop(self.take());
+impl<R> ScopedProcess<'_, R> {
+    /// As [`Process::id`].
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// As [`Process::name`].
+    pub fn name(&self) -> &str {
+        self.process.name()
+    }
+
+    /// As [`Process::is_finished`].
+    pub fn is_finished(&self) -> bool {
+        self.process.is_finished()
+    }
+
+    /// As [`Process::try_join`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::try_join`].
+    pub fn try_join(&mut self) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        self.process.try_join()
+    }
+
+    /// As [`Process::join_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::join_timeout`].
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        self.process.join_timeout(timeout)
+    }
+}
+
+impl<R> AsFd for ScopedProcess<'_, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+}
+
+impl<R> Sealed for ScopedProcess<'_, R> {
+    fn handle(&self) -> Handle<'_> {
+        self.process.handle()
     }
 }
