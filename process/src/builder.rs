@@ -204,7 +204,6 @@ impl Builder {
 impl Process<()> {
     /// Sets how the process is started: its name, its times, its limits.
     pub fn builder() -> Builder {
-        let spec = Spec { name: "process".to_owned(), ..Spec::default() };
-        Builder { spec, initializer: None }
+        Builder { spec: Spec::named("process"), initializer: None }
     }
 }

@@ -80,6 +80,11 @@ impl Default for Spec {
 }
 
 impl Spec {
+    /// The defaults, with a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
     /// Sets the function that runs in the child before it says hello.
     ///
     /// # Errors
