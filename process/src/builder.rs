@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::child::{Group, Spec};
+use crate::child::{Grandchildren, Group, Spec};
 use crate::codec::Limits;
 use crate::error::StartError;
 use crate::panics::Backtraces;
@@ -109,6 +109,18 @@ impl Builder {
     /// Sets the standard error of the process. [`Stdio::Inherit`] by default.
     pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
         self.spec.stdio[2] = stderr.into();
+        self
+    }
+
+    /// Ends what the process starts itself (by `Command`, say) with it. It is the user's by
+    /// default, and may outlive the process.
+    ///
+    /// What is left when the process has ended is sent `SIGTERM`, and killed when the grace period
+    /// is over. A cgroup tells who belongs to it, where this program may make one; else a process
+    /// group, which a grandchild can leave. [`End::tree`](crate::End::tree) says which it was.
+    pub fn end_tree(mut self) -> Self {
+        self.spec.group = Group::Own;
+        self.spec.setup.grandchildren = Grandchildren::Ended;
         self
     }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
@@ -37,6 +38,7 @@ use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
 use crate::sys::spawn;
+use crate::tree::{Tree, TreeEnd};
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -54,6 +56,16 @@ pub struct Spec {
     pub(crate) stdio: [Stdio; 3],
     pub(crate) group: Group,
     pub(crate) setup: Setup,
+}
+
+/// What becomes of what a child started itself, as it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Grandchildren {
+    /// It is the user's.
+    #[default]
+    Kept,
+    /// It ends with the child.
+    Ended,
 }
 
 /// Which process group a child is in.
@@ -153,6 +165,9 @@ pub struct Child {
     goodbye: Option<Vec<Finalizer>>,
     out_of_memory: bool,
     captured: [Option<File>; 2],
+    tree: Option<Tree>,
+    tree_end: Option<TreeEnd>,
+    grace_period: Duration,
 }
 
 impl Child {
@@ -179,6 +194,10 @@ impl Child {
             goodbye: None,
             out_of_memory: false,
             captured,
+            // Before the first frame: until then it runs none of the user's code.
+            tree: (spec.setup.grandchildren == Grandchildren::Ended).then(|| Tree::plant(pid)),
+            tree_end: None,
+            grace_period: spec.grace_period,
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -266,6 +285,11 @@ impl Child {
     /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
     pub fn reap(&mut self) {
         if let Life::Running = self.life {
+            self.fell_tree();
+            if self.tree.is_some() {
+                // It runs. Should it end right now, its tree has to go before it is reaped.
+                return;
+            }
             match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
                 Ok(None) => {}
                 Ok(Some(status)) => {
@@ -277,6 +301,14 @@ impl Child {
                 // Not a child that can be waited for: then it is not ours any more.
                 Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
             }
+        }
+    }
+
+    /// Ends what the child left behind, before it is reaped: until then its number, which may be
+    /// that of its process group, cannot mean another.
+    fn fell_tree(&mut self) {
+        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(self.ties.pidfd.as_fd())) {
+            self.tree_end = Some(tree.fell(self.pid, self.grace_period));
         }
     }
 
@@ -478,6 +510,7 @@ impl Child {
             status,
             rung: self.ladder.rung(),
             out_of_memory: self.out_of_memory,
+            tree: self.tree_end,
             finalizers: self.goodbye.clone(),
         }
     }
@@ -501,6 +534,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         if let Life::Running = self.life {
             self.signal(Signal::SIGKILL);
+            pidfd::await_end(self.ties.pidfd.as_fd());
+            self.fell_tree();
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }
     }

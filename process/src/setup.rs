@@ -7,12 +7,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use epilogue_embed::ending::{self, Cause, Ending};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgrp};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, step};
+use crate::child::Grandchildren;
 use crate::entry::ForeignFunction;
 use crate::panics::{self, Backtraces};
 use crate::sys::image::Image;
@@ -35,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Vec<(Limited, u64)>,
     pub(crate) nice: Option<i32>,
     pub(crate) cpus: Option<Vec<usize>>,
+    pub(crate) grandchildren: Grandchildren,
     pub(crate) backtraces: Backtraces,
     pub(crate) initializer: Option<Initializer>,
 }
@@ -61,6 +65,9 @@ impl Setup {
             let (name, resource) = limited.resource();
             step(name, setrlimit(resource, value, value))?;
         }
+        if self.grandchildren == Grandchildren::Ended {
+            ending::register("epilogue: end the tree", end_own_group);
+        }
         if let Some(nice) = self.nice {
             step("setting the nice value", process::set_nice(nice))?;
         }
@@ -76,6 +83,14 @@ impl Setup {
         let initializer = Image::this().and_then(|image| image.initializer(offset));
         let initializer = initializer.ok_or(Refusal::OtherBuild)?;
         step("the initializer", panics::catch(initializer))
+    }
+}
+
+/// Where the parent is gone, nobody but the child itself can end what it started.
+fn end_own_group(ending: &Ending) {
+    if ending.cause() == Cause::Parent {
+        // It reaches this process, too, which is ending already.
+        let _ = killpg(getpgrp(), Signal::SIGTERM);
     }
 }
 
