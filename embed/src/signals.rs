@@ -236,7 +236,13 @@ fn leave_at(desk: &Desk, delivery: &Delivery) {
 fn on_crash(delivery: &Delivery) {
     let errno = Errno::last_raw();
     coverage::save_in_handler();
-    carry_out(delivery);
+    if is_handled(libc::SIGABRT) && delivery.signal != libc::SIGABRT {
+        // Rust's own handler ends in `abort`. The data is saved; a second handler of ours on the
+        // small stack for signals would overflow that, too.
+        action::without_ours(libc::SIGABRT, || carry_out(delivery));
+    } else {
+        carry_out(delivery);
+    }
     Errno::set_raw(errno);
 }
 
