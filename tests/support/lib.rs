@@ -19,6 +19,7 @@ mod marks;
 mod oracle;
 pub mod procfs;
 mod program;
+pub mod raw;
 pub mod sys;
 mod watchdog;
 
