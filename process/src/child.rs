@@ -108,7 +108,6 @@ pub struct Child {
     ties: Arc<Ties>,
     wire: LocalWire,
     name: String,
-    finalizers_time: Duration,
     start_deadline: Duration,
     hello_by: Option<Instant>,
     ladder: Ladder,
@@ -131,7 +130,6 @@ impl Child {
             wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
             ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
-            finalizers_time: spec.finalizers(),
             start_deadline: spec.start_deadline,
             hello_by: Some(Instant::now() + spec.start_deadline),
             ladder: Ladder::new(spec.grace_period),
@@ -335,13 +333,13 @@ impl Child {
     }
 
     fn send_stop(&mut self, remaining: Duration, work: Work) {
-        let order = StopOrder {
-            work: match work {
-                Work::Abandon => Duration::ZERO,
-                Work::Finish => remaining * 2 / 5,
-            },
-            finalizers: self.finalizers_time.min(remaining / 2),
+        let work = match work {
+            Work::Abandon => Duration::ZERO,
+            Work::Finish => remaining * 2 / 5,
         };
+        // Up to a little before the kill, not half of the time: a child that is stopped after it
+        // has read this is woken by the signal at half time, and then still needs some.
+        let order = StopOrder { work, finalizers: remaining * 9 / 10 - work };
         let mut payload = Vec::new();
         if encode(&order, &mut payload, &Limits::default()).is_ok() {
             self.wire.send(Kind::Stop, 0, &payload);

@@ -144,7 +144,7 @@ impl Watcher {
         let order = order.unwrap_or(StopOrder { work: Duration::ZERO, finalizers: Duration::ZERO });
         self.port.stop();
         self.orders = None;
-        ending::set_deadline_at_most(order.finalizers);
+        ending::set_deadline_at_most(order.work + order.finalizers);
         ending::request_stop(StopReason::Parent);
         self.leave_at = Some(Instant::now() + order.work);
     }
