@@ -102,14 +102,17 @@ impl Supervisor {
     pub(crate) fn run(mut self) -> Report {
         // The program's signal handlers have nothing to do on this thread.
         let _ = SigSet::all().thread_block();
-        while !self.is_over() {
+        loop {
             self.hire();
             self.dispatch();
+            // After hiring: if that has failed for good, nothing would end the sleep.
+            if self.is_over() {
+                return self.report;
+            }
             self.members.iter_mut().for_each(|member| member.child.flush());
             self.sleep();
             self.obey();
         }
-        self.report
     }
 
     fn is_over(&self) -> bool {
@@ -240,7 +243,8 @@ impl Supervisor {
         if let Phase::Starting(started) = &self.phase {
             // Nobody waits for the first worker only if the caller is gone.
             let _ = started.send(Err(error));
-            self.members.clear();
+            // They stay until they are reaped: several may have ended at once, to be buried yet.
+            self.members.iter_mut().for_each(|member| member.child.kill());
             return self.give_up(cause);
         }
         let alone = !self.members.iter().any(|member| member.standing == Standing::Serving);
