@@ -29,13 +29,14 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Limits, decode, encode};
 use crate::end::Finalizer;
 use crate::entry::MainEntry;
+use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
-use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -108,8 +109,9 @@ pub(crate) fn summons() -> Option<Summons> {
     if process::is_secure() {
         return None;
     }
-    if let Ok(name) = CString::new(VARIABLE) {
-        process::remove_variable(&name);
+    process::set_variable(VARIABLE, None);
+    if Image::this().is_some_and(Image::is_library) {
+        launch::restore_preload();
     }
     let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
     match token {
@@ -135,6 +137,12 @@ pub(crate) fn serve(summons: Summons) -> ! {
 fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     let wire = UnixStream::from(process::inherited(WIRE_FD).ok()?);
     let claims = process::inherited(CLAIMS_FD).ok()?;
+    if Image::this().is_some_and(Image::is_library) {
+        // The loader has no more use for it.
+        drop(process::inherited(LIBRARY_FD));
+    }
+    // Before anything is opened here: it would become what the parent has closed.
+    let standard = open_standard_descriptors();
     let parent = watcher::parent(wire.as_fd())?;
     let mut inbox = Inbox::new(usize::MAX);
     let start = first_frame(&wire, &mut inbox)?;
@@ -143,12 +151,15 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port) {
+    match prepare(&start, &port, standard) {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
             Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
-            port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(())?;
+            // Signals are handled by now: the goodbye of finalizers that run already may be in the
+            // middle of the wire, and must not make this look like a failure. Where the parent is
+            // gone, the watcher sees to the end.
+            let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
             Some((main, Link::new(link, port, limits)))
         }
         Err(refusal) => {
@@ -177,7 +188,7 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
+fn prepare(start: &Start, port: &Arc<Port>, standard: io::Result<()>) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
@@ -187,7 +198,7 @@ fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
         // The wire was opened first, so all that lies beyond was inherited.
         step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
     }
-    step("opening the standard descriptors", open_standard_descriptors())?;
+    step("opening the standard descriptors", standard)?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.

@@ -116,10 +116,12 @@ impl Port {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let mut bytes = vec![0; HEADER];
-        bytes.extend_from_slice(&frame.payload);
-        seal(frame.kind, frame.slot, frame.id, &mut bytes);
-        self.write_locked(&guard, &bytes).is_ok()
+        self.write_locked(&guard, &sealed(frame)).is_ok()
+    }
+
+    /// Writes a control frame, after what other threads write.
+    pub(crate) fn send(&self, frame: &Frame) -> nix::Result<()> {
+        self.write(&sealed(frame))
     }
 
     fn write_locked(&self, _guard: &MutexGuard<'_, ()>, mut bytes: &[u8]) -> nix::Result<()> {
@@ -132,6 +134,13 @@ impl Port {
         }
         Ok(())
     }
+}
+
+fn sealed(frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend_from_slice(&frame.payload);
+    seal(frame.kind, frame.slot, frame.id, &mut bytes);
+    bytes
 }
 
 /// Turns a frame from the parent into an order, if it is one.
