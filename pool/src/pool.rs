@@ -7,8 +7,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
-use epilogue_process::codec::encode_for;
-use epilogue_process::entry::Entry;
+use epilogue_process::entry::{Entry, ask};
 use epilogue_process::{Limits, Portable};
 
 use crate::bell::Bell;
@@ -156,7 +155,7 @@ impl Pool {
     {
         self.shared.check()?;
         let mut payload = head(Entry::plain(f)?, NO_STATE);
-        encode_for::<T, T>(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
+        ask(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
         let (reply_to, outcome) = bounded(1);
         let job = self.shared.number();
         self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
