@@ -36,7 +36,7 @@ use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
-use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
+use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -63,8 +63,6 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
-    /// Whether the child has to close what it inherited.
-    pub(crate) close_descriptors: bool,
 }
 
 impl Start {
@@ -99,10 +97,12 @@ pub enum Refusal {
 #[derive(Debug)]
 pub(crate) struct Summons {
     token: u64,
+    /// Whether the descriptors are what they have to be.
+    descriptors: Result<(), Refusal>,
 }
 
 /// Whether this process was started as a child. The variable that says so is gone afterwards,
-/// so that no program the child starts takes itself for one.
+/// so that no program the child starts takes itself for one, and so is what it inherited.
 pub(crate) fn summons() -> Option<Summons> {
     let value = std::env::var_os(VARIABLE)?;
     // A program with raised privileges takes no orders from its environment.
@@ -115,7 +115,7 @@ pub(crate) fn summons() -> Option<Summons> {
     }
     let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
     match token {
-        Some(token) => Some(Summons { token }),
+        Some(token) => Some(Summons { token, descriptors: set_descriptors() }),
         None => exit_now(CANNOT_BEGIN),
     }
 }
@@ -137,12 +137,6 @@ pub(crate) fn serve(summons: Summons) -> ! {
 fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     let wire = UnixStream::from(process::inherited(WIRE_FD).ok()?);
     let claims = process::inherited(CLAIMS_FD).ok()?;
-    if Image::this().is_some_and(Image::is_library) {
-        // The loader has no more use for it.
-        drop(process::inherited(LIBRARY_FD));
-    }
-    // Before anything is opened here: it would become what the parent has closed.
-    let standard = open_standard_descriptors();
     let parent = watcher::parent(wire.as_fd())?;
     let mut inbox = Inbox::new(usize::MAX);
     let start = first_frame(&wire, &mut inbox)?;
@@ -151,7 +145,7 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port, standard) {
+    match prepare(&start, &port, summons.descriptors.clone()) {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
@@ -188,17 +182,17 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(start: &Start, port: &Arc<Port>, standard: io::Result<()>) -> Result<fn(Link), Refusal> {
+fn prepare(
+    start: &Start,
+    port: &Arc<Port>,
+    descriptors: Result<(), Refusal>,
+) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
     }
     let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
-    if start.close_descriptors {
-        // The wire was opened first, so all that lies beyond was inherited.
-        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
-    }
-    step("opening the standard descriptors", standard)?;
+    descriptors?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.
@@ -224,6 +218,21 @@ fn register_goodbye(port: &Arc<Port>) {
             port.try_send(&Frame::control(Kind::Goodbye, payload));
         }
     });
+}
+
+/// Leaves this process 0, 1, 2, the wire and the claims.
+///
+/// Before this process opens any, even in a constructor: it would be closed again, or become the
+/// standard output that the parent had closed.
+fn set_descriptors() -> Result<(), Refusal> {
+    if Image::this().is_some_and(Image::is_library) {
+        // The loader has no more use for it.
+        drop(process::inherited(LIBRARY_FD));
+    }
+    if !spawn::closes_descriptors() {
+        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
+    }
+    step("opening the standard descriptors", open_standard_descriptors())
 }
 
 /// What the parent had closed of 0, 1 and 2 is `/dev/null` here: else the first file that user

@@ -31,7 +31,6 @@ use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::spawn;
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -154,7 +153,6 @@ impl Child {
             name: spec.name.clone(),
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
-            close_descriptors: !spawn::closes_descriptors(),
         };
         let mut payload = Vec::new();
         encode(&start, &mut payload, &Limits::default())?;
