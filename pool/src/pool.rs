@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_process::child::Work;
 use epilogue_process::entry::{Entry, ask};
 use epilogue_process::{Limits, Portable};
 
@@ -197,7 +198,7 @@ impl Pool {
     ///
     /// [`CloseError`]; see there.
     pub fn terminate(&self) -> Result<Report, CloseError> {
-        self.end(Command::Terminate { limit: None })
+        self.end(Command::Terminate { limit: None, work: Work::Finish })
     }
 
     fn end(&self, command: Command) -> Result<Report, CloseError> {
@@ -292,7 +293,13 @@ impl Shared {
             // of it is needed for the finalizers that come after this one.
             _ => {
                 let limit = ending.remaining().map(|left| left * 4 / 5);
-                self.end(Command::Terminate { limit })
+                let work = match ending.cause() {
+                    // Our own call was abandoned, so nobody is left who would take these values;
+                    // at each level of nested pools, waiting for them would take its time anew.
+                    Cause::Parent => Work::Abandon,
+                    _ => Work::Finish,
+                };
+                self.end(Command::Terminate { limit, work })
             }
         };
     }
