@@ -25,7 +25,7 @@ pub mod raw;
 pub mod sys;
 mod watchdog;
 
-pub use build::{Build, example};
+pub use build::{Build, cargo_test, example};
 pub use gate::Gate;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle};
