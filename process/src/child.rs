@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::{ForeignFunction, MainEntry};
+use crate::entry::{ForeignFunction, MAX_FAULT, MainEntry};
 use crate::environment::Environment;
 use crate::error::StartError;
 use crate::launch::{Launched, launch};
@@ -37,7 +37,6 @@ use crate::stdio::Stdio;
 use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::spawn;
 use crate::tree::{Tree, TreeEnd};
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
@@ -112,6 +111,11 @@ impl Spec {
     fn finalizers(&self) -> Duration {
         self.grace_period * 3 / 5
     }
+
+    /// The longest frame that the child may send: a value, or an error, which may be longer.
+    fn frame_limit(&self) -> usize {
+        self.limits.max_bytes.max(MAX_FAULT).saturating_add(1024)
+    }
 }
 
 /// What happened to a child.
@@ -156,7 +160,6 @@ pub struct Child {
     ties: Arc<Ties>,
     wire: LocalWire,
     name: String,
-    finalizers_time: Duration,
     start_deadline: Duration,
     hello_by: Option<Instant>,
     ladder: Ladder,
@@ -182,10 +185,9 @@ impl Child {
         let Launched { pid, pidfd, stream, second, claims, token, captured } = launch(spec)?;
         let mut child = Self {
             pid,
-            wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
+            wire: LocalWire::new(stream, claims, spec.frame_limit()),
             ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
-            finalizers_time: spec.finalizers(),
             start_deadline: spec.start_deadline,
             hello_by: Some(Instant::now() + spec.start_deadline),
             ladder: Ladder::new(spec.grace_period),
@@ -212,7 +214,6 @@ impl Child {
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
             setup: spec.setup.clone(),
-            close_descriptors: !spawn::closes_descriptors(),
         };
         let mut payload = Vec::new();
         encode(&start, &mut payload, &Limits::default())?;
@@ -414,13 +415,13 @@ impl Child {
     }
 
     fn send_stop(&mut self, remaining: Duration, work: Work) {
-        let order = StopOrder {
-            work: match work {
-                Work::Abandon => Duration::ZERO,
-                Work::Finish => remaining * 2 / 5,
-            },
-            finalizers: self.finalizers_time.min(remaining / 2),
+        let work = match work {
+            Work::Abandon => Duration::ZERO,
+            Work::Finish => remaining * 2 / 5,
         };
+        // Up to a little before the kill, not half of the time: a child that is stopped after it
+        // has read this is woken by the signal at half time, and then still needs some.
+        let order = StopOrder { work, finalizers: remaining * 9 / 10 - work };
         let mut payload = Vec::new();
         if encode(&order, &mut payload, &Limits::default()).is_ok() {
             self.wire.send(Kind::Stop, 0, &payload);

@@ -19,7 +19,7 @@ thread_local! {
     static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
 }
 
-/// The longest panic message that travels; the rest is cut off.
+/// The longest message that travels; the rest is cut off.
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Whether a child's panics are to be told with their backtraces. Resolving one takes about a
@@ -68,4 +68,10 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
         (None, None) => "(a payload that is not text)",
     };
     text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
+}
+
+/// A message, as far as it travels.
+pub(crate) fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    message
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::awaiting::Waiter;
 use crate::child::{Spec, Ties};
-use crate::codec::{Limits, encode_for};
+use crate::codec::Limits;
 use crate::end::End;
-use crate::entry::{Entry, answer};
+use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
 use crate::portable::Portable;
-use crate::running::{Answered, Running, SharedRunning, ask, lock};
+use crate::running::{Answered, Running, SharedRunning, ask_to_stop, lock};
 use crate::wait::sealed::{Handle, Sealed};
 
 /// One function in a process of its own, and the handle to wait for it.
@@ -104,7 +104,7 @@ impl<R> Process<R> {
     {
         let mut call = Vec::new();
         Entry::plain(f)?.write(&mut call);
-        encode_for::<T, T>(argument, &mut call, &spec.limits)?;
+        ask(argument, &mut call, &spec.limits)?;
         let running = Running::start(spec, &call)?;
         Ok(Self {
             ties: Arc::clone(running.child().ties()),
@@ -258,7 +258,7 @@ impl<R> Process<R> {
     fn end(self, how: fn(&mut Running)) -> Result<End, StopError> {
         if let Waiting::Task(_) = self.waiting {
             // The thread that waits for it has the wire; a signal reaches the process all the same.
-            ask(&self.ties);
+            ask_to_stop(&self.ties);
         }
         let mut running = lock(&self.running);
         if !running.is_ours() {
@@ -322,7 +322,7 @@ impl<R> Drop for Process<R> {
     fn drop(&mut self) {
         match self.waiting {
             Waiting::Reaper => return,
-            Waiting::Task(_) if thread::panicking() => ask(&self.ties),
+            Waiting::Task(_) if thread::panicking() => ask_to_stop(&self.ties),
             Waiting::Task(_) | Waiting::Nobody => {}
         }
         let mut running = lock(&self.running);

@@ -204,7 +204,7 @@ fn end_with_program(ties: &Ties, ending: &Ending) {
         _ => {
             let begin = Instant::now();
             let kill_at = ending.remaining().map(|left| begin + left * 4 / 5);
-            ask(ties);
+            ask_to_stop(ties);
             drain_until_end(ties, kill_at);
             // One that has ended already needs no signal.
             let _ = pidfd::send_signal(ties.pidfd.as_fd(), Signal::SIGKILL as i32);
@@ -214,7 +214,7 @@ fn end_with_program(ties: &Ties, ending: &Ending) {
 }
 
 /// Asks a child to stop without its wire, which somebody else holds.
-pub(crate) fn ask(ties: &Ties) {
+pub(crate) fn ask_to_stop(ties: &Ties) {
     for signal in [Signal::SIGTERM, Signal::SIGCONT] {
         // One that has ended already needs no signal.
         let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
