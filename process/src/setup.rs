@@ -7,11 +7,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_embed::ending;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgrp};
+use nix::unistd::{Pid, getpgrp, getppid};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, step};
@@ -66,7 +66,8 @@ impl Setup {
             step(name, setrlimit(resource, value, value))?;
         }
         if self.grandchildren == Grandchildren::Ended {
-            ending::register("epilogue: end the tree", end_own_group);
+            let parent = getppid();
+            ending::register("epilogue: end the tree", move |_| end_orphans(parent));
         }
         if let Some(nice) = self.nice {
             step("setting the nice value", process::set_nice(nice))?;
@@ -87,8 +88,8 @@ impl Setup {
 }
 
 /// Where the parent is gone, nobody but the child itself can end what it started.
-fn end_own_group(ending: &Ending) {
-    if ending.cause() == Cause::Parent {
+fn end_orphans(parent: Pid) {
+    if getppid() != parent {
         // It reaches this process, too, which is ending already.
         let _ = killpg(getpgrp(), Signal::SIGTERM);
     }
