@@ -105,10 +105,10 @@ impl<R> Process<R> {
         let mut call = Vec::new();
         Entry::plain(f)?.write(&mut call);
         ask(argument, &mut call, &spec.limits)?;
-        let running = Running::start(spec, &call)?;
+        let (running, ties) = Running::start(spec, &call)?;
         Ok(Self {
-            ties: Arc::clone(running.child().ties()),
-            id: running.child().id(),
+            ties,
+            id: running.id(),
             name: spec.name.clone(),
             running: Arc::new(Mutex::new(running)),
             waiting: Waiting::Nobody,
@@ -266,7 +266,7 @@ impl<R> Process<R> {
         }
         how(&mut running);
         running.wait(None);
-        Ok(running.child().end())
+        running.end().cloned().ok_or(StopError::NotParent)
     }
 
     /// Lets go of the process: it goes on, its value is thrown away, and a thread reaps it.

@@ -32,7 +32,8 @@ pub(crate) enum Answered {
 /// How far the process is, from the side of its handle.
 #[derive(Debug)]
 enum Progress {
-    Running(Answered),
+    Running(Box<Child>, Answered),
+    /// It has ended, and nothing of it is held any more but what it left.
     Ended(Answered, End),
     /// Somebody has taken what came of it.
     Taken(End),
@@ -41,9 +42,10 @@ enum Progress {
 /// A child with its one call.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Child,
     progress: Progress,
+    captured: [Option<File>; 2],
     at_exit: Option<Finalizer>,
+    id: u32,
     owner: u32,
 }
 
@@ -57,20 +59,42 @@ pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 }
 
 impl Running {
-    pub(crate) fn start(spec: &Spec, call: &[u8]) -> Result<Self, StartError> {
+    /// Starts it; with what can be reached of it while another thread waits.
+    pub(crate) fn start(spec: &Spec, call: &[u8]) -> Result<(Self, Arc<Ties>), StartError> {
         let mut child = Child::start(spec, serve_one)?;
         child.wire().call(0, call);
         child.finish();
         child.wait_until_up()?;
-        let ties = Arc::clone(child.ties());
+        let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
         let name = format!("epilogue: join process {}", child.name());
-        let at_exit = ending::register(name, move |ending| end_with_program(&ties, ending));
-        let progress = Progress::Running(Answered::Nothing);
-        Ok(Self { child, progress, at_exit: Some(at_exit), owner: std::process::id() })
+        let at_exit = ending::register(name, move |ending| end_with_program(&hook, ending));
+        let running = Self {
+            captured: child.take_captured(),
+            id: child.id(),
+            progress: Progress::Running(Box::new(child), Answered::Nothing),
+            at_exit: Some(at_exit),
+            owner: std::process::id(),
+        };
+        Ok((running, ties))
     }
 
-    pub(crate) fn child(&self) -> &Child {
-        &self.child
+    /// The child, while it runs.
+    pub(crate) fn child(&self) -> Option<&Child> {
+        match &self.progress {
+            Progress::Running(child, _) => Some(child),
+            Progress::Ended(..) | Progress::Taken(_) => None,
+        }
+    }
+
+    fn child_mut(&mut self) -> Option<&mut Child> {
+        match &mut self.progress {
+            Progress::Running(child, _) => Some(child),
+            Progress::Ended(..) | Progress::Taken(_) => None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
     }
 
     /// Whether this process started it, rather than a fork of that.
@@ -79,28 +103,25 @@ impl Running {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        !matches!(self.progress, Progress::Running(_))
+        self.child().is_none()
     }
 
     /// Takes notice of what has happened, and waits for nothing.
     pub(crate) fn advance(&mut self) {
-        if !self.has_ended() {
-            self.child.reap();
-            self.child.flush();
-            self.child.tick(Instant::now());
-            while let Some(event) = self.child.event() {
-                self.note(event);
-            }
+        if let Some(child) = self.child_mut() {
+            child.reap();
+            child.flush();
+            child.tick(Instant::now());
+        }
+        while let Some(event) = self.child_mut().and_then(Child::event) {
+            self.note(event);
         }
     }
 
     /// Waits until the process has ended, or until `deadline`; whether it has.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> bool {
-        while !self.has_ended() {
-            match self.child.wait_event(deadline) {
-                Some(event) => self.note(event),
-                None => break,
-            }
+        while let Some(event) = self.child_mut().and_then(|child| child.wait_event(deadline)) {
+            self.note(event);
         }
         self.has_ended()
     }
@@ -108,7 +129,7 @@ impl Running {
     /// What came of it, once it has ended. The answer is given once.
     pub(crate) fn take(&mut self) -> Option<(Answered, End)> {
         match &mut self.progress {
-            Progress::Running(_) => None,
+            Progress::Running(..) => None,
             Progress::Ended(answered, end) => {
                 let (answered, end) = (std::mem::replace(answered, Answered::Nothing), end.clone());
                 self.progress = Progress::Taken(end.clone());
@@ -125,31 +146,43 @@ impl Running {
 
     /// Stops it, abandoning its function.
     pub(crate) fn stop(&mut self) {
-        self.child.stop(None, Work::Abandon);
+        if let Some(child) = self.child_mut() {
+            child.stop(None, Work::Abandon);
+        }
     }
 
     pub(crate) fn kill(&mut self) {
-        self.child.kill();
+        if let Some(child) = self.child_mut() {
+            child.kill();
+        }
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn end(&self) -> Option<&End> {
+        match &self.progress {
+            Progress::Running(..) => None,
+            Progress::Ended(_, end) | Progress::Taken(end) => Some(end),
+        }
     }
 
     /// What it wrote, where that was captured.
     pub(crate) fn captured(&mut self) -> (Vec<u8>, Vec<u8>) {
-        let [stdout, stderr] = self.child.take_captured();
+        let [stdout, stderr] = std::mem::take(&mut self.captured);
         (read_all(stdout), read_all(stderr))
     }
 
     fn note(&mut self, event: Event) {
-        let Progress::Running(answered) = &mut self.progress else { return };
+        let Progress::Running(child, answered) = &mut self.progress else { return };
         match event {
             Event::Reply { payload, .. } => {
                 *answered = Answered::Reply(payload);
-                self.child.drained();
+                child.drained();
             }
             Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
             Event::Hello | Event::Refused(_) => {}
             Event::Ended(_) => {
                 let answered = std::mem::replace(answered, Answered::Nothing);
-                self.progress = Progress::Ended(answered, self.child.end());
+                self.progress = Progress::Ended(answered, child.end());
                 if let Some(at_exit) = self.at_exit.take() {
                     at_exit.cancel();
                 }

@@ -2,9 +2,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::builder::Builder;
@@ -17,7 +16,7 @@ use crate::wait::sealed::{Handle, Sealed};
 
 /// Starts processes that end before the call of [`scope`] returns.
 pub struct Scope<'scope, 'env: 'scope> {
-    started: Mutex<Vec<SharedRunning>>,
+    started: Mutex<Vec<Box<dyn Leftover>>>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
@@ -28,8 +27,40 @@ pub struct Scope<'scope, 'env: 'scope> {
 #[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct ScopedProcess<'scope, R> {
-    process: Process<R>,
+    /// Emptied by whoever joins, so that a handle that is leaked holds nothing.
+    slot: Slot<R>,
+    running: SharedRunning,
     scope: PhantomData<&'scope ()>,
+}
+
+type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
+
+/// What a scope knows of a process whose handle it gave out.
+trait Leftover: Send {
+    /// Asks the process to stop, unless it was joined.
+    fn stop(&self);
+
+    /// Joins the process, unless it was joined.
+    fn join(&self);
+}
+
+struct Started<R>(Slot<R>);
+
+impl<R> Leftover for Started<R> {
+    fn stop(&self) {
+        if let Some(process) = &*lock_slot(&self.0) {
+            lock(process.handle().0).stop();
+        }
+    }
+
+    fn join(&self) {
+        let process = lock_slot(&self.0).take();
+        drop(process);
+    }
+}
+
+fn lock_slot<R>(slot: &Slot<R>) -> MutexGuard<'_, Option<Process<R>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls `f` with a scope, and joins whatever was started in it before returning.
@@ -63,15 +94,11 @@ where
     let result = panic::catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let mut started = scope.started.lock().unwrap_or_else(PoisonError::into_inner);
     let started = std::mem::take(&mut *started);
-    // A fork of the program that leaves the scope has nothing to wait for.
-    let ours = || started.iter().filter(|running| lock(running).is_ours());
     if result.is_err() {
         // All of them first, so that their grace periods pass together.
-        ours().for_each(|running| lock(running).stop());
+        started.iter().for_each(|leftover| leftover.stop());
     }
-    for running in ours() {
-        lock(running).wait(None);
-    }
+    started.iter().for_each(|leftover| leftover.join());
     match result {
         Ok(value) => value,
         Err(payload) => panic::resume_unwind(payload),
@@ -91,7 +118,7 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Result<ScopedProcess<'scope, R>, StartError>
     where
         T: Portable,
-        R: Portable,
+        R: Portable + 'static,
     {
         self.start_with(Process::builder(), argument, f)
     }
@@ -109,14 +136,14 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Result<ScopedProcess<'scope, R>, StartError>
     where
         T: Portable,
-        R: Portable,
+        R: Portable + 'static,
     {
         let process = builder.start(argument, f)?;
+        let running = Arc::clone(process.handle().0);
+        let slot = Arc::new(Mutex::new(Some(process)));
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that have ended need no place in a scope that starts many.
-        started.retain(|running| running.try_lock().map_or(true, |running| !running.has_ended()));
-        started.push(Arc::clone(process.handle().0));
-        Ok(ScopedProcess { process, scope: PhantomData })
+        started.push(Box::new(Started(Arc::clone(&slot))));
+        Ok(ScopedProcess { slot, running, scope: PhantomData })
     }
 }
 
@@ -136,7 +163,7 @@ impl<R> ScopedProcess<'_, R> {
     where
         R: Portable,
     {
-        self.process.join()
+        self.take().map_or(Err(JoinError::AlreadyJoined), Process::join)
     }
 
     /// As [`Process::terminate`].
@@ -145,7 +172,7 @@ impl<R> ScopedProcess<'_, R> {
     ///
     /// As [`Process::terminate`].
     pub fn terminate(self) -> Result<End, StopError> {
-        self.process.terminate()
+        self.take().map_or(Err(StopError::NotParent), Process::terminate)
     }
 
     /// As [`Process::kill`].
@@ -154,24 +181,17 @@ impl<R> ScopedProcess<'_, R> {
     ///
     /// As [`Process::kill`].
     pub fn kill(self) -> Result<End, StopError> {
-        self.process.kill()
+        self.take().map_or(Err(StopError::NotParent), Process::kill)
     }
-}
 
-impl<R> ScopedProcess<'_, R> {
     /// As [`Process::id`].
     pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// As [`Process::name`].
-    pub fn name(&self) -> &str {
-        self.process.name()
+        lock(&self.running).id()
     }
 
     /// As [`Process::is_finished`].
     pub fn is_finished(&self) -> bool {
-        self.process.is_finished()
+        lock_slot(&self.slot).as_ref().is_none_or(Process::is_finished)
     }
 
     /// As [`Process::try_join`].
@@ -183,7 +203,7 @@ impl<R> ScopedProcess<'_, R> {
     where
         R: Portable,
     {
-        self.process.try_join()
+        self.join_timeout(Duration::ZERO)
     }
 
     /// As [`Process::join_timeout`].
@@ -195,18 +215,26 @@ impl<R> ScopedProcess<'_, R> {
     where
         R: Portable,
     {
-        self.process.join_timeout(timeout)
+        match &mut *lock_slot(&self.slot) {
+            Some(process) => process.join_timeout(timeout),
+            None => Err(JoinError::AlreadyJoined),
+        }
+    }
+
+    /// Only the scope's end takes it otherwise, which no handle outlives.
+    fn take(&self) -> Option<Process<R>> {
+        lock_slot(&self.slot).take()
     }
 }
 
-impl<R> AsFd for ScopedProcess<'_, R> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.process.as_fd()
+impl<R> Drop for ScopedProcess<'_, R> {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }
 
 impl<R> Sealed for ScopedProcess<'_, R> {
     fn handle(&self) -> Handle<'_> {
-        self.process.handle()
+        Handle(&self.running)
     }
 }

@@ -61,9 +61,9 @@ pub fn wait_any(handles: &[&dyn Waitable]) -> Option<usize> {
         if let Some(ended) = running.iter().position(over) {
             return Some(ended);
         }
-        let due: Option<Instant> = running.iter().filter_map(|one| one.child().due()).min();
-        let interests = running.iter().flat_map(|one| one.child().interest());
-        let mut fds: Vec<PollFd<'_>> = interests.flatten().collect();
+        let due: Option<Instant> = running.iter().filter_map(|one| one.child()?.due()).min();
+        let interests = running.iter().filter_map(|one| Some(one.child()?.interest()));
+        let mut fds: Vec<PollFd<'_>> = interests.flatten().flatten().collect();
         match poll(&mut fds, timeout(due)) {
             Ok(_) | Err(Errno::EINTR) => {}
             // Out of kernel memory; it may have some the next time.
