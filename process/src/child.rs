@@ -184,6 +184,11 @@ impl Child {
         self.wire.is_flushed()
     }
 
+    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on.
+    pub fn is_connected(&self) -> bool {
+        self.wire_open
+    }
+
     /// Writes what is queued, as far as the connection takes it.
     pub fn flush(&mut self) {
         if self.wire_open && self.wire.flush().is_err() {
