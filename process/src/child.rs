@@ -8,7 +8,8 @@
 //!
 //! 1. Signals go through the pidfd, so no other process can be hit.
 //! 2. All that the child sent whole is delivered before its end is told.
-//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
+//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
+//!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -118,6 +119,7 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     goodbye: Option<Vec<Finalizer>>,
+    owner: u32,
 }
 
 impl Child {
@@ -140,6 +142,7 @@ impl Child {
             life: Life::Running,
             wire_open: true,
             goodbye: None,
+            owner: std::process::id(),
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -448,7 +451,9 @@ pub enum Work {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Life::Running = self.life {
+        if let Life::Running = self.life
+            && self.owner == std::process::id()
+        {
             self.signal(Signal::SIGKILL);
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }
