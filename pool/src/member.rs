@@ -85,9 +85,7 @@ impl Member {
 
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.standing == Standing::Serving
-            && self.child.is_connected()
-            && self.in_flight.is_empty()
+        self.standing == Standing::Serving && self.child.is_connected() && self.in_flight.is_empty()
     }
 
     /// Whether it has the state of that number.
