@@ -149,7 +149,8 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
-            Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
+            let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, start.finalizers / 2);
+            watcher.spawn().ok()?;
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
             // middle of the wire, and must not make this look like a failure. Where the parent is
             // gone, the watcher sees to the end.
@@ -159,7 +160,7 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         Err(refusal) => {
             let mut payload = Vec::new();
             encode(&refusal, &mut payload, &Limits::default()).ok()?;
-            port.try_send(&Frame::control(Kind::Refusal, payload));
+            port.try_send(&Frame::control(Kind::Refusal, payload), Duration::ZERO);
             None
         }
     }
@@ -211,11 +212,13 @@ fn prepare(
 /// The last finalizer, since it is the first to be registered: it tells the parent of the others.
 fn register_goodbye(port: &Arc<Port>) {
     let port = Arc::clone(port);
-    ending::register("epilogue: goodbye", move |_| {
+    ending::register("epilogue: goodbye", move |ending| {
         let ends: Vec<_> = ending::finished().iter().map(Finalizer::from).collect();
         let mut payload = Vec::new();
         if encode(&ends, &mut payload, &Limits::default()).is_ok() {
-            port.try_send(&Frame::control(Kind::Goodbye, payload));
+            // A part of the time that is left: whoever writes may be stuck.
+            let patience = ending.remaining().map_or(Duration::from_secs(1), |left| left / 2);
+            port.try_send(&Frame::control(Kind::Goodbye, payload), patience);
         }
     });
 }
