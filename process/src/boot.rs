@@ -149,7 +149,8 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
-            let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, start.finalizers / 2);
+            let watcher =
+                Watcher::new(parent, Arc::clone(&port), inbox, orders, start.finalizers / 2);
             watcher.spawn().ok()?;
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
             // middle of the wire, and must not make this look like a failure. Where the parent is
