@@ -166,9 +166,8 @@ fn a_hang_becomes_a_failure_that_shows_the_tree_and_ends_it() {
     assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
     assert!(ending.stderr.contains("watchdog: `main` has not ended"), "{ending}");
     assert!(ending.stderr.contains(&format!("  {child} (sleep, state ")), "{ending}");
-    let ended = oracle.orphans_end_within(PATIENCE);
-    assert!(matches!(ended[..], [WaitStatus::Signaled(_, Signal::SIGKILL, _)]), "{ended:?}");
-    oracle.nothing_left();
+    // The child would outlive our patience. Who reaps it, the hanging wait or we, is open.
+    oracle.nothing_left_within(PATIENCE);
 }
 
 #[test]

@@ -149,10 +149,11 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     let port = Arc::new(Port::new(wire, claims));
     match prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
         let (orders, link) = crossbeam_channel::unbounded();
-        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn();
-        step("starting the watcher", watcher)?;
+        let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
+        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
+        step("starting the watcher", watcher.spawn())?;
         start.setup.initialize()?;
-        Ok((main, Link::new(link, Arc::clone(&port), start.limits())))
+        Ok((main, Link::new(link, port, start.limits())))
     }) {
         Ok(served) => {
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
@@ -164,7 +165,7 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         Err(refusal) => {
             let mut payload = Vec::new();
             encode(&refusal, &mut payload, &Limits::default()).ok()?;
-            port.try_send(&Frame::control(Kind::Refusal, payload));
+            port.try_send(&Frame::control(Kind::Refusal, payload), Duration::ZERO);
             None
         }
     }
@@ -217,11 +218,13 @@ fn prepare(
 /// The last finalizer, since it is the first to be registered: it tells the parent of the others.
 fn register_goodbye(port: &Arc<Port>) {
     let port = Arc::clone(port);
-    ending::register("epilogue: goodbye", move |_| {
+    ending::register("epilogue: goodbye", move |ending| {
         let ends: Vec<_> = ending::finished().iter().map(Finalizer::from).collect();
         let mut payload = Vec::new();
         if encode(&ends, &mut payload, &Limits::default()).is_ok() {
-            port.try_send(&Frame::control(Kind::Goodbye, payload));
+            // A part of the time that is left: whoever writes may be stuck.
+            let patience = ending.remaining().map_or(Duration::from_secs(1), |left| left / 2);
+            port.try_send(&Frame::control(Kind::Goodbye, payload), patience);
         }
     });
 }

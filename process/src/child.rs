@@ -8,7 +8,8 @@
 //!
 //! 1. Signals go through the pidfd, so no other process can be hit.
 //! 2. All that the child sent whole is delivered before its end is told.
-//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
+//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
+//!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -171,6 +172,7 @@ pub struct Child {
     tree: Option<Tree>,
     tree_end: Option<TreeEnd>,
     grace_period: Duration,
+    owner: u32,
 }
 
 impl Child {
@@ -200,6 +202,7 @@ impl Child {
             tree: (spec.setup.grandchildren == Grandchildren::Ended).then(|| Tree::plant(pid)),
             tree_end: None,
             grace_period: spec.grace_period,
+            owner: std::process::id(),
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -243,6 +246,11 @@ impl Child {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.wire.is_flushed()
+    }
+
+    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on.
+    pub fn is_connected(&self) -> bool {
+        self.wire_open
     }
 
     /// Writes what is queued, as far as the connection takes it.
@@ -533,7 +541,9 @@ pub enum Work {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Life::Running = self.life {
+        if let Life::Running = self.life
+            && self.owner == std::process::id()
+        {
             self.signal(Signal::SIGKILL);
             pidfd::await_end(self.ties.pidfd.as_fd());
             self.fell_tree();
