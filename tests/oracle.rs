@@ -31,12 +31,14 @@ fn message(panic: Box<dyn Any + Send>) -> String {
 fn a_child_that_is_left_is_listed_and_ended() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let mut child = sleeper();
+    let mut program = Program::start(Command::new("sh").args(["-c", "echo ready; read line"]));
+    program.wait_for_line("ready");
     let verdict = panic::catch_unwind(AssertUnwindSafe(|| oracle.nothing_left()));
     let message = message(verdict.unwrap_err());
-    assert!(message.contains(&format!("process {} (", child.id())), "{message}");
-    assert!(message.contains("sleep 1000"), "{message}");
-    assert!(child.wait().is_err(), "the oracle should have ended and reaped it");
+    let line = format!("process {} (sh, state ", program.pid());
+    assert!(message.contains(&line) && message.contains("echo ready; read line"), "{message}");
+    assert!(oracle.leftovers().processes.is_empty(), "the oracle should have ended it");
+    drop(program);
     oracle.nothing_left();
 }
 
