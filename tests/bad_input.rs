@@ -886,6 +886,8 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "terminate: this process is a fork of the one that owns the pool, which alone can close it",
         "process: this process is a fork of the one that started the child, which alone can wait",
         "own pool: [2, 4]",
+        "iterator: this process is a fork of the one that owns the pool: start a pool here",
+        "iterator in the original: 100 items",
         "copy ended: Some(0)",
         "original: [1, 2, 3]",
         "task: 42",
