@@ -461,6 +461,19 @@ fn a_process_whose_reply_nobody_reads_yet_is_joined_by_being_dropped() {
     oracle.nothing_left();
 }
 
+#[test]
+fn a_process_answers_also_if_its_argument_just_fills_the_connection() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // Around two fillings of the connection's buffer the argument fits and what follows does not:
+    // the answer can be there before the parent has written its last frame.
+    for length in (415..440).map(|length| length * 1024) {
+        let process = Process::start(vec![1u8; length], |bytes| bytes.len()).unwrap();
+        assert_eq!(process.join().unwrap(), length);
+    }
+    oracle.nothing_left();
+}
+
 // What remains, and what an idle pool costs.
 
 #[test]
