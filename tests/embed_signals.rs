@@ -180,6 +180,18 @@ fn a_finalizer_that_leaves_ends_there_and_the_ending_goes_on() {
 }
 
 #[test]
+fn an_exit_in_the_middle_of_an_ending_skips_no_finalizer() {
+    for (exits, code) in
+        [("exit-on-stop", None), ("std-exit-on-stop", Some(7)), ("std-exits:b", Some(8))]
+    {
+        let steps = ["handle:15", "finalizer:a", exits, "finalizer:c", "raise:15", "park"];
+        let ending = told(&steps);
+        assert_eq!(ending.code(), code, "{exits}: {ending}");
+        assert_eq!(lines(&ending), ["c", "a"], "{exits}: {ending}");
+    }
+}
+
+#[test]
 fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
     // On another thread, too: an exit there takes away the main thread's stack for signals.
     for begin in
