@@ -89,7 +89,8 @@ impl Setup {
 
 /// Where the parent is gone, nobody but the child itself can end what it started.
 fn end_orphans(parent: Pid) {
-    if getppid() != parent {
+    // Never a group that it only belongs to.
+    if getppid() != parent && getpgrp() == Pid::this() {
         // It reaches this process, too, which is ending already.
         let _ = killpg(getpgrp(), Signal::SIGTERM);
     }
