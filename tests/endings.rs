@@ -491,6 +491,21 @@ fn pools_in_a_row_leave_descriptors_threads_and_children_as_they_were() {
     oracle.nothing_left();
 }
 
+#[test]
+fn pools_that_many_threads_start_and_end_do_not_hold_each_other_up() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // A child that inherited the wire of another pool's would keep that one from its end of file.
+    thread::scope(|threads| {
+        let start =
+            |thread| threads.spawn(move || (0..12).for_each(|round| one_of_many(thread + round)));
+        let all: Vec<_> = (0..6).map(start).collect();
+        // The scope waits for what they do, and only this for their ends.
+        all.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    oracle.nothing_left();
+}
+
 fn one_of_many(round: usize) {
     let pool = Pool::new(1 + round % 2).unwrap();
     match round % 4 {

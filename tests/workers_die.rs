@@ -505,6 +505,7 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
             }
             rounds += 1;
         }
+        killer.join().unwrap();
     });
     assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100);
     let report = pool.close().unwrap();

@@ -441,6 +441,10 @@ impl Child {
             self.wire.send(Kind::Stop, 0, &payload);
             self.flush();
         }
+        if order.work.is_zero() {
+            // There is nothing to wait for: one that is stopped shall hear of it now.
+            self.signal(Signal::SIGCONT);
+        }
     }
 
     /// Signals the child; one that has ended already needs none.
