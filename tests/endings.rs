@@ -497,8 +497,9 @@ fn pools_that_many_threads_start_and_end_do_not_hold_each_other_up() {
     let _watchdog = Watchdog::start(PATIENCE);
     // A child that inherited the wire of another pool's would keep that one from its end of file.
     thread::scope(|threads| {
-        let start =
-            |thread| threads.spawn(move || (0..12).for_each(|round| one_of_many(thread + round)));
+        let start = |thread: usize| {
+            threads.spawn(move || (0..12).for_each(|round| one_of_many(thread + round)))
+        };
         let all: Vec<_> = (0..6).map(start).collect();
         // The scope waits for what they do, and only this for their ends.
         all.into_iter().for_each(|thread| thread.join().unwrap());
