@@ -109,6 +109,13 @@ fn register(verb: &str, what: &str) {
             say(&format!("{said} ends"));
         }),
         "std-exits" => embed::finalizer(name, || std::process::exit(8)),
+        "is-hit" => embed::finalizer(name, move || {
+            // Handled on this thread, so before it goes on.
+            let signal = Signal::try_from(number(&said)).unwrap();
+            say("slow begins");
+            (0..50).for_each(|_| nix::sys::signal::raise(signal).unwrap());
+            say("slow ends");
+        }),
         "leaves" => embed::finalizer(name, || embed::exit(9)),
         "cancelled" => return embed::finalizer(name, || say("cancelled")).cancel(),
         "now" => {
