@@ -37,13 +37,12 @@ fn pool_with_hooks(marks: &Marks, grace_period: Duration) -> (Pool, Vec<Pid>) {
                 hooks::register(&marks);
                 Gate::pass(&gate);
             })
+            .unwrap()
         })
         .collect();
     let pids = gate.wait_for(WORKERS);
     gate.open_once();
-    for task in tasks {
-        task.unwrap().join().unwrap();
-    }
+    tasks.into_iter().for_each(|task| task.join().unwrap());
     (pool, pids)
 }
 
@@ -89,7 +88,8 @@ fn close_finishes_what_nobody_awaits_and_names_every_finalizer() {
     all_workers_left_well(&report, Rung::Finish);
     let mut reported: Vec<_> = report.workers.iter().map(|worker| worker.pid as i32).collect();
     let mut pids: Vec<_> = pids.into_iter().map(Pid::as_raw).collect();
-    (reported.sort(), pids.sort());
+    reported.sort();
+    pids.sort();
     assert_eq!(reported, pids);
     assert!(report.is_clean(), "{report}");
     let tasks = (WORKERS + TASKS) as u64;
