@@ -483,17 +483,14 @@ fn one_that_is_half_awaited_can_be_waited_for_in_every_other_way() {
     nothing_left_soon(&oracle);
 }
 
-/// A process that knows nothing of its wire and ignores `SIGTERM`, half awaited.
-fn deaf_and_half_awaited() -> Process<u8> {
-    let builder = new().grace_period(Duration::from_millis(400));
-    let mut process = builder
-        .start((), |()| -> u8 {
-            raw::ignore(Signal::SIGTERM as i32);
-            // Deaf to the message, too: a finalizer that does not return.
-            drop(embed::finalizer("never", || park()));
-            park()
-        })
-        .unwrap();
+/// A process that ignores `SIGTERM` and does not leave when it is told to, half awaited.
+fn deaf_and_half_awaited() -> Process<()> {
+    let mut process = busy(Duration::from_millis(400), |gate| {
+        raw::ignore(Signal::SIGTERM as i32);
+        drop(embed::finalizer("never", || park()));
+        Gate::pass(&gate);
+        park()
+    });
     poll_once(&mut process);
     process
 }
