@@ -34,7 +34,9 @@ pub use epilogue_pool::{
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
-    Process, Rung, Scope, ScopedProcess, StartError, StopError, init, scope,
+    Process, Receiver, RecvError, RecvTimeoutError, Rung, Scope, ScopedProcess, SendError,
+    SendTimeoutError, Sender, SharedBuf, SharedSlice, StartError, StopError, TryRecvError,
+    TrySendError, channel, channel_with, init, scope,
 };
 
 #[cfg(doctest)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use epilogue_process::parcel::Parcel;
 
 use crate::call::{Index, NO_STATE, Outcome};
 use crate::error::Refusal;
@@ -31,7 +32,7 @@ impl<'pool> Job<'pool> {
     const BYTES: usize = 32 << 20;
 
     /// A job whose calls borrow `state`, in its encoded form.
-    pub(crate) fn new(shared: &'pool Shared, state: Option<Vec<u8>>) -> Result<Self, Refusal> {
+    pub(crate) fn new(shared: &'pool Shared, state: Option<Parcel>) -> Result<Self, Refusal> {
         shared.check()?;
         let id = shared.number();
         let (reply_to, outcomes) = unbounded();
@@ -59,8 +60,8 @@ impl<'pool> Job<'pool> {
     }
 
     /// Puts a call on its way.
-    pub(crate) fn submit(&mut self, index: Index, payload: Vec<u8>) -> Result<(), Refusal> {
-        let len = payload.len();
+    pub(crate) fn submit(&mut self, index: Index, payload: Parcel) -> Result<(), Refusal> {
+        let len = payload.bytes.len();
         self.shared.submit(self.id, self.state, payload, index, self.reply_to.clone())?;
         self.pending.insert(index, len);
         self.pending_bytes += len;

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
 
-use epilogue_process::codec::encode_for;
 use epilogue_process::entry::{Entry, ForeignFunction, answer};
+use epilogue_process::parcel::{Parcel, pack};
 use epilogue_process::{Limits, Portable, Side};
 
 use crate::call::head;
@@ -146,8 +146,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        let mut encoded = Vec::new();
-        encode_for::<S, S>(state, &mut encoded, &self.shared().limits)
+        let encoded = pack(Vec::new(), state, &self.shared().limits)
             .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
         self.map_to_end(items, Entry::with_state(f), Some(encoded))
     }
@@ -156,7 +155,7 @@ impl Pool {
         &self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
-        state: Option<Vec<u8>>,
+        state: Option<Parcel>,
     ) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item = T>,
@@ -178,7 +177,7 @@ impl Pool {
         &self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
-        state: Option<Vec<u8>>,
+        state: Option<Parcel>,
         on_error: OnError,
     ) -> Result<Vec<Result<R, TaskError>>, TaskError>
     where
@@ -201,7 +200,7 @@ impl Pool {
                 input.end_if(on_error == OnError::End && failed, &job);
             }
             let Some((index, outcome)) = job.next() else { break };
-            let outcome = outcome.and_then(|reply| Ok(answer(&reply, limits)?));
+            let outcome = outcome.and_then(|reply| Ok(answer(reply, limits)?));
             input.end_if(on_error == OnError::End && outcome.is_err(), &job);
             if let Some(slot) = outcomes.get_mut(index) {
                 *slot = Some(outcome);
@@ -219,8 +218,7 @@ fn submit<T: Portable>(
     item: &T,
     limits: &Limits,
 ) -> Result<(), TaskError> {
-    let mut payload = head(entry, job.state());
-    encode_for::<T, T>(item, &mut payload, limits)
+    let payload = pack(head(entry, job.state()), item, limits)
         .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
     Ok(job.submit(index, payload)?)
 }

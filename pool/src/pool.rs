@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
-use epilogue_process::codec::encode_for;
 use epilogue_process::entry::Entry;
+use epilogue_process::parcel::{Parcel, pack};
 use epilogue_process::{Limits, Portable};
 
 use crate::bell::Bell;
@@ -155,8 +155,8 @@ impl Pool {
         R: Portable,
     {
         self.shared.check()?;
-        let mut payload = head(Entry::plain(f)?, NO_STATE);
-        encode_for::<T, T>(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
+        let head = head(Entry::plain(f)?, NO_STATE);
+        let payload = pack(head, argument, &self.shared.limits).map_err(Refusal::Encode)?;
         let (reply_to, outcome) = bounded(1);
         let job = self.shared.number();
         self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
@@ -253,7 +253,7 @@ impl Shared {
         &self,
         job: u64,
         state: u64,
-        payload: Vec<u8>,
+        payload: Parcel,
         index: Index,
         reply_to: Sender<(Index, Outcome)>,
     ) -> Result<(), Refusal> {

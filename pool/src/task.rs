@@ -51,7 +51,7 @@ impl<R> Task<R> {
         // Every call sends an outcome before it is gone, so the channel never ends without one.
         let (_, outcome) =
             self.outcome.recv().map_err(|_| TaskError::Cancelled { begun: false })?;
-        Ok(answer(&outcome?, &self.limits)?)
+        Ok(answer(outcome?, &self.limits)?)
     }
 
     /// Whether the task has its outcome, so that [`Task::join`] returns at once.

@@ -27,6 +27,7 @@ use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
+use crate::parcel::Parcel;
 use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
@@ -79,7 +80,12 @@ pub enum Event {
         /// The number of the call.
         id: u64,
         /// What [`crate::entry::answer`] decodes.
-        payload: Vec<u8>,
+        payload: Parcel,
+    },
+    /// It has begun a call that came with descriptors, which are its alone from now on.
+    Begun {
+        /// The number of the call.
+        id: u64,
     },
     /// It broke the protocol. It was killed; its end follows.
     Broken(WireError),
@@ -257,7 +263,7 @@ impl Child {
     }
 
     fn accept(&mut self, frame: Frame) -> Option<Event> {
-        let Frame { kind, id, payload, .. } = frame;
+        let Frame { kind, id, payload, descriptors, .. } = frame;
         match kind {
             Kind::Hello => {
                 self.hello_by = None;
@@ -267,7 +273,11 @@ impl Child {
                 Ok(refusal) => Some(Event::Refused(refusal)),
                 Err(_) => Some(self.break_off(WireError::Garbage)),
             },
-            Kind::Reply => Some(Event::Reply { id, payload }),
+            Kind::Reply => {
+                let payload = Parcel::with_descriptors(payload, descriptors);
+                Some(Event::Reply { id, payload })
+            }
+            Kind::Begun => Some(Event::Begun { id }),
             Kind::Goodbye => {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
                 None
@@ -401,7 +411,7 @@ impl Child {
                 Some(Event::Refused(refused)) => refusal = Some(refused),
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
                 // No call has reached it whole, so there is nothing that it could answer.
-                Some(Event::Reply { .. } | Event::Broken(_)) => {}
+                Some(Event::Reply { .. } | Event::Begun { .. } | Event::Broken(_)) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());

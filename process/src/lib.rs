@@ -34,6 +34,7 @@
 
 mod boot;
 mod builder;
+pub mod channel;
 pub mod child;
 pub mod codec;
 mod end;
@@ -44,9 +45,11 @@ mod launch;
 pub mod link;
 mod local;
 mod panics;
+pub mod parcel;
 mod portable;
 mod process;
 mod scope;
+pub mod shared;
 mod status;
 pub mod stop;
 mod stream;
@@ -56,6 +59,10 @@ pub mod wire;
 
 pub use boot::{Refusal, init};
 pub use builder::Builder;
+pub use channel::{
+    Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
+    TrySendError, channel, channel_with,
+};
 pub use codec::{DecodeError, EncodeError, Limits};
 pub use end::{End, Finalizer};
 pub use error::{JoinError, Side, StartError, StopError};
@@ -64,6 +71,7 @@ pub use local::LocalWire;
 pub use portable::Portable;
 pub use process::Process;
 pub use scope::{Scope, ScopedProcess, scope};
+pub use shared::{SharedBuf, SharedSlice};
 pub use status::ExitStatus;
 pub use stop::Rung;
 pub use stream::StreamWire;

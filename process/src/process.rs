@@ -1,5 +1,6 @@
 //! One function in a process of its own.
 
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::AsRawFd;
 
+use crate::channel::Drain;
 use crate::child::{Child, Event, Spec, Ties, Work, timeout};
-use crate::codec::{Limits, encode_for};
+use crate::codec::Limits;
 use crate::end::End;
 use crate::entry::{Entry, answer};
 use crate::error::{JoinError, StartError, StopError};
 use crate::link::{Link, Order};
+use crate::parcel::{Parcel, pack};
 use crate::portable::Portable;
 use crate::status::ExitStatus;
 use crate::sys::pidfd::{self, Wait};
@@ -74,10 +77,9 @@ impl<R> Process<R> {
         T: Portable,
         R: Portable,
     {
-        let mut call = Vec::new();
-        Entry::plain(f)?.write(&mut call);
-        encode_for::<T, T>(argument, &mut call, &spec.limits)?;
-        let running = Running::start(spec, call)?;
+        let mut head = Vec::new();
+        Entry::plain(f)?.write(&mut head);
+        let running = Running::start(spec, &pack(head, argument, &spec.limits)?)?;
         Ok(Self { running, limits: spec.limits.clone(), result: PhantomData })
     }
 
@@ -107,7 +109,7 @@ impl<R> Process<R> {
         }
         let (answered, end) = self.running.wait();
         match answered {
-            Answered::Reply(reply) => Ok(answer(&reply, &self.limits)?),
+            Answered::Reply(reply) => Ok(answer(reply, &self.limits)?),
             Answered::Broken(why) => Err(JoinError::Protocol(why)),
             Answered::Nothing => Err(end.status.into()),
         }
@@ -146,7 +148,7 @@ impl<R> Process<R> {
 #[derive(Debug)]
 enum Answered {
     Nothing,
-    Reply(Vec<u8>),
+    Reply(Parcel),
     Broken(String),
 }
 
@@ -157,18 +159,27 @@ struct Running {
     at_exit: Option<Finalizer>,
     owner: u32,
     ended: bool,
+    /// The channels whose sending end went along with the argument.
+    senders: Vec<u64>,
 }
 
 impl Running {
-    fn start(spec: &Spec, call: Vec<u8>) -> Result<Self, StartError> {
+    fn start(spec: &Spec, call: &Parcel) -> Result<Self, StartError> {
         let mut child = Child::start(spec, serve_one)?;
-        child.wire().call(0, &call);
+        let sent = child.wire().call(0, call).map_err(io::Error::other);
+        sent.map_err(|source| StartError::System { step: "sending the argument", source })?;
         child.finish();
         child.wait_until_up()?;
         let ties = Arc::clone(child.ties());
         let name = format!("epilogue: join process {}", child.name());
-        let at_exit = ending::register(name, move |ending| end_with_program(&ties, ending));
-        Ok(Self { child, at_exit: Some(at_exit), owner: std::process::id(), ended: false })
+        let senders = call.senders().to_vec();
+        let its_senders = senders.clone();
+        let at_exit = ending::register(name, move |ending| {
+            let _drain = Drain::start(&its_senders);
+            end_with_program(&ties, ending);
+        });
+        let (at_exit, owner) = (Some(at_exit), std::process::id());
+        Ok(Self { child, at_exit, owner, ended: false, senders })
     }
 
     /// Whether this process started it, rather than a fork of that.
@@ -177,7 +188,10 @@ impl Running {
     }
 
     /// Waits until the child has ended.
+    ///
+    /// What it sends to receivers here is taken in, or it might wait for us as we wait for it.
     fn wait(&mut self) -> (Answered, End) {
+        let _drain = Drain::start(&self.senders);
         let mut answered = Answered::Nothing;
         loop {
             match self.child.wait_event(None) {
@@ -186,7 +200,7 @@ impl Running {
                     self.child.drained();
                 }
                 Some(Event::Broken(error)) => answered = Answered::Broken(error.to_string()),
-                Some(Event::Hello | Event::Refused(_)) => {}
+                Some(Event::Hello | Event::Refused(_) | Event::Begun { .. }) => {}
                 Some(Event::Ended(_)) | None => break,
             }
         }
@@ -214,12 +228,16 @@ impl Drop for Running {
 /// The main function of such a child: one call, one answer.
 fn serve_one(link: Link) {
     while let Some(order) = link.next() {
-        let Order::Call(call) = order else { continue };
+        let Order::Call(mut call) = order else { continue };
         if !link.claim(&call) {
             continue;
         }
-        link.reply(&call, |reply| match Entry::read(&call.payload) {
-            Some((entry, argument)) => entry.run(argument, None, link.limits(), reply),
+        // The argument owns them from here on: what it drops early is closed early.
+        let descriptors = call.payload.take_descriptors();
+        link.reply(&call, |reply| match Entry::read(&call.payload.bytes) {
+            Some((entry, argument)) => {
+                entry.run(argument, descriptors, None, link.limits(), reply);
+            }
             None => Entry::reject(reply),
         });
     }
