@@ -71,6 +71,11 @@ impl Member {
         self.in_flight.len()
     }
 
+    /// Whether it takes calls, or will.
+    pub(crate) fn stays(&self) -> bool {
+        self.standing != Standing::Leaving && self.child.is_connected()
+    }
+
     /// Whether it can be sent this call.
     pub(crate) fn has_room(&self, call: &Call) -> bool {
         // What is meant to have one owner is not sent ahead: it would lie with a worker that is
@@ -78,12 +83,14 @@ impl Member {
         let ahead = !call.payload.moves()
             && self.in_flight.len() <= Self::AHEAD
             && self.bytes < Self::BYTES_AHEAD;
-        self.standing == Standing::Serving && (self.in_flight.is_empty() || ahead)
+        self.standing == Standing::Serving
+            && self.child.is_connected()
+            && (self.in_flight.is_empty() || ahead)
     }
 
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.standing == Standing::Serving && self.in_flight.is_empty()
+        self.standing == Standing::Serving && self.child.is_connected() && self.in_flight.is_empty()
     }
 
     /// Whether it has the state of that number.
@@ -164,13 +171,13 @@ impl Member {
     }
 
     /// Stops it within the grace period, or `limit`; gives back what it has not begun.
-    pub(crate) fn stop(&mut self, limit: Option<Duration>) -> Vec<Call> {
+    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) -> Vec<Call> {
         self.standing = Standing::Leaving;
         let mut taken = Vec::new();
         while let Some(call) = self.take_back() {
             taken.push(call);
         }
-        self.child.stop(limit, Work::Finish);
+        self.child.stop(limit, work);
         taken
     }
 

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Limits, decode, encode};
 use crate::end::Finalizer;
 use crate::entry::MainEntry;
+use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
 use crate::sys::descriptors::receive;
@@ -37,7 +38,7 @@ use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
-use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -64,8 +65,6 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
-    /// Whether the child has to close what it inherited.
-    pub(crate) close_descriptors: bool,
 }
 
 impl Start {
@@ -100,22 +99,25 @@ pub enum Refusal {
 #[derive(Debug)]
 pub(crate) struct Summons {
     token: u64,
+    /// Whether the descriptors are what they have to be.
+    descriptors: Result<(), Refusal>,
 }
 
 /// Whether this process was started as a child. The variable that says so is gone afterwards,
-/// so that no program the child starts takes itself for one.
+/// so that no program the child starts takes itself for one, and so is what it inherited.
 pub(crate) fn summons() -> Option<Summons> {
     let value = std::env::var_os(VARIABLE)?;
     // A program with raised privileges takes no orders from its environment.
     if process::is_secure() {
         return None;
     }
-    if let Ok(name) = CString::new(VARIABLE) {
-        process::remove_variable(&name);
+    process::set_variable(VARIABLE, None);
+    if Image::this().is_some_and(Image::is_library) {
+        launch::restore_preload();
     }
     let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
     match token {
-        Some(token) => Some(Summons { token }),
+        Some(token) => Some(Summons { token, descriptors: set_descriptors() }),
         None => exit_now(CANNOT_BEGIN),
     }
 }
@@ -145,12 +147,15 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port) {
+    match prepare(&start, &port, summons.descriptors.clone()) {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
             Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
-            port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(())?;
+            // Signals are handled by now: the goodbye of finalizers that run already may be in the
+            // middle of the wire, and must not make this look like a failure. Where the parent is
+            // gone, the watcher sees to the end.
+            let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
             Some((main, Link::new(link, port, limits)))
         }
         Err(refusal) => {
@@ -178,17 +183,17 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
+fn prepare(
+    start: &Start,
+    port: &Arc<Port>,
+    descriptors: Result<(), Refusal>,
+) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
     }
     let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
-    if start.close_descriptors {
-        // The wire was opened first, so all that lies beyond was inherited.
-        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
-    }
-    step("opening the standard descriptors", open_standard_descriptors())?;
+    descriptors?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.
@@ -214,6 +219,21 @@ fn register_goodbye(port: &Arc<Port>) {
             port.try_send(&Frame::control(Kind::Goodbye, payload));
         }
     });
+}
+
+/// Leaves this process 0, 1, 2, the wire and the claims.
+///
+/// Before this process opens any, even in a constructor: it would be closed again, or become the
+/// standard output that the parent had closed.
+fn set_descriptors() -> Result<(), Refusal> {
+    if Image::this().is_some_and(Image::is_library) {
+        // The loader has no more use for it.
+        drop(process::inherited(LIBRARY_FD));
+    }
+    if !spawn::closes_descriptors() {
+        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
+    }
+    step("opening the standard descriptors", open_standard_descriptors())
 }
 
 /// What the parent had closed of 0, 1 and 2 is `/dev/null` here: else the first file that user

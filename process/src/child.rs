@@ -8,7 +8,8 @@
 //!
 //! 1. Signals go through the pidfd, so no other process can be hit.
 //! 2. All that the child sent whole is delivered before its end is told.
-//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
+//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
+//!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,7 +23,7 @@ use nix::sys::signal::Signal;
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::MainEntry;
+use crate::entry::{MAX_FAULT, MainEntry};
 use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
@@ -32,7 +33,6 @@ use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::spawn;
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -64,6 +64,11 @@ impl Spec {
     /// for the parent, which must not kill before the child's own deadline.
     fn finalizers(&self) -> Duration {
         self.grace_period * 3 / 5
+    }
+
+    /// The longest frame that the child may send: a value, or an error, which may be longer.
+    fn frame_limit(&self) -> usize {
+        self.limits.max_bytes.max(MAX_FAULT).saturating_add(1024)
     }
 }
 
@@ -114,13 +119,13 @@ pub struct Child {
     ties: Arc<Ties>,
     wire: LocalWire,
     name: String,
-    finalizers_time: Duration,
     start_deadline: Duration,
     hello_by: Option<Instant>,
     ladder: Ladder,
     life: Life,
     wire_open: bool,
     goodbye: Option<Vec<Finalizer>>,
+    owner: u32,
 }
 
 impl Child {
@@ -134,16 +139,16 @@ impl Child {
         let Launched { pid, pidfd, stream, second, claims, token } = launch(spec)?;
         let mut child = Self {
             pid,
-            wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
+            wire: LocalWire::new(stream, claims, spec.frame_limit()),
             ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
-            finalizers_time: spec.finalizers(),
             start_deadline: spec.start_deadline,
             hello_by: Some(Instant::now() + spec.start_deadline),
             ladder: Ladder::new(spec.grace_period),
             life: Life::Running,
             wire_open: true,
             goodbye: None,
+            owner: std::process::id(),
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -157,7 +162,6 @@ impl Child {
             name: spec.name.clone(),
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
-            close_descriptors: !spawn::closes_descriptors(),
         };
         let mut payload = Vec::new();
         encode(&start, &mut payload, &Limits::default())?;
@@ -187,6 +191,11 @@ impl Child {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.wire.is_flushed()
+    }
+
+    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on.
+    pub fn is_connected(&self) -> bool {
+        self.wire_open
     }
 
     /// Writes what is queued, as far as the connection takes it.
@@ -345,13 +354,13 @@ impl Child {
     }
 
     fn send_stop(&mut self, remaining: Duration, work: Work) {
-        let order = StopOrder {
-            work: match work {
-                Work::Abandon => Duration::ZERO,
-                Work::Finish => remaining * 2 / 5,
-            },
-            finalizers: self.finalizers_time.min(remaining / 2),
+        let work = match work {
+            Work::Abandon => Duration::ZERO,
+            Work::Finish => remaining * 2 / 5,
         };
+        // Up to a little before the kill, not half of the time: a child that is stopped after it
+        // has read this is woken by the signal at half time, and then still needs some.
+        let order = StopOrder { work, finalizers: remaining * 9 / 10 - work };
         let mut payload = Vec::new();
         if encode(&order, &mut payload, &Limits::default()).is_ok() {
             self.wire.send(Kind::Stop, 0, &payload);
@@ -452,7 +461,9 @@ pub enum Work {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Life::Running = self.life {
+        if let Life::Running = self.life
+            && self.owner == std::process::id()
+        {
             self.signal(Signal::SIGKILL);
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }

@@ -5,7 +5,7 @@
 //! to decode `T` and encode `R`. Closures that capture nothing coerce to `fn`; a capture is a
 //! compile error that names the variable:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0308
 //! let factor = 3;
 //! epilogue_process::Process::start(2, |x: u64| x * factor);
 //! ```
@@ -13,15 +13,15 @@
 //! Offsets only ever flow from a parent to its child, which checks that both run the same build
 //! and that each offset lies in executable memory.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::codec::{Limits, decode, encode};
+use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode};
 use crate::fault::Fault;
 use crate::link::Link;
 use crate::panics;
-use crate::parcel::{Parcel, pack_answer, unpack};
+use crate::parcel::{Parcel, pack, pack_answer, unpack};
 use crate::portable::Portable;
 use crate::sys::image::Image;
 use crate::sys::trampoline;
@@ -223,14 +223,40 @@ impl Invocation<'_> {
     }
 }
 
+/// How long a fault may be, whatever the limit for values: that is about the user's data, and an
+/// error must arrive however small it is.
+pub(crate) const MAX_FAULT: usize = 4 << 20;
+
+fn fault_limits() -> Limits {
+    Limits { max_bytes: MAX_FAULT, ..Limits::default() }
+}
+
 fn write_fault(reply: &mut Parcel, fault: &Fault) {
+    // What a value referred to that is not sent.
+    drop(reply.take_descriptors());
     let start = reply.bytes.len();
     reply.bytes.push(FAULT);
-    // A fault is made of short texts and numbers; should it not encode, its absence still reads
-    // as a fault: an answer that cannot be decoded.
-    if encode(fault, &mut reply.bytes, &Limits::default()).is_err() {
+    // A fault is made of texts that were cut and of numbers; should it not encode, its absence
+    // still reads as a fault: an answer that cannot be decoded.
+    if encode(fault, &mut reply.bytes, &fault_limits()).is_err() {
         reply.bytes.truncate(start + 1);
     }
+}
+
+/// Packs an argument behind the head of a call. A panic of its own `Serialize` is an error, too.
+///
+/// # Errors
+///
+/// [`EncodeError`]; see [`pack`].
+pub fn ask<T: Portable>(
+    argument: &T,
+    head: Vec<u8>,
+    limits: &Limits,
+) -> Result<Parcel, EncodeError> {
+    panics::catch(|| pack(head, argument, limits)).unwrap_or_else(|panic| {
+        let type_name = type_name::<T>().to_owned();
+        Err(EncodeError { type_name, problem: Problem::Refused(panic.to_string()) })
+    })
 }
 
 /// Decodes an answer.
@@ -238,12 +264,16 @@ fn write_fault(reply: &mut Parcel, fault: &Fault) {
 /// # Errors
 ///
 /// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
-/// cannot be decoded.
+/// cannot be decoded: a panic of its own `Deserialize` included.
 pub fn answer<R: Portable>(mut reply: Parcel, limits: &Limits) -> Result<R, Fault> {
     let descriptors = reply.take_descriptors();
-    match reply.bytes.split_first() {
-        Some((&VALUE, value)) => unpack(value, descriptors, limits).map_err(Fault::Reply),
-        Some((_, fault)) => Err(decode(fault, limits).unwrap_or_else(Fault::Reply)),
-        None => Err(decode::<Fault>(&[], limits).unwrap_or_else(Fault::Reply)),
-    }
+    let Some((&VALUE, value)) = reply.bytes.split_first() else {
+        let fault = reply.bytes.get(1..).unwrap_or_default();
+        return Err(decode(fault, &fault_limits()).unwrap_or_else(Fault::Reply));
+    };
+    let decoded = panics::catch(|| unpack(value, descriptors, limits)).unwrap_or_else(|panic| {
+        let type_name = type_name::<R>().to_owned();
+        Err(DecodeError { type_name, problem: Problem::Refused(panic.to_string()) })
+    });
+    decoded.map_err(Fault::Reply)
 }

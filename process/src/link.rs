@@ -18,6 +18,7 @@ use crate::local;
 use crate::parcel::Parcel;
 use crate::sys::descriptors::send_with;
 use crate::sys::memory::SharedWords;
+use crate::sys::process::exit_now;
 use crate::wire::{Frame, HEADER, Kind, seal};
 
 /// What a child's main function is asked to do next.
@@ -47,11 +48,12 @@ pub struct Link {
     orders: Receiver<Order>,
     port: Arc<Port>,
     limits: Limits,
+    owner: u32,
 }
 
 impl Link {
     pub(crate) fn new(orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
-        Self { orders, port, limits }
+        Self { orders, port, limits, owner: std::process::id() }
     }
 
     /// What to do next. None when the child shall leave: no more will come, or it has to stop.
@@ -77,10 +79,16 @@ impl Link {
 
     /// Answers a call with what `write` appends to the parcel.
     ///
-    /// False if the parent is gone: there is nobody left to work for.
+    /// False if the parent is gone: there is nobody left to work for. In a process that `write`
+    /// forked, this does not return: the copy ends here, with code 0.
     pub fn reply(&self, call: &Call, write: impl FnOnce(&mut Parcel)) -> bool {
         let mut frame = Parcel::from(vec![0; HEADER]);
         write(&mut frame);
+        if std::process::id() != self.owner {
+            // The call forked, and returns in the copy as well. The answer, the wire and all other
+            // calls are the original's, and so are the finalizers.
+            exit_now(0);
+        }
         let count = frame.descriptors().len();
         seal(Kind::Reply, call.slot, call.id, count, &mut frame.bytes);
         self.port.write(&frame.bytes, frame.descriptors()).is_ok()
@@ -129,10 +137,12 @@ impl Port {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let mut bytes = vec![0; HEADER];
-        bytes.extend_from_slice(&frame.payload);
-        seal(frame.kind, frame.slot, frame.id, 0, &mut bytes);
-        self.write_locked(&guard, &bytes, &[]).is_ok()
+        self.write_locked(&guard, &sealed(frame), &[]).is_ok()
+    }
+
+    /// Writes a control frame, after what other threads write.
+    pub(crate) fn send(&self, frame: &Frame) -> io::Result<()> {
+        self.write(&sealed(frame), &[])
     }
 
     fn write_locked(
@@ -148,6 +158,13 @@ impl Port {
         }
         Ok(())
     }
+}
+
+fn sealed(frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend_from_slice(&frame.payload);
+    seal(frame.kind, frame.slot, frame.id, 0, &mut bytes);
+    bytes
 }
 
 /// Turns a frame from the parent into an order, if it is one.

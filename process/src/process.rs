@@ -18,10 +18,10 @@ use crate::channel::Drain;
 use crate::child::{Child, Event, Spec, Ties, Work, timeout};
 use crate::codec::Limits;
 use crate::end::End;
-use crate::entry::{Entry, answer};
+use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
 use crate::link::{Link, Order};
-use crate::parcel::{Parcel, pack};
+use crate::parcel::Parcel;
 use crate::portable::Portable;
 use crate::status::ExitStatus;
 use crate::sys::pidfd::{self, Wait};
@@ -79,7 +79,7 @@ impl<R> Process<R> {
     {
         let mut head = Vec::new();
         Entry::plain(f)?.write(&mut head);
-        let running = Running::start(spec, &pack(head, argument, &spec.limits)?)?;
+        let running = Running::start(spec, &ask(argument, head, &spec.limits)?)?;
         Ok(Self { running, limits: spec.limits.clone(), result: PhantomData })
     }
 

@@ -192,7 +192,7 @@ pub trait Wire: AsFd {
 pub(crate) struct StopOrder {
     /// How long the call that runs may take to return.
     pub(crate) work: Duration,
-    /// How long the finalizers may take, after that.
+    /// How much longer the finalizers may take, whatever time their own deadline would leave them.
     pub(crate) finalizers: Duration,
 }
 

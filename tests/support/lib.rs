@@ -15,14 +15,18 @@
 //! ```
 
 mod build;
+mod gate;
+pub mod hooks;
 mod marks;
 mod oracle;
 pub mod procfs;
 mod program;
+pub mod raw;
 pub mod sys;
 mod watchdog;
 
-pub use build::{Build, example};
+pub use build::{Build, cargo_test, example};
+pub use gate::Gate;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle};
 pub use program::{Ending, Program};

@@ -29,18 +29,22 @@ pub(crate) enum Previous {
     Handler,
 }
 
-/// The previous handler and its flags, written before our handler can run.
+/// The previous handler and its flags, and the function that a delivery is given to: all written
+/// before our handler can run.
 struct Before {
     handler: AtomicUsize,
     flags: AtomicI32,
+    entry: AtomicUsize,
 }
 
-static BEFORE: [Before; SIGNALS] =
-    [const { Before { handler: AtomicUsize::new(libc::SIG_DFL), flags: AtomicI32::new(0) } };
-        SIGNALS];
+static BEFORE: [Before; SIGNALS] = [const { Before::new() }; SIGNALS];
 
-/// The function that a delivery is given to.
-static ENTRY: AtomicUsize = AtomicUsize::new(0);
+impl Before {
+    const fn new() -> Self {
+        let handler = AtomicUsize::new(libc::SIG_DFL);
+        Self { handler, flags: AtomicI32::new(0), entry: AtomicUsize::new(0) }
+    }
+}
 
 fn before(signal: c_int) -> Option<&'static Before> {
     BEFORE.get(usize::try_from(signal).ok()?)
@@ -55,20 +59,32 @@ pub(crate) fn previous(signal: c_int) -> Previous {
     }
 }
 
+/// Which stack a handler runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    /// The thread's own, or where the previous handler ran.
+    ///
+    /// Not always the one for signals: `std::process::exit` on another thread unmaps the main
+    /// thread's while that still runs, and a signal that arrives then would be a segmentation fault.
+    Own,
+    /// The one that is set apart for signals: the thread's own may have overflowed.
+    Apart,
+}
+
 /// Has `entry` called on `signal`, with every signal blocked, unless the signal is ignored.
-pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previous> {
+pub(crate) fn install(signal: c_int, entry: fn(&Delivery), stack: Stack) -> io::Result<Previous> {
     let old = change(signal, None)?;
     if old.sa_sigaction == libc::SIG_IGN {
         return Ok(Previous::Ignored);
     }
-    ENTRY.store(entry as usize, Ordering::Release);
     if let Some(before) = before(signal) {
+        before.entry.store(entry as usize, Ordering::Release);
         before.flags.store(old.sa_flags, Ordering::Release);
         before.handler.store(old.sa_sigaction, Ordering::Release);
     }
     // A previous handler that wants calls to be interrupted gets that; who had none does not
     // expect it.
-    let kept = libc::SA_RESTART | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
+    let kept = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
     let kept = match previous(signal) {
         Previous::Handler => old.sa_flags & kept,
         Previous::Default | Previous::Ignored => libc::SA_RESTART,
@@ -76,7 +92,10 @@ pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previou
     let trampoline: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
     let mut action = default_action();
     action.sa_sigaction = trampoline as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | kept;
+    action.sa_flags = libc::SA_SIGINFO | kept;
+    if stack == Stack::Apart {
+        action.sa_flags |= libc::SA_ONSTACK;
+    }
     action.sa_mask = mask::full();
     change(signal, Some(&action))?;
     Ok(previous(signal))
@@ -87,7 +106,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     // SAFETY: the kernel passes the address of a valid value; a handler that was installed later
     // and calls this one passes what it got, or null.
     let info = unsafe { info.as_ref() }.copied().unwrap_or_else(|| empty_info(signal));
-    let entry = ENTRY.load(Ordering::Acquire);
+    let entry = before(signal).map_or(0, |before| before.entry.load(Ordering::Acquire));
     // SAFETY: zero is `None`; else `install` stored a function of this type.
     let entry = unsafe { transmute::<usize, Option<fn(&Delivery)>>(entry) };
     if let Some(entry) = entry {
@@ -167,6 +186,20 @@ impl Delivery {
 pub(crate) fn send_to(thread: libc::pid_t, signal: c_int) -> bool {
     // SAFETY: three integers. A thread of another process with that number is not reached.
     unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, signal) == 0 }
+}
+
+/// Runs `work` with what was in force for `signal` before our handler.
+pub(crate) fn without_ours(signal: c_int, work: impl FnOnce()) {
+    let mut action = default_action();
+    if let Some(before) = before(signal) {
+        action.sa_sigaction = before.handler.load(Ordering::Acquire);
+        action.sa_flags = before.flags.load(Ordering::Acquire);
+    }
+    let ours = change(signal, Some(&action));
+    work();
+    if let Ok(ours) = ours {
+        let _ = change(signal, Some(&ours));
+    }
 }
 
 /// Dies by `signal`, or by an exit code that names it where signals do nothing.

@@ -13,7 +13,6 @@ pub struct EncodeError {
     /// The type that was to be encoded.
     pub type_name: String,
     /// What went wrong.
-    #[source]
     pub problem: Problem,
 }
 
@@ -25,7 +24,6 @@ pub struct DecodeError {
     /// The type that was to be decoded.
     pub type_name: String,
     /// What went wrong.
-    #[source]
     pub problem: Problem,
 }
 

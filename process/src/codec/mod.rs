@@ -40,9 +40,10 @@
 //!
 //! # Speed
 //!
-//! The field counts cost a byte and less than a nanosecond a struct; notes are compiled away where
-//! none are taken. Bytes in a `Vec<u8>` are single elements to serde, 0.6 ns each; with the crate
-//! `serde_bytes` they are copied at once.
+//! Measured against postcard itself: numbers and strings, alone or in sequences, take about the
+//! same time, longer ones less. A struct takes a byte and 2 to 10 ns more for its count and its
+//! limits. Notes are compiled away where none are taken. Bytes in a `Vec<u8>` are single elements
+//! to serde, 0.6 ns each; with the crate `serde_bytes` they are copied at once.
 //!
 //! [`Portable`]: crate::Portable
 

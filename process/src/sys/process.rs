@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "libc calls without a safe wrapper")]
 
-use std::ffi::{CStr, c_int, c_uint};
+use std::ffi::{OsString, c_int, c_uint};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -40,10 +41,14 @@ pub(crate) fn close_from(first: c_uint) -> io::Result<()> {
     }
 }
 
-/// Removes a variable from the environment, before any other thread exists.
-pub(crate) fn remove_variable(name: &CStr) {
-    // SAFETY: constructors run on the only thread; nobody reads the environment meanwhile.
-    unsafe { libc::unsetenv(name.as_ptr()) };
+/// Sets a variable of the environment, or removes it, before any other thread exists.
+pub(crate) fn set_variable(name: &str, value: Option<Vec<u8>>) {
+    match value.map(OsString::from_vec) {
+        // SAFETY: constructors run on the only thread; nobody reads the environment meanwhile.
+        Some(value) => unsafe { std::env::set_var(name, value) },
+        // SAFETY: as above.
+        None => unsafe { std::env::remove_var(name) },
+    }
 }
 
 /// Makes `signal` do nothing, by a handler: an ignored signal would stay so across `exec`.

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Unit, bytes_of, rehearse};
+use super::{Point, Unit, Wrapper, bytes_of, rehearse};
 use crate::codec::*;
 
 #[test]
@@ -74,4 +76,32 @@ fn a_limit_counts_from_where_the_buffer_began() {
     assert_eq!(out.len(), 110);
     let error = decode::<Vec<u8>>(&[0; 11], &limits).unwrap_err();
     assert_eq!(error.problem, Problem::TooLarge { limit: 10 });
+}
+
+#[test]
+fn any_bytes_are_a_value_or_an_error() {
+    type Anything =
+        (Wrapper, BTreeMap<String, Option<Node>>, Vec<(i8, u128, char)>, Point<Vec<()>>);
+    let whole = bytes_of::<Anything>(&(
+        Wrapper(vec![super::Shape::Circle(0.5), super::Shape::Nothing]),
+        BTreeMap::from([("key".to_owned(), Some(Node::default()))]),
+        vec![(-1, u128::MAX, 'x')],
+        Point { x: vec![], y: vec![(); 3] },
+    ));
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..20_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=round % 4 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let at = (seed >> 8) as usize % bytes.len();
+            bytes[at] = seed as u8;
+            bytes.truncate(bytes.len().max(1) - usize::from(seed >> 60 == 0));
+        }
+        if let Ok(value) = decode::<Anything>(&bytes, &Limits::default()) {
+            // Numbers may be written longer than need be.
+            assert!(bytes_of(&value).len() <= bytes.len());
+        }
+    }
 }

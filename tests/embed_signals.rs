@@ -1,0 +1,337 @@
+//! A program that a signal ends still runs its finalizers, once each, and ends as it would have.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Ending, Oracle, Program, Watchdog};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn story(steps: &[&str]) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_embed_story"));
+    Program::start(command.args(steps).env("RUST_BACKTRACE", "0"))
+}
+
+fn lines(ending: &Ending) -> Vec<&str> {
+    ending.stdout.lines().collect()
+}
+
+/// Runs a story that needs nobody from outside.
+#[track_caller]
+fn told(steps: &[&str]) -> Ending {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let ending = story(steps).finish();
+    oracle.nothing_left();
+    ending
+}
+
+/// Runs a story until it says `ready`, sends the signals, and waits for its end.
+#[track_caller]
+fn signalled(steps: &[&str], signals: &[Signal]) -> Ending {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut program = story(steps);
+    program.wait_for_line("ready");
+    signals.iter().for_each(|signal| program.signal(*signal));
+    // Its input stays open, so that nothing but the signals ends it.
+    let input = program.hold_input();
+    let ending = program.finish();
+    drop(input);
+    oracle.nothing_left();
+    ending
+}
+
+#[test]
+fn finalizers_run_last_registered_first_and_the_process_dies_by_the_signal() {
+    for (number, signal) in
+        [(15, Signal::SIGTERM), (1, Signal::SIGHUP), (2, Signal::SIGINT), (10, Signal::SIGUSR1)]
+    {
+        let handle = format!("handle:{number}");
+        let steps = [&*handle, "finalizer:a", "finalizer:b", "say:ready", "wait"];
+        let ending = signalled(&steps, &[signal]);
+        assert_eq!(ending.signal(), Some(signal), "{ending}");
+        assert_eq!(lines(&ending), ["ready", "b", "a"], "{ending}");
+        assert_eq!(ending.stderr, "", "{ending}");
+    }
+}
+
+#[test]
+fn it_costs_nothing_until_a_signal_is_to_be_handled() {
+    let ending =
+        told(&["status", "finalizer:a", "is-asked", "flush", "status", "handle:15", "status"]);
+    let said = lines(&ending);
+    let (before, registered, handling) = (said[0], said[2], said[3]);
+    // No handler, thread or descriptor; then one handler and one thread.
+    assert_eq!(before, registered, "{ending}");
+    // The C library handles two numbers of its own once there are threads.
+    let catches = |line: &str| {
+        u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap() & 0x7fff_ffff
+    };
+    assert_eq!(catches(handling), catches(before) | 1 << (15 - 1), "{ending}");
+    let rest = |line: &str| line.split_once(' ').unwrap().1.to_owned();
+    assert_eq!(rest(before).replacen('1', "2", 1), rest(handling), "{ending}");
+}
+
+#[test]
+fn without_embed_nothing_runs() {
+    let ending = signalled(&["finalizer:a", "say:ready", "wait"], &[Signal::SIGTERM]);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(lines(&ending), ["ready"], "{ending}");
+}
+
+#[test]
+fn finalizers_run_once_at_every_way_out() {
+    for (way, code) in [
+        ("say:return", 0),
+        ("exit:3", 3),
+        ("std-exit:4", 4),
+        ("exit-now:5", 5),
+        ("cleanup", 0),
+        ("panic", 101),
+        ("together:exit:6", 6),
+        ("together:cleanup", 0),
+        ("exec:say:new", 0),
+    ] {
+        let ending = told(&["handle:15", "finalizer:a", "finalizer:b", way]);
+        assert_eq!(ending.code(), Some(code), "{way}: {ending}");
+        let ran: Vec<_> = lines(&ending).into_iter().filter(|line| line.len() == 1).collect();
+        assert_eq!(ran, ["b", "a"], "{way}: {ending}");
+    }
+}
+
+#[test]
+fn what_is_in_a_buffer_is_written_and_at_exit_handlers_run_before_the_death() {
+    let steps = ["handle:15", "print:rust ", "c-print:and c", "raise:15", "park"];
+    let ending = told(&steps);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(ending.stdout, "rust and c", "{ending}");
+}
+
+#[test]
+fn a_panicking_finalizer_leaves_the_others_their_turn() {
+    for end in ["raise:15", "exit:0", "cleanup", "say:return"] {
+        let ending =
+            told(&["handle:15", "goodbye", "finalizer:a", "panics:b", "finalizer:c", end, "wait"]);
+        let expected = ["c", "a", "c Ran", "b Panicked { message: \"on purpose\" }", "a Ran"];
+        let said = lines(&ending);
+        let said: Vec<_> = said.into_iter().filter(|line| !line.starts_with("re")).collect();
+        assert_eq!(said, expected, "{end}: {ending}");
+    }
+}
+
+#[test]
+fn a_finalizer_that_never_returns_ends_at_the_deadline() {
+    for stuck in ["parks:stuck", "spins:stuck", "stops:stuck"] {
+        for end in ["raise:15", "exit:0", "std-exit:0", "say:return"] {
+            let ending = told(&["handle:15", "deadline:100", "finalizer:late", stuck, end]);
+            assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{stuck} {end}: {ending}");
+            assert!(!ending.stdout.contains("late"), "{stuck} {end}: {ending}");
+        }
+    }
+}
+
+#[test]
+fn a_cleanup_by_hand_reports_what_timed_out_and_the_program_goes_on() {
+    let steps = ["deadline:100", "finalizer:a", "parks:b", "panics:c", "finalizer:d", "cleanup"];
+    let ending = told(&[&steps[..], &["finalizer:e", "say:on"]].concat());
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    let report = [
+        "report d Ran",
+        "report c Panicked { message: \"on purpose\" }",
+        "report b TimedOut",
+        "report a Skipped",
+    ];
+    let expected = [&["d", "b"][..], &report, &["on", "e"]].concat();
+    assert_eq!(lines(&ending), expected, "{ending}");
+}
+
+#[test]
+fn a_hook_outlives_the_deadline_at_a_normal_exit_only() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let steps = ["deadline:3000", "finalizer:a", "hook:pool", "finalizer:b"];
+    for (end, cause, limited) in [
+        ("std-exit:0", "Exit", false),
+        ("exit:0", "Cleanup", true),
+        ("raise:15", "Signal(15)", true),
+    ] {
+        let ending = story(&[&["handle:15"], &steps[..], &[end, "park"]].concat()).finish();
+        let told = format!("pool {cause} {limited}");
+        assert_eq!(lines(&ending), ["b", &*told, "a"], "{ending}");
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_cancelled_finalizer_never_runs_and_one_run_by_hand_does_not_run_again() {
+    let ending = told(&["cancelled:x", "now:a", "cleanup"]);
+    assert_eq!(lines(&ending), ["a", "Some(Ran)"], "{ending}");
+}
+
+#[test]
+fn a_finalizer_that_leaves_ends_there_and_the_ending_goes_on() {
+    for (end, code) in [("exit:3", Some(3)), ("std-exit:4", Some(4)), ("raise:15", None)] {
+        let ending = told(&["handle:15", "finalizer:a", "leaves:b", "finalizer:c", end, "park"]);
+        assert_eq!(ending.code(), code, "{ending}");
+        assert_eq!(lines(&ending), ["c", "a"], "{ending}");
+    }
+}
+
+#[test]
+fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
+    // On another thread, too: an exit there takes away the main thread's stack for signals.
+    for begin in
+        ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "thread:std-exit:0"]
+    {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let mut program = story(&["handle:15", "finalizer:a", "waits:slow", begin, "park"]);
+        program.wait_for_line("slow begins");
+        (0..50).for_each(|_| program.signal(Signal::SIGTERM));
+        program.tell("go on");
+        let ending = program.finish();
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{begin}: {ending}");
+        let said: Vec<_> =
+            lines(&ending).into_iter().filter(|line| !line.starts_with("report")).collect();
+        assert_eq!(said, ["slow begins", "slow ends", "a"], "{begin}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_second_interrupt_skips_what_is_left() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut program = story(&["handle:2", "finalizer:a", "waits:slow", "say:ready", "park"]);
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGINT);
+    program.wait_for_line("slow begins");
+    program.signal(Signal::SIGINT);
+    program.tell("go on");
+    let ending = program.finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGINT), "{ending}");
+    assert_eq!(lines(&ending), ["ready", "slow begins", "slow ends"], "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let steps = ["ignore:1", "handle:1", "finalizer:a", "raise:1", "say:alive"];
+    let ending = told(&steps);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert_eq!(lines(&ending), ["alive", "a"], "{ending}");
+}
+
+#[test]
+fn the_handler_before_is_called_once_with_its_sender_after_the_finalizers_and_the_program_goes_on()
+{
+    for install in [&["handle:15"][..], &["handle:15", "handle:15", "together:handle:15"]] {
+        let steps = [&["user:15"][..], install, &["finalizer:a", "say:ready", "wait"]].concat();
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let mut program = story(&[&steps[..], &["finalizer:b", "say:on"]].concat());
+        program.wait_for_line("ready");
+        program.signal(Signal::SIGTERM);
+        program.wait_for_line("a");
+        program.wait_for_line("handler");
+        let ending = program.finish();
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        let handler = format!("handler 15 {} 1", std::process::id());
+        assert_eq!(lines(&ending), ["ready", "a", &*handler, "on", "b"], "{ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_call_that_the_handler_before_interrupts_is_interrupted_after_it_has_run() {
+    let steps = ["user-interrupts:15", "handle:15", "raise:15", "until-handled:1", "say:on"];
+    let ending = told(&steps);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert!(ending.stdout.ends_with("on\n"), "{ending}");
+}
+
+#[test]
+fn a_signal_that_is_not_handled_by_default_changes_nothing_but_the_cleanup() {
+    let steps = ["handle:28", "finalizer:a", "on-stop", "raise:28", "wait", "say:on"];
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut program = story(&steps);
+    program.wait_for_line("a");
+    let ending = program.finish();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert_eq!(lines(&ending), ["Signal(28)", "a", "on"], "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_signal_that_no_program_handles_is_a_typed_error() {
+    let ending =
+        told(&["refuse:9", "refuse:19", "refuse:0", "refuse:-1", "refuse:33", "refuse:65"]);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert_eq!(ending.stdout.matches("cannot be caught").count(), 2, "{ending}");
+    assert_eq!(ending.stdout.matches("there is no signal").count(), 4, "{ending}");
+}
+
+#[test]
+fn a_long_loop_learns_of_the_signal() {
+    let steps = ["is-asked", "handle:15", "on-stop", "hook:last", "raise:15", "park"];
+    let ending = told(&steps);
+    assert_eq!(lines(&ending), ["asked false", "Signal(15)", "last Signal(15) true"], "{ending}");
+}
+
+#[test]
+fn a_copy_made_by_fork_runs_its_own_finalizers_and_never_its_parents() {
+    for fork in ["fork", "fork-unseen"] {
+        let own = format!("{fork}:finalizer:own,std-exit:3");
+        let ending = told(&["handle:15", "finalizer:parents", &own, "reap", "say:on"]);
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        let said: Vec<_> =
+            lines(&ending).into_iter().filter(|line| !line.starts_with("child")).collect();
+        assert_eq!(said, ["own", "reaped code 3", "on", "parents"], "{ending}");
+    }
+}
+
+#[test]
+fn a_signal_to_a_copy_ends_the_copy_alone() {
+    for (child, ran) in [("finalizer:own,raise:15,park", true), ("raise:15,park", false)] {
+        let fork = format!("fork:{child}");
+        let ending = told(&["handle:15", "finalizer:parents", &fork, "reap", "say:on"]);
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        assert!(ending.stdout.contains("reaped SIGTERM\non\nparents"), "{ending}");
+        assert_eq!(ending.stdout.contains("own"), ran, "{ending}");
+    }
+}
+
+#[test]
+fn the_first_process_of_a_namespace_exits_with_the_code_that_names_the_signal() {
+    let steps = "first-process:handle:15,finalizer:a,raise:15,park";
+    let ending = told(&[steps]);
+    if ending.stdout.contains("refused") {
+        return eprintln!("this system makes no namespaces: nothing was tried");
+    }
+    assert_eq!(lines(&ending), ["a", "first process exit status: 143"], "{ending}");
+}
+
+#[test]
+fn a_signal_that_all_threads_of_the_program_block_still_ends_it() {
+    let steps = ["mask:15", "handle:15", "finalizer:a", "say:ready", "wait"];
+    let ending = signalled(&steps, &[Signal::SIGTERM]);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(lines(&ending), ["ready", "a"], "{ending}");
+}
+
+#[test]
+fn a_signal_that_the_program_waits_for_itself_stays_its_own() {
+    // Only SIGTERM is handled: embed's thread must not let SIGUSR1 in, which would be deadly.
+    let steps = ["mask:10", "handle:15", "say:ready", "wait", "say:on"];
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut program = story(&steps);
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGUSR1);
+    let ending = program.finish();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    oracle.nothing_left();
+}

@@ -1,0 +1,277 @@
+//! A program that ends in many ways: its arguments are the steps it takes.
+//!
+//! `embed_story handle:15 finalizer:a calls:10 say:ready wait` handles SIGTERM, registers a
+//! finalizer that says `a`, calls the measured function ten times, says `ready` and waits for a
+//! line of input. Steps of another process or thread are one argument, divided by commas.
+
+use std::ffi::CString;
+use std::hint::black_box;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use epilogue::embed::{self, ending};
+use nix::errno::Errno;
+use nix::poll::ppoll;
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitStatus, waitpid};
+use support::raw;
+
+fn main() {
+    let steps: Vec<String> = std::env::args().skip(1).collect();
+    take_all(&steps);
+}
+
+/// What the tests count.
+#[inline(never)]
+fn measured_call() {
+    black_box(());
+}
+
+/// What the tests count of finalizers.
+#[inline(never)]
+fn measured_finalizer(name: &str) {
+    println!("{name}");
+}
+
+fn take_all(steps: &[String]) {
+    for step in steps {
+        let (verb, what) = step.split_once(':').unwrap_or((step, ""));
+        take(verb, what);
+    }
+}
+
+fn take(verb: &str, what: &str) {
+    match verb {
+        "calls" => (0..number(what)).for_each(|_| measured_call()),
+        "say" => say(what),
+        "print" => print!("{what}"),
+        "c-print" => raw::print_in_c(&CString::new(what).unwrap()),
+        "plugin" => assert!(raw::run_plugin(&CString::new(what).unwrap())),
+        "allocate" => allocate(number(what)),
+        "status" => status(),
+        "wait" => drop(std::io::stdin().read_line(&mut String::new()).unwrap()),
+        "park" => loop {
+            thread::park();
+        },
+        "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
+        "is-asked" => say(&format!("asked {}", embed::stop_requested())),
+        "deadline" => embed::set_deadline(Duration::from_millis(number(what) as u64)),
+        "chdir" => std::env::set_current_dir(what).unwrap(),
+        "same" => say(&format!("instrumented {}", embed::is_instrumented())),
+        "mask" => signal_set(what).thread_block().unwrap(),
+        "unmask" => signal_set(what).thread_unblock().unwrap(),
+        "thread" => drop(start(what)),
+        "together" => together(what),
+        "fork" => fork(what, raw::fork),
+        "fork-unseen" => fork(what, raw::fork_unseen),
+        "forks" => forks(what),
+        "reap" => reap(),
+        "first-process" => first_process(what),
+        _ => register(verb, what),
+    }
+}
+
+fn register(verb: &str, what: &str) {
+    let name = what.to_owned();
+    match verb {
+        "finalizer" => drop(embed::finalizer(name.clone(), move || measured_finalizer(&name))),
+        "hook" => drop(ending::register(name.clone(), move |ending| {
+            say(&format!("{name} {:?} {}", ending.cause(), ending.remaining().is_some()));
+        })),
+        "goodbye" => drop(embed::finalizer("goodbye", || {
+            for end in ending::finished() {
+                say(&format!("{} {:?}", end.name(), end.outcome()));
+            }
+        })),
+        "panics" => drop(embed::finalizer(name, || panic!("on purpose"))),
+        "parks" => drop(embed::finalizer(name.clone(), move || {
+            say(&name);
+            take("park", "");
+        })),
+        "spins" => drop(embed::finalizer(name, || {
+            SigSet::all().thread_block().unwrap();
+            loop {
+                std::hint::spin_loop();
+            }
+        })),
+        "stops" => {
+            drop(embed::finalizer(name, || nix::sys::signal::raise(Signal::SIGSTOP).unwrap()))
+        }
+        "waits" => drop(embed::finalizer(name.clone(), move || {
+            say(&format!("{name} begins"));
+            take("wait", "");
+            say(&format!("{name} ends"));
+        })),
+        "leaves" => drop(embed::finalizer(name, || embed::exit(9))),
+        "cancelled" => embed::finalizer(name, || say("cancelled")).cancel(),
+        "now" => {
+            say(&format!("{:?}", embed::finalizer(name.clone(), move || say(&name)).run_now()))
+        }
+        _ => signal(verb, what),
+    }
+}
+
+fn signal(verb: &str, what: &str) {
+    match verb {
+        "handle" => embed::cleanup_on_signal(number(what)).unwrap(),
+        "refuse" => say(&embed::cleanup_on_signal(number(what)).unwrap_err().to_string()),
+        "handle-crash" => embed::cleanup_on_crash().unwrap(),
+        "user" => raw::handle(number(what), libc::SA_RESTART),
+        "user-interrupts" => raw::handle(number(what), 0),
+        "ignore" => raw::ignore(number(what)),
+        "raise" => nix::sys::signal::raise(Signal::try_from(number(what)).unwrap()).unwrap(),
+        "until-handled" => until_handled(number(what) as u32),
+        "abort" => std::process::abort(),
+        "panic" => panic!("on purpose"),
+        "fault" => raw::fault(),
+        "overflow" => drop(black_box(overflow(black_box(0)))),
+        _ => end(verb, what),
+    }
+}
+
+fn end(verb: &str, what: &str) {
+    match verb {
+        "cleanup" => {
+            for end in embed::cleanup().finalizers() {
+                say(&format!("report {} {:?}", end.name(), end.outcome()));
+            }
+        }
+        "flush" => match embed::flush() {
+            Ok(()) => {}
+            Err(error) => say(&format!("flush {error}: {}", error.io_error())),
+        },
+        "exit" => embed::exit(number(what)),
+        "exit-now" => embed::exit_now(number(what)),
+        "std-exit" => std::process::exit(number(what)),
+        "leave-at-once" => support::sys::exit_now(number(what)),
+        "exec" => say(&format!("exec {}", embed::exec(&mut this_program(what)))),
+        "bare-exec" => say(&format!("exec {}", this_program(what).exec())),
+        _ => panic!("no step {verb:?}"),
+    }
+}
+
+/// Allocates and frees without end, in as many threads besides this one.
+fn allocate(threads: i32) {
+    let work = || loop {
+        let sizes = (1..100_usize).map(|size| vec![0_u8; black_box(size * 37)]);
+        black_box(sizes.collect::<Vec<_>>());
+    };
+    (0..threads).for_each(|_| drop(thread::spawn(work)));
+    if threads == 0 {
+        work();
+    }
+}
+
+/// Says what the kernel knows of this process: its handlers, threads and descriptors.
+fn status() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = |key| status.lines().find_map(|line: &str| line.strip_prefix(key)).unwrap().trim();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    say(&format!("{} {} {descriptors}", line("SigCgt:"), line("Threads:")));
+}
+
+fn number(what: &str) -> i32 {
+    what.parse().unwrap_or_else(|_| panic!("{what:?} is no number"))
+}
+
+/// In one write, so that lines of several processes stay apart.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes()).unwrap();
+    stdout.flush().unwrap();
+}
+
+fn inner(steps: &str) -> Vec<String> {
+    steps.split(',').map(str::to_owned).collect()
+}
+
+fn start(steps: &str) -> thread::JoinHandle<()> {
+    let steps = inner(steps);
+    thread::spawn(move || take_all(&steps))
+}
+
+/// Takes the same steps in four threads at once.
+fn together(steps: &str) {
+    let (barrier, steps) = (Barrier::new(4), inner(steps));
+    let run = || {
+        barrier.wait();
+        take_all(&steps);
+    };
+    thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(run))));
+}
+
+fn fork(steps: &str, fork: fn() -> Option<nix::unistd::Pid>) {
+    match fork() {
+        Some(child) => say(&format!("child {child}")),
+        None => {
+            take_all(&inner(steps));
+            std::process::exit(0);
+        }
+    }
+}
+
+/// `20,steps`: as many copies, which take their steps when the last one is there.
+fn forks(what: &str) {
+    let (count, steps) = what.split_once(',').unwrap();
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let mut write = Some(write);
+    for _ in 0..number(count) {
+        if raw::fork().is_none() {
+            drop(write.take());
+            let _ = nix::unistd::read(&read, &mut [0]);
+            take_all(&inner(steps));
+            std::process::exit(0);
+        }
+    }
+}
+
+/// Waits for all children.
+fn reap() {
+    while let Ok(status) = waitpid(None, None) {
+        match status {
+            WaitStatus::Exited(_, code) => say(&format!("reaped code {code}")),
+            WaitStatus::Signaled(_, signal, _) => say(&format!("reaped {signal}")),
+            _ => {}
+        }
+    }
+}
+
+/// Takes the steps in a process that is the first of its namespace, and tells how it ended.
+fn first_process(steps: &str) {
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID;
+    if let Err(error) = nix::sched::unshare(flags) {
+        return say(&format!("refused {error}"));
+    }
+    let status = this_program(steps).status().unwrap();
+    say(&format!("first process {status}"));
+}
+
+fn this_program(steps: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(inner(steps));
+    command
+}
+
+fn signal_set(what: &str) -> SigSet {
+    [Signal::try_from(number(what)).unwrap()].into_iter().collect()
+}
+
+/// Waits as a C program would: in a call that a signal interrupts, looking at a flag in between.
+/// Only inside the call is the signal let in, so none is missed.
+fn until_handled(times: u32) {
+    signal_set("15").thread_block().unwrap();
+    while raw::handled() < times {
+        assert_eq!(ppoll(&mut [], None, Some(SigSet::empty())), Err(Errno::EINTR));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "the stack is to overflow")]
+fn overflow(depth: u64) -> u64 {
+    let room = black_box([depth; 64]);
+    overflow(depth + 1) + room[0]
+}
