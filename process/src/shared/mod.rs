@@ -169,8 +169,13 @@ impl<T: Pod> Deref for SharedSlice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        let bytes = self.memory.as_deref().map_or(&[][..], |memory| memory.mapping.bytes());
-        bytemuck::cast_slice(&bytes[self.start..][..self.len * size_of::<T>()])
+        match self.memory.as_deref() {
+            Some(memory) => {
+                let bytes = memory.mapping.bytes();
+                bytemuck::cast_slice(&bytes[self.start..][..self.len * size_of::<T>()])
+            }
+            None => &[],
+        }
     }
 }
 

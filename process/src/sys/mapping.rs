@@ -27,6 +27,10 @@ pub(crate) const FROZEN: SealFlag =
 pub(crate) fn create(len: usize) -> io::Result<OwnedFd> {
     let base = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let name = c"epilogue-shared";
+    if len > LARGE && len as u64 > available_memory() {
+        // The kernel would try, and kill somebody for the last pages.
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     // Before Linux 6.3 there is no such flag.
     let file = memfd_create(name, base | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL))
         .or_else(|error| match error {
@@ -47,6 +51,23 @@ pub(crate) fn create(len: usize) -> io::Result<OwnedFd> {
         }
     }
     Ok(file)
+}
+
+/// From which size on a look at the memory that is left costs nothing in comparison.
+const LARGE: usize = 16 << 20;
+
+/// How much memory can be had at most without taking it from somebody, in bytes.
+fn available_memory() -> u64 {
+    let variable = |name| nix::unistd::sysconf(name).ok().flatten();
+    let pages = variable(nix::unistd::SysconfVar::_PHYS_PAGES);
+    let page = variable(nix::unistd::SysconfVar::PAGE_SIZE);
+    let total = pages.zip(page).map_or(u64::MAX, |(pages, size)| {
+        u64::try_from(pages).unwrap_or(0).saturating_mul(size.unsigned_abs())
+    });
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kibibytes.map_or(total, |kibibytes| total.min(kibibytes.saturating_mul(1024)))
 }
 
 /// Seals a file for ever. Fails while somebody has it mapped for writing.
