@@ -33,7 +33,6 @@ static INLETS: Mutex<Vec<Weak<Inlet>>> = Mutex::new(Vec::new());
 pub(super) struct Inlet {
     id: u64,
     socket: Arc<OwnedFd>,
-    credits: usize,
     state: Mutex<State>,
 }
 
@@ -52,18 +51,14 @@ struct State {
 }
 
 impl Inlet {
-    pub(super) fn new(id: u64, socket: Arc<OwnedFd>, credits: usize) -> Arc<Self> {
-        let inlet = Arc::new(Self { id, socket, credits, state: Mutex::default() });
+    pub(super) fn new(id: u64, socket: Arc<OwnedFd>) -> Arc<Self> {
+        let inlet = Arc::new(Self { id, socket, state: Mutex::default() });
         lock(&INLETS).push(Arc::downgrade(&inlet));
         inlet
     }
 
     pub(super) fn id(&self) -> u64 {
         self.id
-    }
-
-    pub(super) fn credits(&self) -> usize {
-        self.credits
     }
 
     pub(super) fn descriptor(&self) -> &Arc<OwnedFd> {
@@ -119,7 +114,7 @@ impl Inlet {
             if state.bytes >= BACKLOG {
                 return Taken::TooMuch;
             }
-            match socket::try_receive(self.socket(), self.credits, &mut state.room) {
+            match socket::try_receive(self.socket(), &mut state.room) {
                 Ok(mut message) => {
                     message.take_in(&Limits::default());
                     state.bytes += message.len();
@@ -140,7 +135,7 @@ impl State {
             self.wake();
             return Ok(message);
         }
-        socket::try_receive(inlet.socket(), inlet.credits, &mut self.room)
+        socket::try_receive(inlet.socket(), &mut self.room)
     }
 
     fn wake(&self) {

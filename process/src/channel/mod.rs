@@ -30,8 +30,8 @@
 //! 2. Whoever waits at one end learns that the other is gone, also if its process was killed, and
 //!    before that receives all that had been sent.
 //! 3. At most as many messages wait as the capacity. Each further process that sends at the same
-//!    moment may add one, and so may each sender that is killed as it sends, until the channel is
-//!    empty again.
+//!    moment may add one, and so does, for good, a sender that is killed in the instant after it
+//!    has sent. No death ever takes room away.
 //! 4. A peer is not trusted: it cannot make this process block, nor read or allocate beyond the
 //!    limits, and what it sends is a message of the type or an error. It can hold up, or use up,
 //!    only the channels whose ends it has.
@@ -129,6 +129,6 @@ pub fn channel_with<T: Portable>(capacity: usize) -> io::Result<(Sender<T>, Rece
     let id = RandomState::new().build_hasher().finish();
     let pair = socket::pair(capacity)?;
     let sender = Sender::new(id, Arc::new(pair.sending), pair.inline);
-    let receiver = Receiver::new(id, Arc::new(pair.receiving), pair.credits);
+    let receiver = Receiver::new(id, Arc::new(pair.receiving));
     Ok((sender, receiver))
 }

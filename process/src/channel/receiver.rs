@@ -26,8 +26,8 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    pub(super) fn new(id: u64, socket: Arc<OwnedFd>, credits: usize) -> Self {
-        Self { inlet: Inlet::new(id, socket, credits), message: PhantomData }
+    pub(super) fn new(id: u64, socket: Arc<OwnedFd>) -> Self {
+        Self { inlet: Inlet::new(id, socket), message: PhantomData }
     }
 }
 
@@ -119,7 +119,6 @@ impl<T> fmt::Debug for Receiver<T> {
 struct End {
     socket: u32,
     id: u64,
-    credits: u64,
 }
 
 impl<T> Serialize for Receiver<T> {
@@ -131,19 +130,18 @@ impl<T> Serialize for Receiver<T> {
             ));
         }
         let socket = attach_end(self.inlet.descriptor(), None).map_err(ser::Error::custom)?;
-        let (id, credits) = (self.inlet.id(), self.inlet.credits() as u64);
-        End { socket, id, credits }.serialize(serializer)
+        End { socket, id: self.inlet.id() }.serialize(serializer)
     }
 }
 
 impl<'de, T> Deserialize<'de> for Receiver<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let End { socket, id, credits } = End::deserialize(deserializer)?;
+        let End { socket, id } = End::deserialize(deserializer)?;
         let socket = attached(socket).map_err(de::Error::custom)?;
         if !socket::is_channel(&socket) {
             return Err(de::Error::custom("the end of a channel that is none"));
         }
-        Ok(Self::new(id, socket, usize::try_from(credits).unwrap_or(0)))
+        Ok(Self::new(id, socket))
     }
 }
 

@@ -124,6 +124,14 @@ impl Outlet {
     }
 }
 
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        // Else what is owed would stay in the channel as room for one message more.
+        let debt = self.debt.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = socket::credit(self.socket.as_fd(), debt);
+    }
+}
+
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         Self { outlet: Arc::clone(&self.outlet), message: PhantomData }

@@ -5,8 +5,7 @@
 //! receiver gives one back for each message that it receives.
 //!
 //! The order matters. A sender that is killed in between leaves a credit too many, never one too
-//! few: those that are left can always go on. The receiver corrects it, since the kernel tells it
-//! how much of what it has given lies unused.
+//! few: those that are left can always go on.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -24,7 +23,7 @@ use super::error::{RecvFailure, SendFailure};
 use crate::child::timeout;
 use crate::codec::{DecodeError, Limits};
 use crate::parcel::{MAX_DESCRIPTORS, Parcel};
-use crate::sys::descriptors::{receive, send_datagram, unreceived};
+use crate::sys::descriptors::{receive, send_datagram, waiting};
 use crate::sys::mapping::{self, Frozen};
 
 /// The longest message that can be sent without a file, whatever the capacity.
@@ -37,8 +36,6 @@ pub(super) struct Pair {
     /// The longest message that goes inline: as many of them fit in the kernel's buffer as there
     /// are credits, so only the credits bound what waits.
     pub(super) inline: usize,
-    /// What the kernel charges for all credits, lying unused.
-    pub(super) credits: usize,
 }
 
 pub(super) fn pair(capacity: usize) -> io::Result<Pair> {
@@ -51,9 +48,8 @@ pub(super) fn pair(capacity: usize) -> io::Result<Pair> {
     for _ in 0..capacity {
         give_credit(receiving.as_fd())?;
     }
-    let credits = unreceived(receiving.as_fd())?;
     let inline = inline(getsockopt(&sending, sockopt::SndBuf)?, capacity);
-    Ok(Pair { sending, receiving, inline, credits })
+    Ok(Pair { sending, receiving, inline })
 }
 
 /// How long a message may be for `capacity` of them to fit in a kernel buffer of that size.
@@ -258,7 +254,6 @@ impl Message {
 /// `room` is kept from one call to the next.
 pub(super) fn try_receive(
     receiving: BorrowedFd<'_>,
-    credits: usize,
     room: &mut Vec<u8>,
 ) -> Result<Message, RecvFailure> {
     room.resize(1 + LONGEST_INLINE, 0);
@@ -277,11 +272,8 @@ pub(super) fn try_receive(
     if received.len == 0 && received.descriptors.is_empty() && is_hung_up(receiving) {
         return Err(RecvFailure::Disconnected);
     }
-    // More than that lies unused if a sender was killed before it could take its credit away.
-    if unreceived(receiving).is_ok_and(|unused| unused < credits) {
-        // Without anybody left to send, nobody needs it.
-        let _ = give_credit(receiving);
-    }
+    // It fails if nobody is left to send, or if more credits than ever fit lie unused.
+    let _ = give_credit(receiving);
     if received.descriptors_lost {
         let message = "a message was lost: its descriptors are more than this process may open";
         return Err(RecvFailure::System(io::Error::other(message)));
@@ -291,11 +283,13 @@ pub(super) fn try_receive(
     Ok(Message::parse(bytes, descriptors))
 }
 
-/// Whether there is nobody at the other end, rather than somebody who sends empty messages.
+/// Whether nothing more will come, rather than that somebody sent an empty message.
 fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     let polled = poll(&mut fds, 0u8);
-    polled.is_err() || fds[0].revents().is_none_or(|events| events.contains(PollFlags::POLLHUP))
+    let events = fds[0].revents();
+    let hung_up = polled.is_err() || events.is_none_or(|it| it.contains(PollFlags::POLLHUP));
+    hung_up && waiting(socket).is_ok_and(|bytes| bytes == 0)
 }
 
 /// Blocks until something of `events` may be possible; false if `until` came first.

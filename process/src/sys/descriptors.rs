@@ -132,11 +132,11 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     owned
 }
 
-/// How much memory the kernel charges for what was sent and not yet received, in bytes.
-pub(crate) fn unreceived(socket: BorrowedFd<'_>) -> io::Result<usize> {
+/// How many bytes of messages wait to be received.
+pub(crate) fn waiting(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: writes one integer to the address, which is that of one.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) } {
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(usize::try_from(bytes).unwrap_or(0)),
     }
