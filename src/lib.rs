@@ -33,12 +33,9 @@ pub use epilogue_pool::{
     BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
 };
 pub use epilogue_process::{
-    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
-    Process, Receiver, RecvError, RecvTimeoutError, Rung, Scope, ScopedProcess, SendError,
-    SendTimeoutError, Sender, SharedBuf, SharedSlice, StartError, StopError, TryRecvError,
-    TrySendError, channel, channel_with, init, scope,
+    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,
+    Panic, Portable, Process, Receiver, RecvError, RecvTimeoutError, Rung, Scope, ScopedProcess,
+    SendError, SendTimeoutError, Sender, SharedBuf, SharedSlice, StartError, Stdio, StopError,
+    TreeEnd, TryRecvError, TrySendError, Waitable, channel, channel_with, init, join_all, scope,
+    wait_any,
 };
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}

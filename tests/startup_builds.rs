@@ -3,10 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use support::{Build, Ending, Oracle, Program, Watchdog, cargo_test};
 
 /// For what is built first, on a machine that has other things to do as well.
@@ -153,13 +156,14 @@ fn globals_of_cpp_have_their_values_in_a_worker_wherever_they_are_linked() {
         eprintln!("not tried: there is no C++ compiler");
         return oracle.nothing_left();
     }
-    for program in ["globals_first", "globals_last"] {
+    for (program, came_first) in [("globals_first", "false"), ("globals_last", "true")] {
         let build = Build::program(program, "globals").package("startup_globals").feature("cpp");
         let ending = run(&build.build(), "");
         assert!(ending.status.success(), "{program}: {ending}");
         assert_eq!(lines(&ending, "here "), ["54"], "{program}: {ending}");
         assert_eq!(lines(&ending, "process "), ["54"], "{program}: {ending}");
         assert_eq!(lines(&ending, "pool "), ["[54]"], "{program}: {ending}");
+        assert_eq!(lines(&ending, "came first "), [came_first], "{program}: {ending}");
     }
     oracle.nothing_left();
 }
@@ -232,6 +236,10 @@ impl Loading {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().join("a b:c");
         fs::create_dir(&folder).unwrap();
+        // For anybody: see `unprivileged`.
+        for path in [directory.path(), &folder] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
         fs::copy(native("libstartup_native.so"), folder.join("native.so")).unwrap();
         let host = folder.join("host");
         cc(&host, ["-DLOAD", HOST, "-ldl"]);
@@ -241,6 +249,15 @@ impl Loading {
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.host);
         command.current_dir(&self.folder).args(arguments);
+        command
+    }
+
+    /// The same for who has no rights: only the privileged can open a file that was deleted.
+    fn unprivileged<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(arguments);
+        if Uid::effective().is_root() {
+            command.uid(65534).gid(65534);
+        }
         command
     }
 }
@@ -255,6 +272,8 @@ fn a_c_program_that_loads_a_shared_object_never_hears_of_us() {
     // The path that it was loaded by leads nowhere any more.
     let ending = Program::start(&mut loading.command(["./native.so", "/"])).finish();
     assert_hosted(&ending, None);
+    let ending = Program::start(&mut loading.unprivileged(["./native.so", "/"])).finish();
+    assert_hosted(&ending, None);
     oracle.nothing_left();
 }
 
@@ -263,16 +282,17 @@ fn a_shared_object_that_was_deleted_starts_workers_or_says_why_not() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let loading = Loading::new();
-    let mut command = loading.command(["./native.so", "/"]);
-    command.arg(loading.folder.join("native.so"));
-    let ending = Program::start(&mut command).finish();
-    if nix::unistd::Uid::effective().is_root() {
-        assert_hosted(&ending, None);
-    } else {
-        assert_one_program(&ending);
-        let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
-        assert!(error.starts_with("opening the library that holds epilogue failed"), "{ending}");
+    let library = loading.folder.join("native.so");
+    let arguments = ["./native.so".as_ref(), "/".as_ref(), library.as_os_str()];
+    if Uid::effective().is_root() {
+        let copy = fs::read(&library).unwrap();
+        assert_hosted(&Program::start(&mut loading.command(arguments)).finish(), None);
+        fs::write(&library, copy).unwrap();
     }
+    let ending = Program::start(&mut loading.unprivileged(arguments)).finish();
+    assert_one_program(&ending);
+    let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
+    assert!(error.starts_with("opening the library that holds epilogue failed"), "{ending}");
     oracle.nothing_left();
 }
 

@@ -334,6 +334,40 @@ fn a_process_that_is_dropped_is_not_left_waiting_for_a_receiver() {
 }
 
 #[test]
+fn a_pool_is_not_left_waiting_for_a_receiver_whichever_way_it_is_waited_for() {
+    fn send(sender: Sender<u64>) {
+        (0..1000).for_each(|n| sender.send(n).unwrap());
+    }
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(2).unwrap();
+    let ends = || channel_with::<u64>(1).unwrap();
+    let sent = |receiver: &Receiver<u64>| all(receiver).into_iter().sum::<u64>();
+
+    let (sender, receiver) = ends();
+    pool.submit(sender, send).unwrap().join().unwrap();
+    assert_eq!(sent(&receiver), 499_500);
+
+    let (sender, receiver) = ends();
+    pool.map([sender.clone(), sender], send).unwrap();
+    assert_eq!(sent(&receiver), 2 * 499_500);
+
+    let (sender, receiver) = ends();
+    let with_state = |sender: &Sender<u64>, n: u64| (0..n).for_each(|n| sender.send(n).unwrap());
+    pool.map_with(&sender, [1000, 1000], with_state).unwrap();
+    drop(sender);
+    assert_eq!(sent(&receiver), 2 * 499_500);
+
+    let (sender, receiver) = ends();
+    let task = pool.submit(sender, send).unwrap();
+    assert!(pool.close().unwrap().is_clean());
+    drop((pool, task));
+    assert_eq!(sent(&receiver), 499_500);
+    drop(receiver);
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_thread_that_receives_while_another_joins_misses_nothing() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

@@ -99,12 +99,13 @@ pub fn exec(command: &mut Command) -> io::Error {
 
 /// See [`crate::ending::leave`].
 pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
-    if inside_finalizer() && cfg!(panic = "unwind") {
-        // The process is ending already: this finalizer has said its last word.
+    let state = state();
+    let is_inside = inside_finalizer() || state.gate.is_mine();
+    if is_inside && cfg!(panic = "unwind") {
+        // The process is ending already: this finalizer or callback has said its last word.
         panic::resume_unwind(Box::new(LeftEarly));
     }
-    let state = state();
-    if state.gate.enter(cause).is_err() {
+    if is_inside || state.gate.enter(cause).is_err() {
         park_for_ever();
     }
     hook();
@@ -174,19 +175,18 @@ extern "C" fn at_exit() {
 }
 
 fn finish() {
-    if inside_finalizer() {
-        return;
-    }
     let state = state();
-    let cause = match state.gate.enter(Cause::Exit) {
-        Ok(()) => Cause::Exit,
-        Err(Phase::Ended(_, cause)) => cause,
-        Err(Phase::Busy(..) | Phase::Open) => return,
+    let entered = match inside_finalizer() {
+        // It called `exit`, in place of its own end: the others have their turn now.
+        true => Ok(()),
+        false => state.gate.enter(Cause::Exit),
     };
-    if matches!(cause, Cause::Signal(_)) {
+    let cause = match entered {
         // Everything is saved, and the clock runs until the death.
-        return;
-    }
+        Err(Phase::Ended(_, Cause::Signal(_))) => return,
+        Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
+        Ok(()) | Err(Phase::Open) => Cause::Exit,
+    };
     clean_up(state, cause, Enforcer::Kernel);
     coverage::hand_over();
     state.gate.end(cause);

@@ -51,7 +51,8 @@ impl Member {
     const BYTES_AHEAD: usize = 1 << 20;
 
     pub(crate) fn start(spec: &Spec, number: u64) -> Result<Self, StartError> {
-        let spec = Spec { name: format!("{}-{number}", spec.name), ..spec.clone() };
+        let mut spec = spec.clone();
+        spec.name = format!("{}-{number}", spec.name);
         Ok(Self {
             child: Child::start(&spec, serve)?,
             standing: Standing::Starting,

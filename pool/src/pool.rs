@@ -1,12 +1,13 @@
 //! The pool as its owner sees it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::Work;
 use epilogue_process::entry::{Entry, ask};
 use epilogue_process::parcel::Parcel;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) workers: usize,
     next: AtomicU64,
+    /// The channels whose sending end went along with a task, and that are received here.
+    senders: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +119,7 @@ impl Pool {
             limits,
             workers,
             next: AtomicU64::new(NO_STATE + 1),
+            senders: Mutex::default(),
         };
         let shared = Arc::new(shared);
         let hook = Arc::clone(&shared);
@@ -158,10 +162,11 @@ impl Pool {
         self.shared.check()?;
         let head = head(Entry::plain(f)?, NO_STATE);
         let payload = ask(argument, head, &self.shared.limits).map_err(Refusal::Encode)?;
+        let senders = payload.senders().to_vec();
         let (reply_to, outcome) = bounded(1);
         let job = self.shared.number();
         self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
-        Ok(Task::new(outcome, self.shared.limits.clone()))
+        Ok(Task::new(outcome, self.shared.limits.clone(), senders))
     }
 
     /// Finishes what was submitted, ends the workers, and returns the proof of it.
@@ -230,15 +235,18 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.owner == std::process::id()
+    }
+
+    /// Whether this process owns the pool, rather than being a fork of the one that does.
+    pub(crate) fn require_owner(&self) -> Result<(), Refusal> {
+        if self.is_ours() { Ok(()) } else { Err(Refusal::Forked) }
     }
 
     /// Whether the pool takes tasks.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        if !self.is_ours() {
-            return Err(Refusal::Forked);
-        }
+        self.require_owner()?;
         match self.closed.get() {
             Some(refusal) => Err(refusal.clone()),
             None => Ok(()),
@@ -258,8 +266,22 @@ impl Shared {
         index: Index,
         reply_to: Sender<(Index, Outcome)>,
     ) -> Result<(), Refusal> {
+        self.note_senders(&payload);
         let call = Call::new(self.number(), job, state, payload, index, reply_to);
         self.send(Command::Submit(call))
+    }
+
+    /// Remembers the channels whose sending end goes along, as long as they are received here.
+    pub(crate) fn note_senders(&self, payload: &Parcel) {
+        if !payload.senders().is_empty() {
+            let mut senders = self.lock_senders();
+            senders.extend(payload.senders());
+            forget_foreign(&mut senders);
+        }
+    }
+
+    fn lock_senders(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<(), Refusal> {
@@ -275,6 +297,8 @@ impl Shared {
         let _ = self.closed.set(Refusal::Closed);
         // Sent before the lock is taken: a stop must reach a pool that another thread closes.
         let _ = self.send(command);
+        // What the tasks send to receivers here, or they might wait for us as we wait for them.
+        let _drain = Drain::start(&self.lock_senders());
         let mut supervision = self.supervision.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Supervision::Ended(Err(CloseError::NotOwner));
         let report = match std::mem::replace(&mut *supervision, ended) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::boot::Refusal;
 use crate::codec::{DecodeError, EncodeError};
+use crate::end::End;
 use crate::entry::ForeignFunction;
 use crate::fault::{Failure, Fault, Panic};
 use crate::status::ExitStatus;
@@ -38,9 +39,9 @@ pub enum StartError {
     },
     /// The child did not say hello in time. It was killed.
     #[error(
-        "the child did not start within {deadline:?} and was killed: a constructor that runs \
-         before main may hang, or the machine is overloaded; the builder's start_deadline \
-         sets the time"
+        "the child did not start within {deadline:?} and was killed: its initializer, or a \
+         constructor that runs before main, may hang, or the machine is overloaded; the \
+         builder's start_deadline sets the time"
     )]
     NoHello {
         /// The time that it had.
@@ -95,6 +96,13 @@ pub enum JoinError {
     /// The child broke the protocol and was killed.
     #[error("the process broke the protocol and was killed: {0}")]
     Protocol(String),
+    /// The kernel had no memory left and ended the process, as the count of such endings in its
+    /// cgroup says.
+    #[error("the process was killed by the kernel, which had no memory left for its cgroup")]
+    OutOfMemory,
+    /// Its value was given before.
+    #[error("the process was joined before, and its value was given then")]
+    AlreadyJoined,
     /// Another process started it (this one was forked from that); only a parent can wait.
     #[error("this process is a fork of the one that started the child, which alone can wait")]
     NotParent,
@@ -134,9 +142,11 @@ impl From<Fault> for JoinError {
     }
 }
 
-impl From<ExitStatus> for JoinError {
-    fn from(status: ExitStatus) -> Self {
-        match status {
+impl JoinError {
+    /// Why there is no answer from a process that ended like this.
+    pub(crate) fn of_end(end: &End) -> Self {
+        match end.status {
+            _ if end.out_of_memory => Self::OutOfMemory,
             ExitStatus::Exited(code) => Self::Exited(code),
             ExitStatus::Signaled { signal, core_dumped } => Self::Signaled { signal, core_dumped },
             ExitStatus::Unknown => Self::Unknown,

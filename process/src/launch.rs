@@ -1,6 +1,6 @@
 //! How a child is started: what it gets, and what of it stays with the parent.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, NulError, OsString};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use crate::boot::VARIABLE;
 use crate::child::Spec;
 use crate::error::StartError;
+use crate::stdio::{Prepared, Stdio};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::{hook, pidfd, process, spawn};
@@ -26,6 +27,8 @@ pub(crate) struct Launched {
     pub(crate) claims: SharedWords,
     /// What the child expects in its first frame.
     pub(crate) token: u64,
+    /// What its standard output and error go to, where they are captured.
+    pub(crate) captured: [Option<File>; 2],
 }
 
 /// Starts this executable once more, as a child.
@@ -41,11 +44,16 @@ pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
     // All that can fail comes before the child: from then on it has to be reaped.
     let second = stream.try_clone().map_err(at("sharing the wire"))?;
     let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
-    let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd())?;
+    let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
+    let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd(), &stdio)?;
     // From here on the child sees the end of its wire if we give up.
     drop((far, claims_fd));
     match pidfd::open(pid) {
-        Ok(pidfd) => Ok(Launched { pid, pidfd, stream, second, claims, token }),
+        Ok(pidfd) => {
+            let [_, out, error] = stdio;
+            let captured = [out.into_captured(), error.into_captured()];
+            Ok(Launched { pid, pidfd, stream, second, claims, token, captured })
+        }
         Err(error) => {
             drop((stream, second));
             let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
@@ -54,22 +62,31 @@ pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
     }
 }
 
+fn prepare(stdio: &[Stdio; 3]) -> io::Result<[Prepared; 3]> {
+    let [input, output, error] = stdio;
+    Ok([input.prepare()?, output.prepare()?, error.prepare()?])
+}
+
 fn spawn(
     spec: &Spec,
     token: u64,
     wire: BorrowedFd<'_>,
     claims: BorrowedFd<'_>,
+    stdio: &[Prepared; 3],
 ) -> Result<libc::pid_t, StartError> {
     let library = Image::this().filter(|image| image.is_library()).map(open_library);
     let library = library.transpose().map_err(at("opening the library that holds epilogue"))?;
     let arguments = [argument_zero(&spec.name)];
-    let environment = environment(token, library.is_some());
+    let environment = environment(spec, token, library.is_some())
+        .map_err(|error| at("making the environment")(error.into()))?;
     let image = spawn::Image {
         program: c"/proc/self/exe",
         arguments: &arguments,
         environment: &environment,
         wire,
         claims,
+        stdio,
+        group: spec.group,
         library: library.as_ref().map(File::as_fd),
     };
     spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
@@ -107,7 +124,7 @@ fn open_library(image: &Image) -> io::Result<File> {
 const PRELOAD: &str = "LD_PRELOAD";
 
 /// The environment of a child: that of this process, and what makes it a child.
-fn environment(token: u64, preload: bool) -> Vec<CString> {
+fn environment(spec: &Spec, token: u64, preload: bool) -> Result<Vec<CString>, NulError> {
     let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
     // The executable does not know of us: a library that the program loads itself comes too
     // late, so the loader has to bring it along.
@@ -119,15 +136,17 @@ fn environment(token: u64, preload: bool) -> Vec<CString> {
         }
         (OsString::from(PRELOAD), all)
     });
-    std::env::vars_os()
+    let variables = spec.environment.apply(std::env::vars_os());
+    variables
+        .into_iter()
         // Of two variables of one name the first would count.
         .filter(|(name, _)| name != VARIABLE && !(preload && name == PRELOAD))
         .chain(library)
         .chain([own])
-        .filter_map(|(mut name, value)| {
+        .map(|(mut name, value)| {
             name.push("=");
             name.push(value);
-            CString::new(name.into_vec()).ok()
+            CString::new(name.into_vec())
         })
         .collect()
 }

@@ -58,8 +58,8 @@ impl Parcel {
         Self { bytes, luggage }
     }
 
-    /// The channels whose sending end it carries.
-    pub(crate) fn senders(&self) -> &[u64] {
+    /// The channels whose sending end it carries; see [`Drain`](crate::channel::Drain).
+    pub fn senders(&self) -> &[u64] {
         self.luggage.as_deref().map_or(&[], |luggage| &luggage.senders)
     }
 

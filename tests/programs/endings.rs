@@ -11,13 +11,14 @@ use std::time::Duration;
 use epilogue::{Pool, Process, embed};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
-use support::{Gate, Marks, hooks};
+use support::{Gate, Marks, hooks, sys};
 
 const TASKS: usize = 6;
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
 fn main() -> Result<(), Box<dyn Error>> {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().for_each(sys::reset);
     let mut arguments = std::env::args().skip(1);
     let story = arguments.next().ok_or("no story")?;
     let number = arguments.next().map_or(Ok(2), |number| number.parse())?;
@@ -88,6 +89,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "nested" => nested(number),
         "starting" => starting(number),
+        "stubborn-callback" => stubborn(|()| {
+            hooks::register(Marks::from_env().variable().1);
+            embed::on_stop(|_| park());
+        }),
+        "stubborn-finalizer" => stubborn(|()| {
+            embed::finalizer("stubborn", || park());
+        }),
+        "stubborn-spin" => stubborn(|()| {
+            embed::finalizer("stubborn", || {
+                SigSet::all().thread_block().unwrap();
+                loop {
+                    std::hint::spin_loop();
+                }
+            });
+        }),
         other => Err(format!("no such story: {other}"))?,
     }
     Ok(())
@@ -203,6 +219,19 @@ fn interrupted() -> Result<(), Box<dyn Error>> {
     })?;
     assert!(pool.close()?.is_clean());
     Ok(())
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// A worker that does what it can not to end, and has little time for it.
+fn stubborn(resist: fn(())) {
+    let pool = Pool::builder().workers(1).grace_period(Duration::from_millis(400)).start().unwrap();
+    pool.submit((), resist).unwrap().join().unwrap();
+    wait();
 }
 
 /// Pools in the workers of pools, `depth` deep, all busy.

@@ -165,8 +165,11 @@ enum Taken {
 }
 
 /// Takes messages in for as long as it lives, so that their senders need not wait.
+///
+/// For owners of many children: whoever waits for a child that may be sending to a receiver of this
+/// process holds one meanwhile.
 #[derive(Debug)]
-pub(crate) struct Drain {
+pub struct Drain {
     bell: Arc<EventFd>,
     shared: Arc<Mutex<Phase>>,
     thread: Option<JoinHandle<()>>,
@@ -181,7 +184,7 @@ enum Phase {
 impl Drain {
     /// Begins to take in messages for the receivers here of the channels of these numbers. None if
     /// there are no such receivers, or the system has no thread left for it.
-    pub(crate) fn start(channels: &[u64]) -> Option<Self> {
+    pub fn start(channels: &[u64]) -> Option<Self> {
         if channels.is_empty() {
             return None;
         }
@@ -202,6 +205,15 @@ impl Drain {
         let thread = thread.spawn(move || run(inlets, &its_bell, &its_phase)).ok()?;
         Some(Self { bell, shared, thread: Some(thread) })
     }
+}
+
+/// Forgets the channels that are received in no place of this process.
+pub fn forget_foreign(channels: &mut Vec<u64>) {
+    if channels.is_empty() {
+        return;
+    }
+    let inlets: Vec<Arc<Inlet>> = lock(&INLETS).iter().filter_map(Weak::upgrade).collect();
+    channels.retain(|channel| inlets.iter().any(|inlet| inlet.id == *channel));
 }
 
 impl Drop for Drain {

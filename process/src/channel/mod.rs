@@ -42,8 +42,9 @@
 //! ever if that somebody was waiting for its end. So [`Process::join`](crate::Process::join), and
 //! dropping a handle, take in what waits, for every receiver of this process whose sender went
 //! along with the argument of that process, up to [`BACKLOG`] bytes each; it is received later, as
-//! if it still waited. A sender that reached a process in another way is not covered: for that
-//! one, receive before you join.
+//! if it still waited. Joining a task of a pool, mapping, and closing a pool do the same for the
+//! senders that went along with those tasks. A sender that reached a process in another way is not
+//! covered, such as in a message of a channel: for that one, receive before you join.
 //!
 //! # Costs
 //!
@@ -62,8 +63,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 
-pub use backlog::BACKLOG;
-pub(crate) use backlog::Drain;
+pub use backlog::{BACKLOG, Drain, forget_foreign};
 pub use error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
