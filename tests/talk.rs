@@ -145,22 +145,28 @@ fn a_receiver_that_is_killed_is_noticed_and_the_message_comes_back() {
     oracle.nothing_left();
 }
 
-/// Bytes that tell whether they are whole: the length, and a pattern.
+/// The number with as many zeroes before it as make up that length.
+fn padded(n: usize, len: usize) -> String {
+    let digits = n.to_string();
+    "0".repeat(len.saturating_sub(digits.len())) + &digits
+}
+
+/// A text that tells whether it is whole.
 #[derive(Debug, Serialize, Deserialize)]
 struct Numbered {
     number: u64,
-    bytes: Vec<u8>,
+    text: String,
 }
 
 impl Numbered {
     fn new(number: u64) -> Self {
         // Inline, in a file, and in between.
-        let len = [0, 1, 100, 3000, 5000, 70_000, 300_000][number as usize % 7];
-        Self { number, bytes: vec![number as u8; len] }
+        let len: usize = [0, 1, 100, 3000, 5000, 70_000, 300_000][number as usize % 7];
+        Self { number, text: padded(number as usize, len) }
     }
 
     fn is_whole(&self) -> bool {
-        self.bytes == Self::new(self.number).bytes
+        self.text == Self::new(self.number).text
     }
 }
 
@@ -220,8 +226,8 @@ fn as_many_messages_wait_as_the_capacity_and_no_more() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     for (capacity, len) in [(1, 10), (2, 100_000), (3, 60_000), (64, 6000), (256, 900), (256, 10)] {
-        let (sender, receiver) = channel_with::<Vec<u8>>(capacity).unwrap();
-        let message = vec![7u8; len];
+        let (sender, receiver) = channel_with::<String>(capacity).unwrap();
+        let message = "7".repeat(len);
         for round in 0..3 {
             let fits = (0..).take_while(|_| sender.try_send(message.clone()).is_ok()).count();
             assert_eq!(fits, if round == 0 { capacity } else { 1 });
@@ -302,16 +308,15 @@ fn a_process_that_sends_64_mib_before_anybody_reads_can_be_joined() {
     const MIB: usize = 1 << 20;
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    for len in [1000, MIB] {
-        let (sender, receiver) = channel::<Vec<u8>>().unwrap();
-        let process = Process::start((sender, len), |(sender, len): (Sender<Vec<u8>>, usize)| {
-            (0..64 * MIB / len).for_each(|n| sender.send(vec![n as u8; len]).unwrap());
+    for len in [2000, MIB] {
+        let (sender, receiver) = channel::<String>().unwrap();
+        let process = Process::start((sender, len), |(sender, len): (Sender<String>, usize)| {
+            (0..64 * MIB / len).for_each(|n| sender.send(padded(n, len)).unwrap());
         });
         process.unwrap().join().unwrap();
         let mut count = 0;
-        for (n, message) in receiver.iter().enumerate() {
-            let message = message.unwrap();
-            assert!(message.len() == len && message[len - 1] == n as u8);
+        for (n, received) in receiver.iter().enumerate() {
+            assert_eq!(received.unwrap(), padded(n, len));
             count += 1;
         }
         assert_eq!(count, 64 * MIB / len);
@@ -347,16 +352,19 @@ fn a_pool_is_not_left_waiting_for_a_receiver_whichever_way_it_is_waited_for() {
     let (sender, receiver) = ends();
     pool.submit(sender, send).unwrap().join().unwrap();
     assert_eq!(sent(&receiver), 499_500);
+    drop(receiver);
 
     let (sender, receiver) = ends();
     pool.map([sender.clone(), sender], send).unwrap();
     assert_eq!(sent(&receiver), 2 * 499_500);
+    drop(receiver);
 
     let (sender, receiver) = ends();
     let with_state = |sender: &Sender<u64>, n: u64| (0..n).for_each(|n| sender.send(n).unwrap());
     pool.map_with(&sender, [1000, 1000], with_state).unwrap();
     drop(sender);
     assert_eq!(sent(&receiver), 2 * 499_500);
+    drop(receiver);
 
     let (sender, receiver) = ends();
     let task = pool.submit(sender, send).unwrap();

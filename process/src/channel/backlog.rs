@@ -45,8 +45,8 @@ struct State {
     waiting: usize,
     /// Nobody will receive any more.
     abandoned: bool,
-    /// Wakes whoever takes messages in.
-    drain: Option<Arc<EventFd>>,
+    /// Wakes those who take messages in.
+    drains: Vec<Arc<EventFd>>,
     room: Vec<u8>,
 }
 
@@ -139,7 +139,7 @@ impl State {
     }
 
     fn wake(&self) {
-        if let Some(drain) = &self.drain {
+        for drain in &self.drains {
             // It fails only if it was woken 2^64 times since it last looked.
             let _ = drain.write(1);
         }
@@ -170,6 +170,7 @@ enum Taken {
 /// process holds one meanwhile.
 #[derive(Debug)]
 pub struct Drain {
+    inlets: Vec<Weak<Inlet>>,
     bell: Arc<EventFd>,
     shared: Arc<Mutex<Phase>>,
     thread: Option<JoinHandle<()>>,
@@ -198,12 +199,14 @@ impl Drain {
         let bell = Arc::new(EventFd::from_flags(flags).ok()?);
         let shared = Arc::new(Mutex::new(Phase::Draining));
         for inlet in &inlets {
-            lock(&inlet.state).drain = Some(Arc::clone(&bell));
+            lock(&inlet.state).drains.push(Arc::clone(&bell));
         }
         let (its_bell, its_phase) = (Arc::clone(&bell), Arc::clone(&shared));
         let thread = thread::Builder::new().name("epilogue-drain".to_owned());
-        let thread = thread.spawn(move || run(inlets, &its_bell, &its_phase)).ok()?;
-        Some(Self { bell, shared, thread: Some(thread) })
+        let weak = inlets.iter().map(Arc::downgrade).collect();
+        // Without a thread to be had, messages wait as ever.
+        let thread = thread.spawn(move || run(inlets, &its_bell, &its_phase)).ok();
+        Some(Self { inlets: weak, bell, shared, thread })
     }
 }
 
@@ -222,6 +225,9 @@ impl Drop for Drain {
         let _ = self.bell.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        for inlet in self.inlets.iter().filter_map(Weak::upgrade) {
+            lock(&inlet.state).drains.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
         }
     }
 }
@@ -253,7 +259,6 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: &EventFd, phase: &Mutex<Phase>) {
             break;
         }
     }
-    inlets.iter().for_each(|inlet| lock(&inlet.state).drain = None);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
