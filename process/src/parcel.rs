@@ -11,10 +11,9 @@
 //! 2. What arrived and was not asked for by its number is closed once the value is unpacked.
 //! 3. The contexts are scoped: they end with the packing, also by a panic, and nest.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::LocalKey;
 
 use crate::codec::{DecodeError, EncodeError, Limits, decode, encode, encode_for};
 use crate::portable::Portable;
@@ -93,48 +92,83 @@ pub enum AttachError {
     Missing(u32),
 }
 
-enum Context<T> {
+/// Whether this thread is packing, or unpacking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Context {
     Closed,
-    Open(T),
+    /// What is packed has no descriptors so far, or what is unpacked came without.
+    Empty,
+    /// Its descriptors are the last on the stack.
+    Loaded,
 }
 
-type Outgoing = Context<Option<Box<Luggage>>>;
-type Incoming = Context<Vec<Arc<OwnedFd>>>;
-
+// Most values have no descriptors, and find that out without touching the stacks: those have to be
+// destroyed with the thread, so each access to them asks whether they still are there.
 thread_local! {
-    static OUTGOING: RefCell<Outgoing> = const { RefCell::new(Context::Closed) };
-    static INCOMING: RefCell<Incoming> = const { RefCell::new(Context::Closed) };
+    static OUTGOING: Cell<Context> = const { Cell::new(Context::Closed) };
+    static INCOMING: Cell<Context> = const { Cell::new(Context::Closed) };
+    static PACKED: RefCell<Vec<Luggage>> = const { RefCell::new(Vec::new()) };
+    static ARRIVED: RefCell<Vec<Vec<Arc<OwnedFd>>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Puts back what was there before, whichever way the scope is left.
-struct Opened<T: 'static> {
-    key: &'static LocalKey<RefCell<Context<T>>>,
-    before: Option<Context<T>>,
+/// While it lives, descriptors can be attached.
+#[derive(Debug)]
+struct Packing {
+    before: (Context, Context),
 }
 
-impl<T> Opened<T> {
-    fn new(key: &'static LocalKey<RefCell<Context<T>>>, content: T) -> Self {
-        let open = |context: &RefCell<_>| context.replace(Context::Open(content));
-        // A thread whose locals are gone has no context: then all descriptors are refused.
-        Self { key, before: key.try_with(open).ok() }
+impl Packing {
+    fn open() -> Self {
+        // A rehearsal unpacks what is being packed, not what else this thread was unpacking.
+        let before = (OUTGOING.replace(Context::Empty), INCOMING.replace(Context::Closed));
+        Self { before }
     }
 
-    fn close(mut self) -> Option<T> {
-        match self.restore() {
-            Some(Context::Open(content)) => Some(content),
-            Some(Context::Closed) | None => None,
+    fn close(self) -> Option<Box<Luggage>> {
+        match OUTGOING.replace(Context::Empty) {
+            Context::Loaded => {
+                let packed = PACKED.try_with(|stack| stack.borrow_mut().pop());
+                packed.ok().flatten().map(Box::new)
+            }
+            Context::Empty | Context::Closed => None,
         }
     }
+}
 
-    fn restore(&mut self) -> Option<Context<T>> {
-        let before = self.before.take()?;
-        self.key.try_with(|context| context.replace(before)).ok()
+impl Drop for Packing {
+    fn drop(&mut self) {
+        if OUTGOING.replace(self.before.0) == Context::Loaded {
+            let _ = PACKED.try_with(|stack| stack.borrow_mut().pop());
+        }
+        INCOMING.set(self.before.1);
     }
 }
 
-impl<T> Drop for Opened<T> {
+/// While it lives, descriptors can be taken.
+#[derive(Debug)]
+struct Unpacking {
+    before: Context,
+}
+
+impl Unpacking {
+    fn open(descriptors: Vec<Arc<OwnedFd>>) -> Self {
+        let context = match descriptors.is_empty() {
+            true => Context::Empty,
+            // A thread whose locals are gone closes them here, and misses them later.
+            false => match ARRIVED.try_with(|stack| stack.borrow_mut().push(descriptors)) {
+                Ok(()) => Context::Loaded,
+                Err(_) => Context::Empty,
+            },
+        };
+        Self { before: INCOMING.replace(context) }
+    }
+}
+
+impl Drop for Unpacking {
     fn drop(&mut self) {
-        self.restore();
+        if INCOMING.replace(self.before) == Context::Loaded {
+            let _ = ARRIVED.try_with(|stack| stack.borrow_mut().pop());
+        }
     }
 }
 
@@ -180,9 +214,17 @@ impl Luggage {
 fn with_luggage<R>(
     body: impl FnOnce(&mut Luggage) -> Result<R, AttachError>,
 ) -> Result<R, AttachError> {
-    let attached = OUTGOING.try_with(|context| match &mut *context.borrow_mut() {
-        Context::Open(luggage) => body(luggage.get_or_insert_default()),
-        Context::Closed => Err(AttachError::Nowhere),
+    let context = OUTGOING.get();
+    if context == Context::Closed {
+        return Err(AttachError::Nowhere);
+    }
+    let attached = PACKED.try_with(|stack| {
+        let mut stack = stack.borrow_mut();
+        if context == Context::Empty {
+            stack.push(Luggage::default());
+            OUTGOING.set(Context::Loaded);
+        }
+        stack.last_mut().map_or(Err(AttachError::Nowhere), |luggage| body(luggage))
     });
     attached.unwrap_or(Err(AttachError::Nowhere))
 }
@@ -196,23 +238,19 @@ fn with_luggage<R>(
 ///
 /// [`AttachError`] if no value is being unpacked, or none of this number came with it.
 pub fn attached(index: u32) -> Result<Arc<OwnedFd>, AttachError> {
-    let find = |descriptors: &[Arc<OwnedFd>]| {
-        descriptors.get(index as usize).cloned().ok_or(AttachError::Missing(index))
+    let find = |descriptors: &[Arc<OwnedFd>]| descriptors.get(index as usize).cloned();
+    let found = match (INCOMING.get(), OUTGOING.get()) {
+        (Context::Loaded, _) => {
+            ARRIVED.try_with(|stack| stack.borrow().last().and_then(|last| find(last)))
+        }
+        // A rehearsal unpacks what is still being packed.
+        (Context::Closed, Context::Loaded) => {
+            PACKED.try_with(|stack| stack.borrow().last().and_then(|last| find(&last.descriptors)))
+        }
+        (Context::Closed, Context::Closed) => return Err(AttachError::Nowhere),
+        (Context::Empty, _) | (Context::Closed, Context::Empty) => Ok(None),
     };
-    let arrived = INCOMING.try_with(|context| match &*context.borrow() {
-        Context::Open(descriptors) => Some(find(descriptors)),
-        Context::Closed => None,
-    });
-    // A rehearsal unpacks what it is still packing.
-    let packed = || {
-        OUTGOING.try_with(|context| match &*context.borrow() {
-            Context::Open(Some(luggage)) => find(&luggage.descriptors),
-            Context::Open(None) => Err(AttachError::Missing(index)),
-            Context::Closed => Err(AttachError::Nowhere),
-        })
-    };
-    let found = arrived.ok().flatten().or_else(|| packed().ok());
-    found.unwrap_or(Err(AttachError::Nowhere))
+    found.ok().flatten().ok_or(AttachError::Missing(index))
 }
 
 /// Packs a value behind `head`, for a process that unpacks the same type; in debug builds
@@ -223,9 +261,9 @@ pub fn attached(index: u32) -> Result<Arc<OwnedFd>, AttachError> {
 /// [`EncodeError`] if the value is over a limit, or its type shows that it cannot be read back.
 pub fn pack<T: Portable>(head: Vec<u8>, value: &T, limits: &Limits) -> Result<Parcel, EncodeError> {
     let mut parcel = Parcel::from(head);
-    let context = Opened::new(&OUTGOING, None);
+    let packing = Packing::open();
     encode_for::<T, T>(value, &mut parcel.bytes, limits)?;
-    parcel.luggage = context.close().flatten();
+    parcel.luggage = packing.close();
     Ok(parcel)
 }
 
@@ -235,9 +273,9 @@ pub(crate) fn pack_answer<T: Portable>(
     parcel: &mut Parcel,
     limits: &Limits,
 ) -> Result<(), EncodeError> {
-    let context = Opened::new(&OUTGOING, None);
+    let packing = Packing::open();
     encode(value, &mut parcel.bytes, limits)?;
-    parcel.luggage = context.close().flatten();
+    parcel.luggage = packing.close();
     Ok(())
 }
 
@@ -251,7 +289,7 @@ pub fn unpack<T: Portable>(
     descriptors: Vec<Arc<OwnedFd>>,
     limits: &Limits,
 ) -> Result<T, DecodeError> {
-    let _context = Opened::new(&INCOMING, descriptors);
+    let _unpacking = Unpacking::open(descriptors);
     decode(bytes, limits)
 }
 
@@ -321,6 +359,33 @@ mod tests {
         assert!(pack(Vec::new(), &value[1..].to_vec(), &Limits::default()).is_ok());
         let error = pack(Vec::new(), &value, &Limits::default()).unwrap_err();
         assert!(error.to_string().contains("253"), "{error}");
+    }
+
+    #[test]
+    fn packing_within_packing_keeps_the_two_apart() {
+        struct Outer(Handle, Handle);
+        impl Serialize for Outer {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let first = attach(&self.0.0).map_err(ser::Error::custom)?;
+                let inner = pack(Vec::new(), &self.1, &Limits::default()).unwrap();
+                assert!(Arc::ptr_eq(&inner.descriptors()[0], &self.1.0));
+                let back: Handle =
+                    unpack(&inner.bytes, inner.descriptors().to_vec(), &Limits::default()).unwrap();
+                assert!(Arc::ptr_eq(&back.0, &self.1.0));
+                let second = attach(&self.1.0).map_err(ser::Error::custom)?;
+                (first, second).serialize(serializer)
+            }
+        }
+        impl<'de> Deserialize<'de> for Outer {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <(Handle, Handle)>::deserialize(deserializer).map(|(a, b)| Self(a, b))
+            }
+        }
+        let outer = Outer(Handle::new(), Handle::new());
+        let parcel = pack(Vec::new(), &outer, &Limits::default()).unwrap();
+        assert_eq!(parcel.descriptors().len(), 2);
+        assert!(Arc::ptr_eq(&parcel.descriptors()[1], &outer.1.0));
+        assert_eq!(attached(0).unwrap_err(), AttachError::Nowhere);
     }
 
     #[test]
