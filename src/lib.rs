@@ -31,11 +31,14 @@ pub use epilogue_process as process;
 
 pub use epilogue_pool::{
     BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
+    WorkerReport,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,
-    Panic, Portable, Process, Receiver, RecvError, RecvTimeoutError, Rung, Scope, ScopedProcess,
-    SendError, SendTimeoutError, Sender, SharedBuf, SharedSlice, StartError, Stdio, StopError,
-    TreeEnd, TryRecvError, TrySendError, Waitable, channel, channel_with, init, join_all, scope,
-    wait_any,
+    Panic, Portable, Process, Rung, Scope, ScopedProcess, Side, StartError, Stdio, StopError,
+    TreeEnd, Waitable, init, join_all, scope, wait_any,
+};
+pub use epilogue_process::{
+    Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, SharedBuf,
+    SharedSlice, TryRecvError, TrySendError, channel, channel_with,
 };

@@ -224,7 +224,7 @@ fn with_luggage<R>(
             stack.push(Luggage::default());
             OUTGOING.set(Context::Loaded);
         }
-        stack.last_mut().map_or(Err(AttachError::Nowhere), |luggage| body(luggage))
+        stack.last_mut().map_or(Err(AttachError::Nowhere), body)
     });
     attached.unwrap_or(Err(AttachError::Nowhere))
 }
