@@ -38,3 +38,7 @@ pub use epilogue_process::{
     Panic, Portable, Process, Rung, Scope, ScopedProcess, Side, StartError, Stdio, StopError,
     TreeEnd, Waitable, init, join_all, scope, wait_any,
 };
+pub use epilogue_process::{
+    Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, SharedBuf,
+    SharedSlice, TryRecvError, TrySendError, channel, channel_with,
+};

@@ -2,11 +2,12 @@
 
 use crossbeam_channel::Sender;
 use epilogue_process::entry::Entry;
+use epilogue_process::parcel::Parcel;
 
 use crate::error::{Refusal, TaskError};
 
 /// What the supervisor hands to whoever waits: an encoded answer, or why there is none.
-pub(crate) type Outcome = Result<Vec<u8>, TaskError>;
+pub(crate) type Outcome = Result<Parcel, TaskError>;
 
 /// Which of a job's tasks an outcome belongs to.
 pub(crate) type Index = usize;
@@ -24,7 +25,7 @@ pub(crate) struct Call {
     pub(crate) id: u64,
     pub(crate) job: u64,
     pub(crate) state: u64,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Parcel,
     reply_to: Option<(Index, Sender<(Index, Outcome)>)>,
 }
 
@@ -33,7 +34,7 @@ impl Call {
         id: u64,
         job: u64,
         state: u64,
-        payload: Vec<u8>,
+        payload: Parcel,
         index: Index,
         reply_to: Sender<(Index, Outcome)>,
     ) -> Self {

@@ -133,6 +133,9 @@ pub enum Refusal {
     /// The function cannot be named for a worker.
     #[error(transparent)]
     ForeignFunction(#[from] ForeignFunction),
+    /// The task refers to shared memory or a channel, and its worker is reached by bytes only.
+    #[error("shared memory and channels cannot travel to a worker that is reached by bytes only")]
+    BytesOnly,
     /// The input never ends, so its results would never fit in a `Vec`.
     #[error("the input has no end: bound it, for example with take(n)")]
     Endless,

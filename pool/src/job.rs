@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use epilogue_process::channel::{Drain, forget_foreign};
+use epilogue_process::parcel::Parcel;
 
 use crate::call::{Index, NO_STATE, Outcome};
 use crate::error::Refusal;
@@ -23,6 +25,8 @@ pub(crate) struct Job<'pool> {
     /// The calls without an outcome, with their sizes.
     pending: HashMap<Index, usize>,
     pending_bytes: usize,
+    /// The channels whose sending end went along with a call, or with the state.
+    senders: Vec<u64>,
 }
 
 impl<'pool> Job<'pool> {
@@ -32,19 +36,22 @@ impl<'pool> Job<'pool> {
     const BYTES: usize = 32 << 20;
 
     /// A job whose calls borrow `state`, in its encoded form.
-    pub(crate) fn new(shared: &'pool Shared, state: Option<Vec<u8>>) -> Result<Self, Refusal> {
+    pub(crate) fn new(shared: &'pool Shared, state: Option<Parcel>) -> Result<Self, Refusal> {
         shared.check()?;
         let id = shared.number();
         let (reply_to, outcomes) = unbounded();
+        let mut senders = Vec::new();
         let state = match state {
             Some(encoded) => {
+                senders.extend(encoded.senders());
+                shared.note_senders(&encoded);
                 shared.send(Command::Share { id, encoded })?;
                 id
             }
             None => NO_STATE,
         };
         let (pending, pending_bytes) = (HashMap::new(), 0);
-        Ok(Self { shared, id, state, reply_to, outcomes, pending, pending_bytes })
+        Ok(Self { shared, id, state, reply_to, outcomes, pending, pending_bytes, senders })
     }
 
     /// The number of the state that the calls borrow.
@@ -60,8 +67,9 @@ impl<'pool> Job<'pool> {
     }
 
     /// Puts a call on its way.
-    pub(crate) fn submit(&mut self, index: Index, payload: Vec<u8>) -> Result<(), Refusal> {
-        let len = payload.len();
+    pub(crate) fn submit(&mut self, index: Index, payload: Parcel) -> Result<(), Refusal> {
+        let len = payload.bytes.len();
+        self.senders.extend(payload.senders());
         self.shared.submit(self.id, self.state, payload, index, self.reply_to.clone())?;
         self.pending.insert(index, len);
         self.pending_bytes += len;
@@ -70,6 +78,9 @@ impl<'pool> Job<'pool> {
 
     /// Waits for the next outcome. None if every call has its own.
     pub(crate) fn next(&mut self) -> Option<(Index, Outcome)> {
+        forget_foreign(&mut self.senders);
+        // What the calls send to receivers here, or they might wait for us as we wait for them.
+        let _drain = Drain::start(&self.senders);
         while !self.pending.is_empty() {
             // Every call sends an outcome before it is gone, and we hold a sender ourselves.
             let arrived = self.outcomes.recv().ok()?;

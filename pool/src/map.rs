@@ -4,6 +4,7 @@ use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
 
 use epilogue_process::entry::{Entry, ForeignFunction, answer, ask};
+use epilogue_process::parcel::Parcel;
 use epilogue_process::{Limits, Portable, Side};
 
 use crate::call::head;
@@ -145,8 +146,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        let mut encoded = Vec::new();
-        ask(state, &mut encoded, &self.shared().limits)
+        let encoded = ask(state, Vec::new(), &self.shared().limits)
             .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
         self.map_to_end(items, Entry::with_state(f), Some(encoded))
     }
@@ -155,7 +155,7 @@ impl Pool {
         &self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
-        state: Option<Vec<u8>>,
+        state: Option<Parcel>,
     ) -> Result<Vec<R>, TaskError>
     where
         I: IntoIterator<Item = T>,
@@ -177,7 +177,7 @@ impl Pool {
         &self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
-        state: Option<Vec<u8>>,
+        state: Option<Parcel>,
         on_error: OnError,
     ) -> Result<Vec<Result<R, TaskError>>, TaskError>
     where
@@ -198,7 +198,7 @@ impl Pool {
                 false => job.try_next(),
             };
             let failed = if let Some((index, outcome)) = arrived {
-                let outcome = outcome.and_then(|reply| Ok(answer(&reply, limits)?));
+                let outcome = outcome.and_then(|reply| Ok(answer(reply, limits)?));
                 let failed = outcome.is_err();
                 if let Some(slot) = outcomes.get_mut(index) {
                     *slot = Some(outcome);
@@ -230,8 +230,7 @@ fn submit<T: Portable>(
     item: &T,
     limits: &Limits,
 ) -> Result<(), TaskError> {
-    let mut payload = head(entry, job.state());
-    ask(item, &mut payload, limits)
+    let payload = ask(item, head(entry, job.state()), limits)
         .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
     Ok(job.submit(index, payload)?)
 }

@@ -3,12 +3,13 @@
 use std::collections::{HashSet, VecDeque};
 
 use epilogue_process::child::{Child, Spec, Work};
-use epilogue_process::wire::Kind;
-use epilogue_process::{ExitStatus, Refusal, Rung, StartError};
+use epilogue_process::parcel::Parcel;
+use epilogue_process::wire::{Kind, WireError};
+use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 use std::time::Duration;
 
 use crate::call::Call;
-use crate::error::{TaskError, WorkerLost};
+use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::report::WorkerReport;
 use crate::worker::serve;
 
@@ -34,7 +35,7 @@ pub(crate) struct Member {
     /// The states that it has.
     states: HashSet<u64>,
     /// Why it could not start, if it said so.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<StartRefusal>,
     /// What else is to be said of its end.
     pub(crate) detail: Option<String>,
     pub(crate) done: u64,
@@ -76,12 +77,16 @@ impl Member {
         self.standing != Standing::Leaving && self.child.is_connected()
     }
 
-    /// Whether it can be sent another call.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether it can be sent this call.
+    pub(crate) fn has_room(&self, call: &Call) -> bool {
+        // What is meant to have one owner is not sent ahead: it would lie with a worker that is
+        // busy, and be open there while another one runs the call.
+        let ahead = !call.payload.moves()
+            && self.in_flight.len() <= Self::AHEAD
+            && self.bytes < Self::BYTES_AHEAD;
         self.standing == Standing::Serving
             && self.child.is_connected()
-            && (self.in_flight.is_empty()
-                || (self.in_flight.len() <= Self::AHEAD && self.bytes < Self::BYTES_AHEAD))
+            && (self.in_flight.is_empty() || ahead)
     }
 
     /// Whether it is up and has nothing to do.
@@ -95,9 +100,10 @@ impl Member {
     }
 
     /// Sends it a state that later calls borrow.
-    pub(crate) fn share(&mut self, state: u64, encoded: &[u8]) {
-        self.child.wire().send(Kind::Share, state, encoded);
+    pub(crate) fn share(&mut self, state: u64, encoded: &Parcel) -> Result<(), WireError> {
+        self.child.wire().share(state, encoded)?;
         self.states.insert(state);
+        Ok(())
     }
 
     /// Lets it drop a state.
@@ -109,9 +115,18 @@ impl Member {
 
     /// Sends it a call.
     pub(crate) fn send(&mut self, call: Call) {
-        self.child.wire().call(call.id, &call.payload);
-        self.bytes += call.payload.len();
+        if self.child.wire().call(call.id, &call.payload).is_err() {
+            return call.resolve(Err(Refusal::BytesOnly.into()));
+        }
+        self.bytes += call.payload.bytes.len();
         self.in_flight.push_back(call);
+    }
+
+    /// It has begun a call, which will never go to another worker: the descriptors are its own.
+    pub(crate) fn begun(&mut self, id: u64) {
+        if let Some(call) = self.in_flight.iter_mut().find(|call| call.id == id) {
+            drop(call.payload.take_descriptors());
+        }
     }
 
     /// Takes back the last call that it has not begun, if there is one.
@@ -145,7 +160,7 @@ impl Member {
 
     fn forget_call(&mut self, position: usize) -> Option<Call> {
         let call = self.in_flight.remove(position)?;
-        self.bytes -= call.payload.len();
+        self.bytes -= call.payload.bytes.len();
         Some(call)
     }
 

@@ -1,14 +1,16 @@
 //! The pool as its owner sees it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::Work;
 use epilogue_process::entry::{Entry, ask};
+use epilogue_process::parcel::Parcel;
 use epilogue_process::{Limits, Portable};
 
 use crate::bell::Bell;
@@ -57,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) workers: usize,
     next: AtomicU64,
+    /// The channels whose sending end went along with a task, and that are received here.
+    senders: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -115,6 +119,7 @@ impl Pool {
             limits,
             workers,
             next: AtomicU64::new(NO_STATE + 1),
+            senders: Mutex::default(),
         };
         let shared = Arc::new(shared);
         let hook = Arc::clone(&shared);
@@ -155,12 +160,13 @@ impl Pool {
         R: Portable,
     {
         self.shared.check()?;
-        let mut payload = head(Entry::plain(f)?, NO_STATE);
-        ask(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
+        let head = head(Entry::plain(f)?, NO_STATE);
+        let payload = ask(argument, head, &self.shared.limits).map_err(Refusal::Encode)?;
+        let senders = payload.senders().to_vec();
         let (reply_to, outcome) = bounded(1);
         let job = self.shared.number();
         self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
-        Ok(Task::new(outcome, self.shared.limits.clone()))
+        Ok(Task::new(outcome, self.shared.limits.clone(), senders))
     }
 
     /// Finishes what was submitted, ends the workers, and returns the proof of it.
@@ -256,12 +262,26 @@ impl Shared {
         &self,
         job: u64,
         state: u64,
-        payload: Vec<u8>,
+        payload: Parcel,
         index: Index,
         reply_to: Sender<(Index, Outcome)>,
     ) -> Result<(), Refusal> {
+        self.note_senders(&payload);
         let call = Call::new(self.number(), job, state, payload, index, reply_to);
         self.send(Command::Submit(call))
+    }
+
+    /// Remembers the channels whose sending end goes along, as long as they are received here.
+    pub(crate) fn note_senders(&self, payload: &Parcel) {
+        if !payload.senders().is_empty() {
+            let mut senders = self.lock_senders();
+            senders.extend(payload.senders());
+            forget_foreign(&mut senders);
+        }
+    }
+
+    fn lock_senders(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn send(&self, command: Command) -> Result<(), Refusal> {
@@ -277,6 +297,8 @@ impl Shared {
         let _ = self.closed.set(Refusal::Closed);
         // Sent before the lock is taken: a stop must reach a pool that another thread closes.
         let _ = self.send(command);
+        // What the tasks send to receivers here, or they might wait for us as we wait for them.
+        let _drain = Drain::start(&self.lock_senders());
         let mut supervision = self.supervision.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Supervision::Ended(Err(CloseError::NotOwner));
         let report = match std::mem::replace(&mut *supervision, ended) {

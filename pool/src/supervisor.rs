@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use epilogue_process::StartError;
 use epilogue_process::child::{Event, Spec, Work, timeout};
+use epilogue_process::parcel::Parcel;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::SigSet;
@@ -36,7 +37,7 @@ pub(crate) enum Command {
     /// Do this call.
     Submit(Call),
     /// Keep a state that later calls borrow.
-    Share { id: u64, encoded: Vec<u8> },
+    Share { id: u64, encoded: Parcel },
     /// No call will borrow that state any more.
     Forget { id: u64 },
     /// Cancel the calls of this job that have not begun.
@@ -68,7 +69,7 @@ pub(crate) struct Supervisor {
     phase: Phase,
     members: Vec<Member>,
     queue: VecDeque<Call>,
-    states: HashMap<u64, Vec<u8>>,
+    states: HashMap<u64, Parcel>,
     report: Report,
     hired: u64,
     hiring: Hiring,
@@ -182,8 +183,8 @@ impl Supervisor {
     // Work.
 
     fn dispatch(&mut self) {
-        while !self.queue.is_empty() {
-            let free = self.members.iter_mut().filter(|member| member.has_room());
+        while let Some(next) = self.queue.front() {
+            let free = self.members.iter_mut().filter(|member| member.has_room(next));
             let Some(member) = free.min_by_key(|member| member.load()) else { return };
             if let Some(call) = self.queue.pop_front() {
                 send(&self.states, member, call);
@@ -357,6 +358,7 @@ impl Supervisor {
                     member.child.kill();
                 }
             },
+            Event::Begun { id } => member.begun(id),
             Event::Broken(error) => member.detail = Some(error.to_string()),
             _ => {}
         }
@@ -395,9 +397,11 @@ enum Source {
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
-fn send(states: &HashMap<u64, Vec<u8>>, member: &mut Member, call: Call) {
-    if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state)) {
-        member.share(call.state, encoded);
+fn send(states: &HashMap<u64, Parcel>, member: &mut Member, call: Call) {
+    if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
+        && member.share(call.state, encoded).is_err()
+    {
+        return call.resolve(Err(Refusal::BytesOnly.into()));
     }
     member.send(call);
 }

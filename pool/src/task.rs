@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crossbeam_channel::Receiver;
+use epilogue_process::channel::Drain;
 use epilogue_process::entry::answer;
 use epilogue_process::{Limits, Portable};
 
@@ -18,12 +19,18 @@ pub struct Task<R> {
     outcome: Receiver<(Index, Outcome)>,
     limits: Limits,
     owner: u32,
+    /// The channels whose sending end went along with the argument.
+    senders: Vec<u64>,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R> Task<R> {
-    pub(crate) fn new(outcome: Receiver<(Index, Outcome)>, limits: Limits) -> Self {
-        Self { outcome, limits, owner: std::process::id(), result: PhantomData }
+    pub(crate) fn new(
+        outcome: Receiver<(Index, Outcome)>,
+        limits: Limits,
+        senders: Vec<u64>,
+    ) -> Self {
+        Self { outcome, limits, owner: std::process::id(), senders, result: PhantomData }
     }
 
     /// Waits for the task's outcome.
@@ -48,10 +55,12 @@ impl<R> Task<R> {
             // The thread that would bring the outcome did not come along into this fork.
             return Err(Refusal::Forked.into());
         }
+        // What the task sends to receivers here, or it might wait for us as we wait for it.
+        let _drain = Drain::start(&self.senders);
         // Every call sends an outcome before it is gone, so the channel never ends without one.
         let (_, outcome) =
             self.outcome.recv().map_err(|_| TaskError::Cancelled { begun: false })?;
-        Ok(answer(&outcome?, &self.limits)?)
+        Ok(answer(outcome?, &self.limits)?)
     }
 
     /// Whether the task has its outcome, so that [`Task::join`] returns at once.

@@ -12,13 +12,16 @@ pub(crate) fn serve(link: Link) {
     let mut states: HashMap<u64, State> = HashMap::new();
     while let Some(order) = link.next() {
         match order {
-            Order::Call(call) => {
+            Order::Call(mut call) => {
                 if !link.claim(&call) {
                     continue;
                 }
-                let answered = link.reply(&call, |reply| match split(&call.payload) {
+                // The argument owns them from here on: what it drops early is closed early.
+                let descriptors = call.payload.take_descriptors();
+                let answered = link.reply(&call, |reply| match split(&call.payload.bytes) {
                     Some((entry, state, argument)) => {
-                        entry.run(argument, states.get_mut(&state), link.limits(), reply);
+                        let state = states.get_mut(&state);
+                        entry.run(argument, descriptors, state, link.limits(), reply);
                     }
                     None => Entry::reject(reply),
                 });

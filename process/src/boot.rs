@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use epilogue_embed::{self as embed, ending};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Limits, decode, encode};
@@ -33,6 +34,7 @@ use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
 use crate::setup::Setup;
+use crate::sys::descriptors::receive;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
@@ -177,11 +179,10 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
             let is_start = frame.kind == Kind::Start;
             return is_start.then(|| decode(&frame.payload, &Limits::default()).ok()).flatten();
         }
-        let read = inbox.fill(|room| io::Read::read(&mut &*wire, room));
+        let read = inbox.fill(|room| receive(wire.as_fd(), room, MsgFlags::empty()));
         match read {
             Ok(0) => return None,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return None,
         }
     }

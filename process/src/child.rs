@@ -32,6 +32,7 @@ use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
+use crate::parcel::Parcel;
 use crate::setup::{Initializer, Setup};
 use crate::status::ExitStatus;
 use crate::stdio::Stdio;
@@ -136,7 +137,12 @@ pub enum Event {
         /// The number of the call.
         id: u64,
         /// What [`crate::entry::answer`] decodes.
-        payload: Vec<u8>,
+        payload: Parcel,
+    },
+    /// It has begun a call that came with descriptors, which are its alone from now on.
+    Begun {
+        /// The number of the call.
+        id: u64,
     },
     /// It broke the protocol. It was killed; its end follows.
     Broken(WireError),
@@ -360,7 +366,7 @@ impl Child {
     }
 
     fn accept(&mut self, frame: Frame) -> Option<Event> {
-        let Frame { kind, id, payload, .. } = frame;
+        let Frame { kind, id, payload, descriptors, .. } = frame;
         match kind {
             Kind::Hello => {
                 self.hello_by = None;
@@ -370,7 +376,11 @@ impl Child {
                 Ok(refusal) => Some(Event::Refused(refusal)),
                 Err(_) => Some(self.break_off(WireError::Garbage)),
             },
-            Kind::Reply => Some(Event::Reply { id, payload }),
+            Kind::Reply => {
+                let payload = Parcel::with_descriptors(payload, descriptors);
+                Some(Event::Reply { id, payload })
+            }
+            Kind::Begun => Some(Event::Begun { id }),
             Kind::Goodbye => {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
                 None
@@ -509,7 +519,7 @@ impl Child {
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
                 // The call can be there, and answered, before what follows it has been written.
                 Some(reply @ Event::Reply { .. }) => early = Some(reply),
-                Some(Event::Broken(_)) => {}
+                Some(Event::Begun { .. } | Event::Broken(_)) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());

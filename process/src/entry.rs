@@ -14,11 +14,14 @@
 //! and that each offset lies in executable memory.
 
 use std::any::{Any, type_name};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode, encode_for};
+use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode};
 use crate::fault::Fault;
 use crate::link::Link;
 use crate::panics;
+use crate::parcel::{Parcel, pack, pack_answer, unpack};
 use crate::portable::Portable;
 use crate::sys::image::Image;
 use crate::sys::trampoline;
@@ -31,20 +34,22 @@ pub(crate) struct Invocation<'a> {
     pub(crate) function: usize,
     pub(crate) state: Option<&'a mut State>,
     pub(crate) argument: &'a [u8],
-    pub(crate) reply: &'a mut Vec<u8>,
+    /// What the argument refers to by number; gone once it has been decoded.
+    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
+    pub(crate) reply: &'a mut Parcel,
     pub(crate) limits: &'a Limits,
 }
 
 /// Data that is sent to a child once and then borrowed by many calls.
 #[derive(Debug)]
 pub struct State {
-    encoded: Vec<u8>,
+    encoded: Parcel,
     decoded: Option<Box<dyn Any>>,
 }
 
 impl State {
     /// Keeps the encoded form; the first call that borrows it decodes it.
-    pub fn new(encoded: Vec<u8>) -> Self {
+    pub fn new(encoded: Parcel) -> Self {
         Self { encoded, decoded: None }
     }
 
@@ -55,9 +60,10 @@ impl State {
 
     pub(crate) fn get<S: Portable + 'static>(&mut self, limits: &Limits) -> Result<&S, Fault> {
         if self.decoded.is_none() {
-            let value: S = decode(&self.encoded, limits).map_err(Fault::Argument)?;
+            let (descriptors, bytes) = (self.encoded.take_descriptors(), &self.encoded.bytes);
+            let value: S = unpack(bytes, descriptors, limits).map_err(Fault::Argument)?;
             self.decoded = Some(Box::new(value));
-            self.encoded = Vec::new();
+            self.encoded = Parcel::default();
         }
         let value = self.decoded.as_deref().and_then(|value| value.downcast_ref());
         value.ok_or(Fault::NoSuchEntry)
@@ -141,27 +147,36 @@ impl Entry {
     }
 
     /// Answers a call that names no function.
-    pub fn reject(reply: &mut Vec<u8>) {
+    pub fn reject(reply: &mut Parcel) {
         write_fault(reply, &Fault::NoSuchEntry);
     }
 
-    /// Calls the function with an encoded argument and appends its encoded answer to `reply`.
+    /// Calls the function with an encoded argument, which refers to `descriptors`, and appends its
+    /// encoded answer to `reply`.
     ///
     /// A panic of the function is an answer too. When this returns, `reply` holds an answer that
     /// [`answer`] decodes, whatever happened.
     pub fn run(
         &self,
         argument: &[u8],
+        descriptors: Vec<Arc<OwnedFd>>,
         state: Option<&mut State>,
         limits: &Limits,
-        reply: &mut Vec<u8>,
+        reply: &mut Parcel,
     ) {
         let found = Image::this().and_then(|image| {
             Some((image.trampoline(self.trampoline)?, image.function(self.function)?))
         });
         match found {
             Some((trampoline, function)) => {
-                trampoline(&mut Invocation { function, state, argument, reply, limits });
+                trampoline(&mut Invocation {
+                    function,
+                    state,
+                    argument,
+                    descriptors,
+                    reply,
+                    limits,
+                });
             }
             None => write_fault(reply, &Fault::NoSuchEntry),
         }
@@ -189,21 +204,22 @@ const FAULT: u8 = 1;
 impl Invocation<'_> {
     /// Runs `body`, which makes the value, and writes the value or what went wrong.
     pub(crate) fn answer<R: Portable>(&mut self, body: impl FnOnce(&mut Self) -> Result<R, Fault>) {
-        let start = self.reply.len();
+        let start = self.reply.bytes.len();
         // The value is encoded and dropped inside the fence: its `Drop` may panic as well.
         let outcome = panics::catch(|| {
             let value = body(self)?;
-            self.reply.push(VALUE);
-            encode(&value, self.reply, self.limits).map_err(Fault::Result)
+            self.reply.bytes.push(VALUE);
+            pack_answer(&value, self.reply, self.limits).map_err(Fault::Result)
         });
         if let Err(fault) = outcome.unwrap_or_else(|panic| Err(Fault::Panicked(panic))) {
-            self.reply.truncate(start);
+            self.reply.bytes.truncate(start);
             write_fault(self.reply, &fault);
         }
     }
 
-    pub(crate) fn argument<T: Portable>(&self) -> Result<T, Fault> {
-        decode(self.argument, self.limits).map_err(Fault::Argument)
+    pub(crate) fn argument<T: Portable>(&mut self) -> Result<T, Fault> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        unpack(self.argument, descriptors, self.limits).map_err(Fault::Argument)
     }
 }
 
@@ -215,27 +231,29 @@ fn fault_limits() -> Limits {
     Limits { max_bytes: MAX_FAULT, ..Limits::default() }
 }
 
-fn write_fault(reply: &mut Vec<u8>, fault: &Fault) {
-    let start = reply.len();
-    reply.push(FAULT);
+fn write_fault(reply: &mut Parcel, fault: &Fault) {
+    // What a value referred to that is not sent.
+    drop(reply.take_descriptors());
+    let start = reply.bytes.len();
+    reply.bytes.push(FAULT);
     // A fault is made of texts that were cut and of numbers; should it not encode, its absence
     // still reads as a fault: an answer that cannot be decoded.
-    if encode(fault, reply, &fault_limits()).is_err() {
-        reply.truncate(start + 1);
+    if encode(fault, &mut reply.bytes, &fault_limits()).is_err() {
+        reply.bytes.truncate(start + 1);
     }
 }
 
-/// Appends an argument to a call. A panic of its own `Serialize` is an error, too.
+/// Packs an argument behind the head of a call. A panic of its own `Serialize` is an error, too.
 ///
 /// # Errors
 ///
-/// [`EncodeError`]; then `call` is as it was.
+/// [`EncodeError`]; see [`pack`].
 pub fn ask<T: Portable>(
     argument: &T,
-    call: &mut Vec<u8>,
+    head: Vec<u8>,
     limits: &Limits,
-) -> Result<(), EncodeError> {
-    panics::catch(|| encode_for::<T, T>(argument, call, limits)).unwrap_or_else(|panic| {
+) -> Result<Parcel, EncodeError> {
+    panics::catch(|| pack(head, argument, limits)).unwrap_or_else(|panic| {
         let type_name = type_name::<T>().to_owned();
         Err(EncodeError { type_name, problem: Problem::Refused(panic.to_string()) })
     })
@@ -247,12 +265,13 @@ pub fn ask<T: Portable>(
 ///
 /// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
 /// cannot be decoded: a panic of its own `Deserialize` included.
-pub fn answer<R: Portable>(reply: &[u8], limits: &Limits) -> Result<R, Fault> {
-    let Some((&VALUE, value)) = reply.split_first() else {
-        let fault = reply.get(1..).unwrap_or_default();
+pub fn answer<R: Portable>(mut reply: Parcel, limits: &Limits) -> Result<R, Fault> {
+    let descriptors = reply.take_descriptors();
+    let Some((&VALUE, value)) = reply.bytes.split_first() else {
+        let fault = reply.bytes.get(1..).unwrap_or_default();
         return Err(decode(fault, &fault_limits()).unwrap_or_else(Fault::Reply));
     };
-    let decoded = panics::catch(|| decode(value, limits)).unwrap_or_else(|panic| {
+    let decoded = panics::catch(|| unpack(value, descriptors, limits)).unwrap_or_else(|panic| {
         let type_name = type_name::<R>().to_owned();
         Err(DecodeError { type_name, problem: Problem::Refused(panic.to_string()) })
     });

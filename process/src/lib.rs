@@ -35,6 +35,7 @@
 mod awaiting;
 mod boot;
 mod builder;
+pub mod channel;
 pub mod child;
 pub mod codec;
 mod end;
@@ -47,11 +48,13 @@ pub mod link;
 mod local;
 mod memory;
 mod panics;
+pub mod parcel;
 mod portable;
 mod process;
 mod running;
 mod scope;
 mod setup;
+pub mod shared;
 mod status;
 mod stdio;
 pub mod stop;
@@ -64,6 +67,10 @@ pub mod wire;
 
 pub use boot::{Refusal, init};
 pub use builder::Builder;
+pub use channel::{
+    Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, TryRecvError,
+    TrySendError, channel, channel_with,
+};
 pub use codec::{DecodeError, EncodeError, Limits};
 pub use end::{End, Finalizer};
 pub use error::{JoinError, Side, StartError, StopError};
@@ -72,6 +79,7 @@ pub use local::LocalWire;
 pub use portable::Portable;
 pub use process::{Output, Process};
 pub use scope::{Scope, ScopedProcess, scope};
+pub use shared::{SharedBuf, SharedSlice};
 pub use status::ExitStatus;
 pub use stdio::Stdio;
 pub use stop::Rung;

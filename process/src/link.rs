@@ -4,18 +4,20 @@
 //! to stop and the parent's death are seen in the middle of a call. The main thread takes the
 //! calls that the watcher has read, and writes the replies itself.
 
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::MsgFlags;
 
 use crate::codec::Limits;
 use crate::local;
+use crate::parcel::Parcel;
+use crate::sys::descriptors::send_with;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::exit_now;
 use crate::wire::{Frame, HEADER, Kind, seal};
@@ -27,7 +29,7 @@ pub enum Order {
     /// Answer this call, unless [`Link::claim`] says that it was taken back.
     Call(Call),
     /// Keep this data for calls that name it.
-    Share(u64, Vec<u8>),
+    Share(u64, Parcel),
     /// Drop the data of this number.
     Forget(u64),
 }
@@ -38,7 +40,7 @@ pub struct Call {
     id: u64,
     slot: u32,
     /// What the parent sent along.
-    pub payload: Vec<u8>,
+    pub payload: Parcel,
 }
 
 /// The child's end of its wire.
@@ -63,23 +65,34 @@ impl Link {
 
     /// Claims a call; false if the parent has taken it back, and it must not be begun.
     pub fn claim(&self, call: &Call) -> bool {
-        local::claim(&self.port.claims, call.slot, call.id)
+        if !local::claim(&self.port.claims, call.slot, call.id) {
+            return false;
+        }
+        if !call.payload.descriptors().is_empty() {
+            // The parent keeps copies for as long as the call may have to go to another child.
+            let mut begun = [0; HEADER];
+            seal(Kind::Begun, call.slot, call.id, 0, &mut begun);
+            // Should the parent be gone, the reply will find that out.
+            let _ = self.port.write(&begun, &[]);
+        }
+        true
     }
 
-    /// Answers a call with what `write` appends.
+    /// Answers a call with what `write` appends to the parcel.
     ///
     /// False if the parent is gone: there is nobody left to work for. In a process that `write`
     /// forked, this does not return: the copy ends here, with code 0.
-    pub fn reply(&self, call: &Call, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let mut frame = vec![0; HEADER];
+    pub fn reply(&self, call: &Call, write: impl FnOnce(&mut Parcel)) -> bool {
+        let mut frame = Parcel::from(vec![0; HEADER]);
         write(&mut frame);
         if std::process::id() != self.owner {
             // The call forked, and returns in the copy as well. The answer, the wire and all other
             // calls are the original's, and so are the finalizers.
             exit_now(0);
         }
-        seal(Kind::Reply, call.slot, call.id, &mut frame);
-        self.port.write(&frame).is_ok()
+        let count = frame.descriptors().len();
+        seal(Kind::Reply, call.slot, call.id, count, &mut frame.bytes);
+        self.port.write(&frame.bytes, frame.descriptors()).is_ok()
     }
 
     /// The limits that the parent set for what is sent.
@@ -115,11 +128,11 @@ impl Port {
     }
 
     /// Writes a whole frame that was sealed.
-    pub(crate) fn write(&self, frame: &[u8]) -> nix::Result<()> {
+    pub(crate) fn write(&self, frame: &[u8], descriptors: &[Arc<OwnedFd>]) -> io::Result<()> {
         let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = self.written.wait_while(busy, |busy| *busy);
         let turn = self.turn(busy.unwrap_or_else(PoisonError::into_inner));
-        self.write_in(&turn, frame)
+        self.write_in(&turn, frame, descriptors)
     }
 
     /// Writes a control frame, unless another thread is in the middle of a frame for longer than
@@ -134,12 +147,12 @@ impl Port {
             return false;
         }
         let turn = self.turn(busy);
-        self.write_in(&turn, &sealed(frame)).is_ok()
+        self.write_in(&turn, &sealed(frame), &[]).is_ok()
     }
 
     /// Writes a control frame, after what other threads write.
-    pub(crate) fn send(&self, frame: &Frame) -> nix::Result<()> {
-        self.write(&sealed(frame))
+    pub(crate) fn send(&self, frame: &Frame) -> io::Result<()> {
+        self.write(&sealed(frame), &[])
     }
 
     fn turn(&self, mut busy: MutexGuard<'_, bool>) -> Turn<'_> {
@@ -147,13 +160,16 @@ impl Port {
         Turn(self)
     }
 
-    fn write_in(&self, _turn: &Turn<'_>, mut bytes: &[u8]) -> nix::Result<()> {
+    fn write_in(
+        &self,
+        _turn: &Turn<'_>,
+        mut bytes: &[u8],
+        mut descriptors: &[Arc<OwnedFd>],
+    ) -> io::Result<()> {
         while !bytes.is_empty() {
-            match send(self.stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
-                Ok(len) => bytes = &bytes[len..],
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
-            }
+            let len = send_with(self.stream.as_fd(), bytes, descriptors, MsgFlags::empty())?;
+            bytes = &bytes[len..];
+            descriptors = &[];
         }
         Ok(())
     }
@@ -172,19 +188,20 @@ impl Drop for Turn<'_> {
 fn sealed(frame: &Frame) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes.extend_from_slice(&frame.payload);
-    seal(frame.kind, frame.slot, frame.id, &mut bytes);
+    seal(frame.kind, frame.slot, frame.id, 0, &mut bytes);
     bytes
 }
 
 /// Turns a frame from the parent into an order, if it is one.
 pub(crate) fn order(frame: Frame) -> Option<Order> {
-    let Frame { kind, slot, id, payload } = frame;
+    let Frame { kind, slot, id, payload, descriptors } = frame;
+    let payload = Parcel::with_descriptors(payload, descriptors);
     match kind {
         Kind::Call => Some(Order::Call(Call { id, slot, payload })),
         Kind::Share => Some(Order::Share(id, payload)),
         Kind::Forget => Some(Order::Forget(id)),
         Kind::Start | Kind::Finish | Kind::Stop => None,
-        Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye => None,
+        Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye | Kind::Begun => None,
     }
 }
 

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::parcel::Parcel;
 use crate::stream::StreamWire;
 use crate::sys::memory::{SharedWords, WORDS};
 use crate::wire::{Frame, Kind, Received, Wire, WireError};
@@ -53,14 +54,20 @@ impl AsFd for LocalWire {
 }
 
 impl Wire for LocalWire {
-    fn call(&mut self, id: u64, payload: &[u8]) {
+    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
         // Beyond the capacity a call has no word of its own: it is sent, and cannot be revoked.
         let slot = self.free.pop().unwrap_or(u32::MAX);
         if let Some(word) = word(&self.claims, slot) {
             word.store(published(id), Ordering::Release);
             self.slots.insert(id, slot);
         }
-        self.stream.queue(Kind::Call, slot, id, payload);
+        self.stream.queue(Kind::Call, slot, id, &payload.bytes, payload.descriptors());
+        Ok(())
+    }
+
+    fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
+        self.stream.queue(Kind::Share, 0, id, &payload.bytes, payload.descriptors());
+        Ok(())
     }
 
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]) {

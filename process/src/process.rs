@@ -102,9 +102,9 @@ impl<R> Process<R> {
         T: Portable,
         R: Portable,
     {
-        let mut call = Vec::new();
-        Entry::plain(f)?.write(&mut call);
-        ask(argument, &mut call, &spec.limits)?;
+        let mut head = Vec::new();
+        Entry::plain(f)?.write(&mut head);
+        let call = ask(argument, head, &spec.limits)?;
         let (running, ties) = Running::start(spec, &call)?;
         Ok(Self {
             ties,
@@ -300,7 +300,7 @@ impl<R> Process<R> {
             return Err(JoinError::AlreadyJoined);
         }
         match running.take() {
-            Some((Answered::Reply(reply), _)) => Ok(answer(&reply, &self.limits)?),
+            Some((Answered::Reply(reply), _)) => Ok(answer(reply, &self.limits)?),
             Some((Answered::Broken(why), _)) => Err(JoinError::Protocol(why)),
             Some((Answered::Nothing, end)) => Err(JoinError::of_end(&end)),
             None => Err(JoinError::Unknown),

@@ -1,7 +1,7 @@
 //! A child with its one call, without the type of its result.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,18 +14,20 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv};
 
+use crate::channel::Drain;
 use crate::child::{Child, Event, Spec, Ties, Work, timeout};
 use crate::end::End;
 use crate::entry::Entry;
 use crate::error::StartError;
 use crate::link::{Link, Order};
+use crate::parcel::Parcel;
 use crate::sys::pidfd::{self, Wait};
 
 /// What came of the one call.
 #[derive(Debug)]
 pub(crate) enum Answered {
     Nothing,
-    Reply(Vec<u8>),
+    Reply(Parcel),
     Broken(String),
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Running {
     at_exit: Option<Finalizer>,
     id: u32,
     owner: u32,
+    /// The channels whose sending end went along with the argument.
+    senders: Vec<u64>,
 }
 
 /// A running process, shared by its handle and whoever else may have to wait for it: a scope, or
@@ -60,20 +64,26 @@ pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 
 impl Running {
     /// Starts it; with what can be reached of it while another thread waits.
-    pub(crate) fn start(spec: &Spec, call: &[u8]) -> Result<(Self, Arc<Ties>), StartError> {
+    pub(crate) fn start(spec: &Spec, call: &Parcel) -> Result<(Self, Arc<Ties>), StartError> {
         let mut child = Child::start(spec, serve_one)?;
-        child.wire().call(0, call);
+        let sent = child.wire().call(0, call).map_err(io::Error::other);
+        sent.map_err(|source| StartError::System { step: "sending the argument", source })?;
         child.finish();
         child.wait_until_up()?;
         let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
         let name = format!("epilogue: join process {}", child.name());
-        let at_exit = ending::register(name, move |ending| end_with_program(&hook, ending));
+        let senders = call.senders().to_vec();
+        let at_exit = ending::register(name, move |ending| {
+            let _drain = Drain::start(&senders);
+            end_with_program(&hook, ending);
+        });
         let running = Self {
             captured: child.take_captured(),
             id: child.id(),
             progress: Progress::Running(Box::new(child), Answered::Nothing),
             at_exit: Some(at_exit),
             owner: std::process::id(),
+            senders: call.senders().to_vec(),
         };
         Ok((running, ties))
     }
@@ -123,7 +133,11 @@ impl Running {
     }
 
     /// Waits until the process has ended, or until `deadline`; whether it has.
+    ///
+    /// What it sends to receivers here is taken in, or it might wait for us as we wait for it.
     pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> bool {
+        let now = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let _drain = (!now).then(|| Drain::start(&self.senders));
         while let Some(event) = self.child_mut().and_then(|child| child.wait_event(deadline)) {
             self.note(event);
         }
@@ -183,7 +197,7 @@ impl Running {
                 child.drained();
             }
             Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
-            Event::Hello | Event::Refused(_) => {}
+            Event::Hello | Event::Refused(_) | Event::Begun { .. } => {}
             Event::Ended(_) => {
                 let answered = std::mem::replace(answered, Answered::Nothing);
                 self.progress = Progress::Ended(answered, child.end());
@@ -226,6 +240,13 @@ pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
     Some(Sight { ties, wire: child.wire_interest(), due: child.due() })
 }
 
+/// Takes in what the processes send to receivers here, for as long as the result lives. Whoever
+/// waits for one of them holds it: they might wait for us as we wait for them.
+pub(crate) fn drain(processes: &[&SharedRunning]) -> Option<Drain> {
+    let senders = processes.iter().flat_map(|running| lock(running).senders.clone());
+    Drain::start(&senders.collect::<Vec<_>>())
+}
+
 /// Waits until it is worth to [`look`] again at one of them.
 pub(crate) fn wait_for(sights: &[Sight]) {
     let mut fds = Vec::new();
@@ -252,12 +273,16 @@ fn read_all(file: Option<File>) -> Vec<u8> {
 /// The main function of such a child: one call, one answer.
 fn serve_one(link: Link) {
     while let Some(order) = link.next() {
-        let Order::Call(call) = order else { continue };
+        let Order::Call(mut call) = order else { continue };
         if !link.claim(&call) {
             continue;
         }
-        link.reply(&call, |reply| match Entry::read(&call.payload) {
-            Some((entry, argument)) => entry.run(argument, None, link.limits(), reply),
+        // The argument owns them from here on: what it drops early is closed early.
+        let descriptors = call.payload.take_descriptors();
+        link.reply(&call, |reply| match Entry::read(&call.payload.bytes) {
+            Some((entry, argument)) => {
+                entry.run(argument, descriptors, None, link.limits(), reply);
+            }
             None => Entry::reject(reply),
         });
     }

@@ -2,14 +2,18 @@
 //!
 //! A child answers in order, so of its unanswered calls only the first can have been begun. What
 //! it has read ahead cannot be seen from here, so no call is ever taken back.
+//!
+//! Only bytes travel: what refers to descriptors is refused, see [`WireError::BytesOnly`].
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::MsgFlags;
 
+use crate::parcel::Parcel;
+use crate::sys::descriptors;
 use crate::wire::{Inbox, Kind, Outbox, Received, Wire, WireError};
 
 /// A [`Wire`] over a connected stream socket.
@@ -39,8 +43,15 @@ impl<S: AsFd> StreamWire<S> {
         self.outbox.is_empty()
     }
 
-    pub(crate) fn queue(&mut self, kind: Kind, slot: u32, id: u64, payload: &[u8]) {
-        self.outbox.push(kind, slot, id, payload);
+    pub(crate) fn queue(
+        &mut self,
+        kind: Kind,
+        slot: u32,
+        id: u64,
+        payload: &[u8],
+        descriptors: &[Arc<OwnedFd>],
+    ) {
+        self.outbox.push(kind, slot, id, payload, descriptors);
     }
 }
 
@@ -51,19 +62,28 @@ impl<S: AsFd> AsFd for StreamWire<S> {
 }
 
 impl<S: AsFd> Wire for StreamWire<S> {
-    fn call(&mut self, id: u64, payload: &[u8]) {
+    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
+        only_bytes(payload)?;
         self.unanswered.push_back(id);
-        self.queue(Kind::Call, 0, id, payload);
+        self.queue(Kind::Call, 0, id, &payload.bytes, &[]);
+        Ok(())
+    }
+
+    fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
+        only_bytes(payload)?;
+        self.queue(Kind::Share, 0, id, &payload.bytes, &[]);
+        Ok(())
     }
 
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]) {
-        self.queue(kind, 0, id, payload);
+        self.queue(kind, 0, id, payload, &[]);
     }
 
     fn flush(&mut self) -> Result<bool, WireError> {
-        let fd = self.stream.as_fd().as_raw_fd();
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let written = self.outbox.flush(|bytes| retry(|| send(fd, bytes, flags)));
+        let (fd, flags) = (self.stream.as_fd(), MsgFlags::MSG_DONTWAIT);
+        let written = self
+            .outbox
+            .flush(|bytes, descriptors| descriptors::send_with(fd, bytes, descriptors, flags));
         match written {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
@@ -86,16 +106,15 @@ impl<S: AsFd> Wire for StreamWire<S> {
             if self.end_seen {
                 return Ok(Received::Closed);
             }
-            let fd = self.stream.as_fd().as_raw_fd();
-            let read = self.inbox.fill(|room| retry(|| recv(fd, room, MsgFlags::MSG_DONTWAIT)));
-            match read {
+            let fd = self.stream.as_fd();
+            match self.inbox.fill(|room| descriptors::receive(fd, room, MsgFlags::MSG_DONTWAIT)) {
                 Ok(0) => self.end_seen = true,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(Received::Nothing);
                 }
-                Err(error) if is_gone(&error) => self.end_seen = true,
-                Err(error) => return Err(error.into()),
+                Err(WireError::Io(error)) if is_gone(&error) => self.end_seen = true,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -118,22 +137,20 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
-fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::EINTR) => {}
-            result => return Ok(result?),
-        }
-    }
+fn only_bytes(payload: &Parcel) -> Result<(), WireError> {
+    if payload.descriptors().is_empty() { Ok(()) } else { Err(WireError::BytesOnly) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
 
     use super::StreamWire;
-    use crate::wire::{HEADER, Kind, Received, Wire, seal};
+    use crate::parcel::Parcel;
+    use crate::wire::{HEADER, Kind, Received, Wire, WireError, seal};
 
     /// Both ends of a connection over the loopback interface.
     fn connection() -> (StreamWire<TcpStream>, TcpStream) {
@@ -146,15 +163,15 @@ mod tests {
     #[test]
     fn only_the_first_unanswered_call_may_have_begun() {
         let (mut wire, mut far) = connection();
-        wire.call(1, &[1]);
-        wire.call(2, &[2]);
+        wire.call(1, &vec![1].into()).unwrap();
+        wire.call(2, &vec![2].into()).unwrap();
         assert!(wire.flush().unwrap());
         let mut frames = [0; 2 * (HEADER + 1)];
         far.read_exact(&mut frames).unwrap();
         assert!(wire.may_have_begun(1) && !wire.may_have_begun(2));
 
         let mut reply = vec![0; HEADER];
-        seal(Kind::Reply, 0, 1, &mut reply);
+        seal(Kind::Reply, 0, 1, 0, &mut reply);
         far.write_all(&reply).unwrap();
         drop(far);
         let mut answers = 0;
@@ -167,5 +184,14 @@ mod tests {
         }
         assert_eq!(answers, 1);
         assert!(wire.may_have_begun(2));
+    }
+
+    #[test]
+    fn a_stream_of_bytes_refuses_descriptors() {
+        let (mut wire, far) = connection();
+        let parcel = Parcel::with_descriptors(vec![1], vec![Arc::new(OwnedFd::from(far))]);
+        assert!(matches!(wire.call(1, &parcel), Err(WireError::BytesOnly)));
+        assert!(matches!(wire.share(1, &parcel), Err(WireError::BytesOnly)));
+        assert!(wire.is_flushed());
     }
 }

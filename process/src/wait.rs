@@ -3,7 +3,7 @@
 use crate::error::JoinError;
 use crate::portable::Portable;
 use crate::process::Process;
-use crate::running::{SharedRunning, look, wait_for};
+use crate::running::{SharedRunning, drain, look, wait_for};
 use crate::scope::ScopedProcess;
 
 /// A handle that can be waited for with others, whatever the type of its result.
@@ -44,6 +44,7 @@ pub(crate) mod sealed {
 /// ```
 pub fn wait_any(handles: &[&dyn Waitable]) -> Option<usize> {
     let shared: Vec<&SharedRunning> = handles.iter().map(|handle| handle.handle().0).collect();
+    let _drain = drain(&shared);
     loop {
         let mut sights = Vec::new();
         for (position, one) in shared.iter().enumerate() {

@@ -5,7 +5,7 @@
 //! and ends the process, whatever the main thread is doing.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,12 +15,13 @@ use epilogue_embed::ending::{self, Cause, StopReason};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 
 use crate::codec::{Limits, decode};
 use crate::link::{Order, Port, order};
+use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
-use crate::wire::{Inbox, Kind, StopOrder};
+use crate::wire::{Inbox, Kind, StopOrder, WireError};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
 ///
@@ -114,15 +115,12 @@ impl Watcher {
     }
 
     fn read(&mut self) -> Next {
-        let fd = self.port.stream().as_raw_fd();
-        let flags = MsgFlags::MSG_DONTWAIT;
-        match self.inbox.fill(|room| recv(fd, room, flags).map_err(io::Error::from)) {
+        let fd = self.port.stream().as_fd();
+        match self.inbox.fill(|room| receive(fd, room, MsgFlags::MSG_DONTWAIT)) {
             Ok(0) => self.parent_is_gone(),
             Ok(_) => self.obey(),
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Next::Watch,
-                _ => self.parent_is_gone(),
-            },
+            Err(WireError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Next::Watch,
+            Err(_) => self.parent_is_gone(),
         }
     }
 

@@ -9,13 +9,20 @@
 //! 2. A length is checked before anything is allocated for it.
 //! 3. A child that runs a call has claimed it. A call that was revoked is never claimed.
 //! 4. End of file means that the peer is gone. It is not an error to be gone.
+//! 5. A frame's header says how many descriptors belong to it, and they arrive with its first
+//!    byte. Those that no frame claims are closed, and a peer that sends them out of turn, or more
+//!    than this process can hold, has broken the protocol.
 //!
 //! A wire knows nothing of what a call means, nor of who is to be asked again; see `child`.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use crate::parcel::{MAX_DESCRIPTORS, Parcel};
+use crate::sys::descriptors;
 
 /// What a frame is for. Those from 128 on go up, from a child to its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +49,9 @@ pub enum Kind {
     Reply = 130,
     /// The child's last words: which finalizers ran.
     Goodbye = 131,
+    /// The child has begun the call of this number, which came with descriptors: from here on
+    /// they are the child's alone.
+    Begun = 132,
 }
 
 impl Kind {
@@ -57,13 +67,14 @@ impl Kind {
             129 => Self::Refusal,
             130 => Self::Reply,
             131 => Self::Goodbye,
+            132 => Self::Begun,
             _ => return None,
         })
     }
 }
 
 /// One message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Frame {
     /// What it is for.
     pub kind: Kind,
@@ -73,12 +84,14 @@ pub struct Frame {
     pub id: u64,
     /// The rest, up to the kind.
     pub payload: Vec<u8>,
+    /// The descriptors that the payload refers to.
+    pub descriptors: Vec<Arc<OwnedFd>>,
 }
 
 impl Frame {
     /// A frame that belongs to no call.
     pub fn control(kind: Kind, payload: Vec<u8>) -> Self {
-        Self { kind, slot: 0, id: 0, payload }
+        Self { kind, slot: 0, id: 0, payload, descriptors: Vec::new() }
     }
 }
 
@@ -97,6 +110,20 @@ pub enum WireError {
         /// The most that is allowed, in bytes.
         limit: usize,
     },
+    /// Descriptors came that belong to no frame, or a frame came without its own.
+    #[error("the child sent descriptors out of turn")]
+    StrayDescriptors,
+    /// This process had no room for all the descriptors that came.
+    #[error(
+        "the child sent more descriptors than this process can hold: take its results sooner, or \
+         raise the limit on open files"
+    )]
+    TooManyDescriptors,
+    /// The connection is a stream of bytes, which carries no descriptors.
+    #[error(
+        "shared memory and channels cannot travel over this connection, which carries only bytes"
+    )]
+    BytesOnly,
     /// The operating system refused to read or write.
     #[error("the connection to the child failed: {0}")]
     Io(#[from] io::Error),
@@ -119,7 +146,18 @@ pub enum Received {
 /// [`crate::StreamWire`] over any stream of bytes, for a child that shares none.
 pub trait Wire: AsFd {
     /// Queues a call. The caller keeps at most [`Wire::capacity`] of them unanswered.
-    fn call(&mut self, id: u64, payload: &[u8]);
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::BytesOnly`] if it has descriptors and the wire carries none; nothing is queued.
+    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError>;
+
+    /// Queues data for later calls, which name it by its number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wire::call`].
+    fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError>;
 
     /// Queues a frame that is not a call.
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]);
@@ -162,10 +200,13 @@ pub(crate) const HEADER: usize = 24;
 const MAGIC: u16 = 0xE91E;
 
 /// Writes a header in front of a payload whose first [`HEADER`] bytes were left free for it.
-pub(crate) fn seal(kind: Kind, slot: u32, id: u64, frame: &mut [u8]) {
+///
+/// `descriptors` says how many belong to it; a parcel has no more than fit in the byte.
+pub(crate) fn seal(kind: Kind, slot: u32, id: u64, descriptors: usize, frame: &mut [u8]) {
+    debug_assert!(descriptors <= MAX_DESCRIPTORS);
     let len = (frame.len() - HEADER) as u64;
     frame[0..2].copy_from_slice(&MAGIC.to_le_bytes());
-    frame[2..4].copy_from_slice(&[kind as u8, 0]);
+    frame[2..4].copy_from_slice(&[kind as u8, descriptors as u8]);
     frame[4..8].copy_from_slice(&slot.to_le_bytes());
     frame[8..16].copy_from_slice(&id.to_le_bytes());
     frame[16..24].copy_from_slice(&len.to_le_bytes());
@@ -176,13 +217,15 @@ struct Header {
     slot: u32,
     id: u64,
     len: usize,
+    descriptors: usize,
 }
 
 impl Header {
     fn parse(bytes: &[u8; HEADER], limit: usize) -> Result<Self, WireError> {
-        let [m0, m1, kind, reserved, s0, s1, s2, s3, rest @ ..] = *bytes;
+        let [m0, m1, kind, descriptors, s0, s1, s2, s3, rest @ ..] = *bytes;
         let [i0, i1, i2, i3, i4, i5, i6, i7, l0, l1, l2, l3, l4, l5, l6, l7] = rest;
-        if u16::from_le_bytes([m0, m1]) != MAGIC || reserved != 0 {
+        let descriptors = usize::from(descriptors);
+        if u16::from_le_bytes([m0, m1]) != MAGIC || descriptors > MAX_DESCRIPTORS {
             return Err(WireError::Garbage);
         }
         let kind = Kind::from_byte(kind).ok_or(WireError::Garbage)?;
@@ -193,10 +236,19 @@ impl Header {
                 slot: u32::from_le_bytes([s0, s1, s2, s3]),
                 id: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
                 len: short,
+                descriptors,
             }),
             _ => Err(WireError::TooLong { len, limit }),
         }
     }
+}
+
+/// Descriptors that arrived in one read, and where in the stream that was.
+#[derive(Debug)]
+struct Batch {
+    from: u64,
+    to: u64,
+    descriptors: Vec<OwnedFd>,
 }
 
 /// Turns bytes as they arrive into frames.
@@ -207,21 +259,40 @@ pub(crate) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// How many bytes of the stream came before those at `start`.
+    taken: u64,
+    /// Descriptors whose frame has not been taken.
+    batches: VecDeque<Batch>,
+    /// What frames took along, as far as it has not been closed since.
+    given_out: Vec<Weak<OwnedFd>>,
+    /// How many of those there may be; read when the first arrive.
+    most_given_out: Option<usize>,
 }
 
 impl Inbox {
     /// As much room as a read has at least.
     const CHUNK: usize = 64 * 1024;
+    /// The frame that is being read can have descriptors, and the one that the same read began.
+    const MOST_BATCHES: usize = 2;
 
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, buffer: Vec::new(), start: 0, end: 0 }
+        Self {
+            limit,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            taken: 0,
+            batches: VecDeque::new(),
+            given_out: Vec::new(),
+            most_given_out: None,
+        }
     }
 
     /// Reads once; how many bytes came, 0 at the end of the stream.
     pub(crate) fn fill(
         &mut self,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+        read: impl FnOnce(&mut [u8]) -> io::Result<descriptors::Received>,
+    ) -> Result<usize, WireError> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -231,9 +302,20 @@ impl Inbox {
             // and sends little makes us allocate little.
             self.buffer.resize(self.end + Self::CHUNK.max(self.end), 0);
         }
-        let len = read(&mut self.buffer[self.end..])?;
-        self.end += len;
-        Ok(len)
+        let received = read(&mut self.buffer[self.end..])?;
+        let from = self.taken + self.end as u64;
+        self.end += received.len;
+        if received.descriptors_lost {
+            return Err(WireError::TooManyDescriptors);
+        }
+        if !received.descriptors.is_empty() {
+            let (to, descriptors) = (from + received.len as u64, received.descriptors);
+            self.batches.push_back(Batch { from, to, descriptors });
+            if self.batches.len() > Self::MOST_BATCHES {
+                return Err(WireError::StrayDescriptors);
+            }
+        }
+        Ok(received.len)
     }
 
     /// The next whole frame, if it has arrived.
@@ -241,7 +323,7 @@ impl Inbox {
         let Some((header, rest)) = self.buffer[self.start..self.end].split_first_chunk() else {
             return Ok(None);
         };
-        let Header { kind, slot, id, len } = Header::parse(header, self.limit)?;
+        let Header { kind, slot, id, len, descriptors } = Header::parse(header, self.limit)?;
         if rest.len() < len {
             return Ok(None);
         }
@@ -257,52 +339,109 @@ impl Inbox {
             self.start = frame_end;
             rest[..len].to_vec()
         };
-        Ok(Some(Frame { kind, slot, id, payload }))
+        let position = self.taken;
+        self.taken += (HEADER + len) as u64;
+        let descriptors = match (descriptors, self.batches.is_empty()) {
+            (0, true) => Vec::new(),
+            (count, _) => self.claim(position, count)?,
+        };
+        Ok(Some(Frame { kind, slot, id, payload, descriptors }))
     }
+
+    /// Takes the descriptors of the frame that began at `position`.
+    fn claim(&mut self, position: u64, count: usize) -> Result<Vec<Arc<OwnedFd>>, WireError> {
+        // What belonged to a frame before this one would have been taken with it.
+        if self.batches.front().is_some_and(|batch| batch.to <= position) {
+            return Err(WireError::StrayDescriptors);
+        }
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let is_its_own =
+            |batch: &mut Batch| batch.from <= position && batch.descriptors.len() == count;
+        let batch = self.batches.pop_front_if(is_its_own).ok_or(WireError::StrayDescriptors)?;
+        self.given_out.retain(|descriptor| descriptor.strong_count() > 0);
+        let most = *self.most_given_out.get_or_insert_with(most_descriptors);
+        if self.given_out.len() + count > most {
+            return Err(WireError::TooManyDescriptors);
+        }
+        let descriptors: Vec<_> = batch.descriptors.into_iter().map(Arc::new).collect();
+        self.given_out.extend(descriptors.iter().map(Arc::downgrade));
+        Ok(descriptors)
+    }
+}
+
+/// How many descriptors one peer may have us hold: a part of those that this process can have.
+fn most_descriptors() -> usize {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let soft = limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
+    (soft / 4).max(2 * MAX_DESCRIPTORS)
 }
 
 /// Frames that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    buffers: VecDeque<Vec<u8>>,
+    packets: VecDeque<Packet>,
     written: usize,
+}
+
+/// Some frames, and the descriptors of the first.
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    descriptors: Vec<Arc<OwnedFd>>,
 }
 
 impl Outbox {
     /// Frames below this size share a buffer, so that many of them cost one system call.
     const SMALL: usize = 16 * 1024;
 
-    pub(crate) fn push(&mut self, kind: Kind, slot: u32, id: u64, payload: &[u8]) {
+    pub(crate) fn push(
+        &mut self,
+        kind: Kind,
+        slot: u32,
+        id: u64,
+        payload: &[u8],
+        descriptors: &[Arc<OwnedFd>],
+    ) {
         let len = HEADER + payload.len();
-        let shared = self.buffers.back_mut().filter(|last| last.len() + len <= Self::SMALL);
-        let buffer = match shared {
-            Some(buffer) => buffer,
-            None => self.buffers.push_back_mut(Vec::with_capacity(len)),
+        let shared = self.packets.back_mut().filter(|last| {
+            // Descriptors go with the first byte of what is written.
+            last.bytes.len() + len <= Self::SMALL && descriptors.is_empty()
+        });
+        let packet = match shared {
+            Some(packet) => packet,
+            None => self.packets.push_back_mut(Packet {
+                bytes: Vec::with_capacity(len),
+                descriptors: descriptors.to_vec(),
+            }),
         };
-        let start = buffer.len();
-        buffer.resize(start + HEADER, 0);
-        buffer.extend_from_slice(payload);
-        seal(kind, slot, id, &mut buffer[start..]);
+        let start = packet.bytes.len();
+        packet.bytes.resize(start + HEADER, 0);
+        packet.bytes.extend_from_slice(payload);
+        seal(kind, slot, id, descriptors.len(), &mut packet.bytes[start..]);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.buffers.is_empty()
+        self.packets.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {
-        self.buffers.clear();
+        self.packets.clear();
         self.written = 0;
     }
 
     /// Writes until nothing is left or `write` fails.
     pub(crate) fn flush(
         &mut self,
-        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+        mut write: impl FnMut(&[u8], &[Arc<OwnedFd>]) -> io::Result<usize>,
     ) -> io::Result<()> {
-        while let Some(front) = self.buffers.front() {
-            self.written += write(&front[self.written..])?;
-            if self.written == front.len() {
-                self.buffers.pop_front();
+        while let Some(front) = self.packets.front_mut() {
+            self.written += write(&front.bytes[self.written..], &front.descriptors)?;
+            // They went with the first byte. A copy kept here would outlive its owner there.
+            front.descriptors.clear();
+            if self.written == front.bytes.len() {
+                self.packets.pop_front();
                 self.written = 0;
             }
         }
@@ -313,18 +452,24 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::{Frame, HEADER, Inbox, Kind, Outbox, WireError};
+    use crate::sys::descriptors::Received;
+
+    fn received(len: usize) -> Received {
+        Received { len, descriptors: Vec::new(), descriptors_lost: false, cut: false }
+    }
 
     fn frame(id: u64, len: usize) -> Frame {
-        Frame { kind: Kind::Call, slot: 7, id, payload: vec![id as u8; len] }
+        let payload = vec![id as u8; len];
+        Frame { kind: Kind::Call, slot: 7, id, payload, descriptors: Vec::new() }
     }
 
     fn bytes_of(frames: &[Frame]) -> Vec<u8> {
         let (mut outbox, mut bytes) = (Outbox::default(), Vec::new());
-        for Frame { kind, slot, id, payload } in frames {
-            outbox.push(*kind, *slot, *id, payload);
+        for Frame { kind, slot, id, payload, .. } in frames {
+            outbox.push(*kind, *slot, *id, payload, &[]);
         }
         outbox
-            .flush(|some| {
+            .flush(|some, _| {
                 bytes.extend_from_slice(&some[..some.len().min(1000)]);
                 Ok(some.len().min(1000))
             })
@@ -335,25 +480,26 @@ mod tests {
     #[test]
     fn frames_survive_any_cut() {
         let sent = [frame(1, 0), frame(2, 100_000), frame(3, 5), frame(4, 64 * 1024)];
+        let expected: Vec<_> = sent.iter().map(|f| (f.id, f.payload.clone())).collect();
         let bytes = bytes_of(&sent);
         for step in [1, 7, 1000, 70_000, bytes.len()] {
-            let (mut inbox, mut received) = (Inbox::new(1 << 20), Vec::new());
+            let (mut inbox, mut arrived) = (Inbox::new(1 << 20), Vec::new());
             for piece in bytes.chunks(step) {
                 let mut piece = piece;
                 while !piece.is_empty() {
                     let read = |buffer: &mut [u8]| {
                         let len = piece.len().min(buffer.len());
                         buffer[..len].copy_from_slice(&piece[..len]);
-                        Ok(len)
+                        Ok(received(len))
                     };
                     let len = inbox.fill(read).unwrap();
                     piece = &piece[len..];
                     while let Some(frame) = inbox.next().unwrap() {
-                        received.push(frame);
+                        arrived.push((frame.id, frame.payload));
                     }
                 }
             }
-            assert_eq!(received, sent);
+            assert_eq!(arrived, expected);
         }
     }
 
@@ -364,7 +510,7 @@ mod tests {
         inbox
             .fill(|buffer| {
                 buffer[..HEADER].copy_from_slice(&header);
-                Ok(HEADER)
+                Ok(received(HEADER))
             })
             .unwrap();
         assert!(matches!(inbox.next(), Err(WireError::TooLong { len: 2000, limit: 1999 })));
@@ -376,7 +522,7 @@ mod tests {
         inbox
             .fill(|buffer| {
                 buffer[..HEADER].fill(0x5A);
-                Ok(HEADER)
+                Ok(received(HEADER))
             })
             .unwrap();
         assert!(matches!(inbox.next(), Err(WireError::Garbage)));

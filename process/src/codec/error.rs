@@ -115,6 +115,12 @@ impl Problem {
 }
 
 impl EncodeError {
+    /// A refusal from outside of the codec, in these words.
+    #[cold]
+    pub(crate) fn refused<T: ?Sized>(message: impl Display) -> Self {
+        Self::new::<T>(Fault::new(Problem::Refused(message.to_string())))
+    }
+
     #[cold]
     pub(super) fn new<T: ?Sized>(fault: Fault) -> Self {
         Self { type_name: type_name::<T>().to_owned(), problem: *fault.0 }
@@ -122,6 +128,17 @@ impl EncodeError {
 }
 
 impl DecodeError {
+    /// A refusal from outside of the codec, in these words.
+    #[cold]
+    pub(crate) fn refused<T: ?Sized>(message: impl Display) -> Self {
+        Self::new::<T>(Fault::new(Problem::Refused(message.to_string())))
+    }
+
+    #[cold]
+    pub(crate) fn too_large<T: ?Sized>(limit: usize) -> Self {
+        Self::new::<T>(Fault::new(Problem::TooLarge { limit }))
+    }
+
     #[cold]
     pub(super) fn new<T: ?Sized>(fault: Fault) -> Self {
         Self { type_name: type_name::<T>().to_owned(), problem: *fault.0 }

@@ -2,16 +2,20 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `descriptors` | descriptors over a socket: sent, received, owned |
 //! | `hook` | the `.init_array` entry by which a child is recognised before `main` |
 //! | `image` | where this program's code lies, and what may be called in it |
+//! | `mapping` | files in memory: made, sealed, mapped |
 //! | `memory` | the page of claim words that a parent and one child share |
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
 //! | `trampoline` | an address that becomes a function again |
 
+pub(crate) mod descriptors;
 pub(crate) mod hook;
 pub(crate) mod image;
+pub(crate) mod mapping;
 pub(crate) mod memory;
 pub(crate) mod pidfd;
 pub(crate) mod process;

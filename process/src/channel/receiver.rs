@@ -1,0 +1,230 @@
+//! The receiving end.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+use super::backlog::Inlet;
+use super::error::{RecvError, RecvFailure, RecvTimeoutError, TryRecvError};
+use super::socket;
+use crate::codec::Limits;
+use crate::parcel::{attach_end, attached, unpack};
+use crate::portable::Portable;
+
+/// The end of a [`channel`](crate::channel()) that receives.
+///
+/// It yields messages as an iterator does, until all senders are gone. A message that cannot be
+/// decoded is an error in its place, so none is lost in silence.
+pub struct Receiver<T> {
+    inlet: Arc<Inlet>,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Receiver<T> {
+    pub(super) fn new(id: u64, socket: Arc<OwnedFd>) -> Self {
+        Self { inlet: Inlet::new(id, socket), message: PhantomData }
+    }
+}
+
+impl<T: Portable> Receiver<T> {
+    /// Receives a message; waits until there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Disconnected`] once all senders are gone and all that they sent has been
+    /// received; the others say why a message that came cannot be read.
+    pub fn recv(&self) -> Result<T, RecvError> {
+        Ok(self.receive(None)?)
+    }
+
+    /// Receives a message if one waits.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError`]; see [`Receiver::recv`].
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        Ok(self.inlet.try_receive().and_then(Self::read)?)
+    }
+
+    /// Receives a message; waits until there is one, but not longer than `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvTimeoutError`]; see [`Receiver::recv`].
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        Ok(self.receive(Instant::now().checked_add(timeout))?)
+    }
+
+    /// The messages, as they come, until all senders are gone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = epilogue_process::channel::<u64>()?;
+    /// sender.send(1)?;
+    /// sender.send(2)?;
+    /// drop(sender);
+    /// let numbers: Vec<u64> = receiver.iter().collect::<Result<_, _>>()?;
+    /// assert_eq!(numbers, [1, 2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { receiver: self, over: false }
+    }
+
+    /// The messages that wait already.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self, over: false }
+    }
+
+    fn receive(&self, until: Option<Instant>) -> Result<T, RecvFailure> {
+        loop {
+            match self.inlet.receive_or_wait() {
+                Err(RecvFailure::NotNow) => {}
+                received => return received.and_then(Self::read),
+            }
+            let waited = socket::wait(self.inlet.socket(), PollFlags::POLLIN, until);
+            self.inlet.end_wait();
+            if !waited.map_err(RecvFailure::System)? {
+                return Err(RecvFailure::NotNow);
+            }
+        }
+    }
+
+    fn read(message: socket::Message) -> Result<T, RecvFailure> {
+        let limits = Limits::default();
+        message.open(&limits, |bytes, descriptors| unpack(bytes, descriptors, &limits))
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.inlet.abandon();
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+/// What of an end is written down.
+#[derive(Serialize, Deserialize)]
+struct End {
+    socket: u32,
+    id: u64,
+}
+
+impl<T> Serialize for Receiver<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.inlet.has_backlog() {
+            return Err(ser::Error::custom(
+                "messages were taken in while their sender's process was joined: receive them \
+                 before the receiver goes to another process",
+            ));
+        }
+        let socket = attach_end(self.inlet.descriptor(), None).map_err(ser::Error::custom)?;
+        End { socket, id: self.inlet.id() }.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Receiver<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let End { socket, id } = End::deserialize(deserializer)?;
+        let socket = attached(socket).map_err(de::Error::custom)?;
+        if !socket::is_channel(&socket) {
+            return Err(de::Error::custom("the end of a channel that is none"));
+        }
+        Ok(Self::new(id, socket))
+    }
+}
+
+/// The messages of a channel, as they come; see [`Receiver::iter`].
+#[derive(Debug)]
+pub struct Iter<'a, T> {
+    receiver: &'a Receiver<T>,
+    over: bool,
+}
+
+/// The messages that wait in a channel; see [`Receiver::try_iter`].
+#[derive(Debug)]
+pub struct TryIter<'a, T> {
+    receiver: &'a Receiver<T>,
+    over: bool,
+}
+
+/// The messages of a channel, as they come, with its receiver.
+#[derive(Debug)]
+pub struct IntoIter<T> {
+    receiver: Receiver<T>,
+    over: bool,
+}
+
+/// One step of an iterator: a failure of the system would come for ever.
+fn step<T>(
+    over: &mut bool,
+    receive: impl FnOnce() -> Result<T, RecvFailure>,
+) -> Option<Result<T, RecvError>> {
+    if *over {
+        return None;
+    }
+    match receive() {
+        Ok(message) => Some(Ok(message)),
+        Err(RecvFailure::Disconnected | RecvFailure::NotNow) => {
+            *over = true;
+            None
+        }
+        Err(failure) => {
+            *over = matches!(failure, RecvFailure::System(_));
+            Some(Err(failure.into()))
+        }
+    }
+}
+
+impl<T: Portable> Iterator for Iter<'_, T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        step(&mut self.over, || self.receiver.receive(None))
+    }
+}
+
+impl<T: Portable> Iterator for TryIter<'_, T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        step(&mut self.over, || self.receiver.inlet.try_receive().and_then(Receiver::read))
+    }
+}
+
+impl<T: Portable> Iterator for IntoIter<T> {
+    type Item = Result<T, RecvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        step(&mut self.over, || self.receiver.receive(None))
+    }
+}
+
+impl<'a, T: Portable> IntoIterator for &'a Receiver<T> {
+    type Item = Result<T, RecvError>;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T: Portable> IntoIterator for Receiver<T> {
+    type Item = Result<T, RecvError>;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { receiver: self, over: false }
+    }
+}

@@ -1,0 +1,332 @@
+//! What a channel is made of: a pair of sockets that keep the bounds of messages.
+//!
+//! Messages go one way. The other way go *credits*, one datagram of a byte for each message that
+//! may wait. A sender looks whether a credit is there, sends, and then takes the credit away; a
+//! receiver gives one back for each message that it receives.
+//!
+//! The order matters. A sender that is killed in between leaves a credit too many, never one too
+//! few: those that are left can always go on.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair,
+    sockopt,
+};
+
+use super::error::{RecvFailure, SendFailure};
+use crate::child::timeout;
+use crate::codec::{DecodeError, Limits};
+use crate::parcel::{MAX_DESCRIPTORS, Parcel};
+use crate::sys::descriptors::{receive, send_datagram, waiting};
+use crate::sys::mapping::{self, Frozen};
+
+/// The longest message that can be sent without a file, whatever the capacity.
+pub(super) const LONGEST_INLINE: usize = 64 << 10;
+
+/// Both ends of a channel.
+pub(super) struct Pair {
+    pub(super) sending: OwnedFd,
+    pub(super) receiving: OwnedFd,
+    /// The longest message that goes inline: as many of them fit in the kernel's buffer as there
+    /// are credits, so only the credits bound what waits.
+    pub(super) inline: usize,
+}
+
+pub(super) fn pair(capacity: usize) -> io::Result<Pair> {
+    let (sending, receiving) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&sending, &receiving] {
+        // As much as an unprivileged process may have; less is enough for small messages.
+        setsockopt(end, sockopt::SndBuf, &(1 << 20))?;
+    }
+    for _ in 0..capacity {
+        give_credit(receiving.as_fd())?;
+    }
+    let inline = inline(getsockopt(&sending, sockopt::SndBuf)?, capacity);
+    Ok(Pair { sending, receiving, inline })
+}
+
+/// How long a message may be for `capacity` of them to fit in a kernel buffer of that size.
+fn inline(buffer: usize, capacity: usize) -> usize {
+    // The kernel allocates powers of two, and charges for its own notes on each message.
+    const NOTES: usize = 512;
+    let each = (buffer / (capacity + 1)).saturating_sub(NOTES).max(2 * NOTES);
+    let block = 1 << each.ilog2();
+    (block - NOTES).min(LONGEST_INLINE)
+}
+
+fn give_credit(receiving: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(receiving.as_raw_fd(), &[0], flags)?;
+    Ok(())
+}
+
+/// What a datagram begins with: the payload follows, or is the whole of the last file.
+const INLINE: u8 = 0;
+const IN_FILE: u8 = 1;
+
+/// A message on its way out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    parcel: Parcel,
+    file: Option<Arc<OwnedFd>>,
+}
+
+impl Outgoing {
+    pub(super) fn new(parcel: Parcel, inline: usize) -> io::Result<Self> {
+        let mut file = None;
+        if parcel.bytes.len() > inline {
+            let memory = mapping::create(parcel.bytes.len())?;
+            mapping::write(&memory, &parcel.bytes)?;
+            mapping::freeze(&memory)?;
+            file = Some(Arc::new(memory));
+        }
+        Ok(Self { parcel, file })
+    }
+
+    /// Whether it carries more descriptors than one message can.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.parcel.descriptors().len() + usize::from(self.file.is_some()) > MAX_DESCRIPTORS
+    }
+
+    fn send(&self, sending: BorrowedFd<'_>) -> io::Result<usize> {
+        match &self.file {
+            None => {
+                let pieces = [&[INLINE][..], &self.parcel.bytes];
+                send_datagram(sending, pieces, self.parcel.descriptors())
+            }
+            Some(file) => {
+                let mut descriptors = self.parcel.descriptors().to_vec();
+                descriptors.push(Arc::clone(file));
+                let len = (self.parcel.bytes.len() as u64).to_le_bytes();
+                send_datagram(sending, [&[IN_FILE][..], &len], &descriptors)
+            }
+        }
+    }
+}
+
+/// What has to happen before a message can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Somebody has to receive one.
+    ForCredit,
+    /// The kernel's buffer has to empty: more processes send at once than it was made for.
+    ForRoom,
+}
+
+/// Whether a message may be sent now. `debt` says how many credits are still to be paid for.
+pub(super) fn credit(
+    sending: BorrowedFd<'_>,
+    debt: &mut usize,
+) -> Result<Result<(), Wait>, SendFailure> {
+    while *debt > 0 {
+        match take(sending, MsgFlags::empty())? {
+            true => *debt -= 1,
+            false => return Ok(Err(Wait::ForCredit)),
+        }
+    }
+    Ok(take(sending, MsgFlags::MSG_PEEK)?.then_some(()).ok_or(Wait::ForCredit))
+}
+
+/// Sends a message if there is a credit for it.
+pub(super) fn try_send(
+    sending: BorrowedFd<'_>,
+    message: &Outgoing,
+    debt: &mut usize,
+) -> Result<Result<(), Wait>, SendFailure> {
+    if let Err(wait) = credit(sending, debt)? {
+        return Ok(Err(wait));
+    }
+    match message.send(sending) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Err(Wait::ForRoom)),
+        Err(error) => return Err(send_failure(error)),
+    }
+    // It is on its way, whatever happens now. If another process took the credit, one is owed.
+    if !take(sending, MsgFlags::empty()).unwrap_or(true) {
+        *debt += 1;
+    }
+    Ok(Ok(()))
+}
+
+/// Takes a credit, or looks for one; false if there is none.
+fn take(sending: BorrowedFd<'_>, flags: MsgFlags) -> Result<bool, SendFailure> {
+    loop {
+        let flags = flags | MsgFlags::MSG_DONTWAIT;
+        match recv(sending.as_raw_fd(), &mut [0], flags) {
+            Ok(0) => return Err(SendFailure::Disconnected),
+            Ok(_) => return Ok(true),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(send_failure(error.into())),
+        }
+    }
+}
+
+fn send_failure(error: io::Error) -> SendFailure {
+    match error.kind() {
+        // A receiver that ends with messages unread resets the connection.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendFailure::Disconnected,
+        _ => SendFailure::System(error),
+    }
+}
+
+/// A message that has arrived.
+#[derive(Debug)]
+pub(super) struct Message {
+    body: Body,
+    pub(super) descriptors: Vec<Arc<OwnedFd>>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Here(Vec<u8>),
+    InFile(Arc<OwnedFd>, usize),
+    Broken(&'static str),
+}
+
+impl Message {
+    /// Calls `read` with the bytes of the message.
+    pub(super) fn open<T>(
+        self,
+        limits: &Limits,
+        read: impl FnOnce(&[u8], Vec<Arc<OwnedFd>>) -> Result<T, DecodeError>,
+    ) -> Result<T, RecvFailure> {
+        let opened = match self.body {
+            Body::Here(bytes) => read(&bytes, self.descriptors),
+            Body::InFile(_, len) if len > limits.max_bytes => {
+                Err(DecodeError::too_large::<T>(limits.max_bytes))
+            }
+            Body::InFile(file, len) => match Frozen::map(&file, len) {
+                Ok(mapping) => read(mapping.bytes(), self.descriptors),
+                Err(error) => Err(DecodeError::refused::<T>(error)),
+            },
+            Body::Broken(what) => Err(DecodeError::refused::<T>(what)),
+        };
+        opened.map_err(RecvFailure::Decode)
+    }
+
+    /// How many bytes it takes up here, not counting what is behind its descriptors.
+    pub(super) fn len(&self) -> usize {
+        match &self.body {
+            Body::Here(bytes) => bytes.len(),
+            Body::InFile(_, len) => *len,
+            Body::Broken(_) => 0,
+        }
+    }
+
+    /// Reads its bytes, if they are in a file: what waits for long should not hold descriptors.
+    pub(super) fn take_in(&mut self, limits: &Limits) {
+        if let Body::InFile(file, len) = &self.body
+            && *len <= limits.max_bytes
+            && mapping::is_frozen(file).unwrap_or(false)
+            && let Ok(bytes) = mapping::read(file, *len)
+        {
+            self.body = Body::Here(bytes);
+        }
+    }
+
+    fn parse(bytes: &[u8], mut descriptors: Vec<Arc<OwnedFd>>) -> Self {
+        let body = match bytes.split_first() {
+            Some((&INLINE, payload)) => Body::Here(payload.to_vec()),
+            Some((&IN_FILE, len)) => {
+                match (len.try_into().map(u64::from_le_bytes), descriptors.pop()) {
+                    (Ok(len), Some(file)) => {
+                        Body::InFile(file, usize::try_from(len).unwrap_or(usize::MAX))
+                    }
+                    _ => Body::Broken("a message without its content"),
+                }
+            }
+            _ => Body::Broken("a message of an unknown form"),
+        };
+        Self { body, descriptors }
+    }
+}
+
+/// Receives a message, if one waits.
+///
+/// `room` is kept from one call to the next.
+pub(super) fn try_receive(
+    receiving: BorrowedFd<'_>,
+    room: &mut Vec<u8>,
+) -> Result<Message, RecvFailure> {
+    room.resize(1 + LONGEST_INLINE, 0);
+    let received = loop {
+        match receive(receiving, room, MsgFlags::MSG_DONTWAIT) {
+            Ok(received) => break received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(RecvFailure::NotNow);
+            }
+            // The last sender ended with credits unused. The kernel says so once, and before it
+            // gives out what was sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => return Err(RecvFailure::System(error)),
+        }
+    };
+    if received.len == 0 && received.descriptors.is_empty() && is_hung_up(receiving) {
+        return Err(RecvFailure::Disconnected);
+    }
+    // It fails if nobody is left to send, or if more credits than ever fit lie unused.
+    let _ = give_credit(receiving);
+    if received.descriptors_lost {
+        let message = "a message was lost: its descriptors are more than this process may open";
+        return Err(RecvFailure::System(io::Error::other(message)));
+    }
+    let descriptors = received.descriptors.into_iter().map(Arc::new).collect();
+    let bytes = if received.cut { &[] } else { &room[..received.len] };
+    Ok(Message::parse(bytes, descriptors))
+}
+
+/// Whether nothing more will come, rather than that somebody sent an empty message.
+fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let polled = poll(&mut fds, 0u8);
+    let events = fds[0].revents();
+    let hung_up = polled.is_err() || events.is_none_or(|it| it.contains(PollFlags::POLLHUP));
+    hung_up && waiting(socket).is_ok_and(|bytes| bytes == 0)
+}
+
+/// Blocks until something of `events` may be possible; false if `until` came first.
+pub(super) fn wait(
+    socket: BorrowedFd<'_>,
+    events: PollFlags,
+    until: Option<Instant>,
+) -> io::Result<bool> {
+    let mut fds = [PollFd::new(socket, events)];
+    match poll(&mut fds, timeout(until)) {
+        Ok(0) => Ok(until.is_none_or(|until| Instant::now() < until)),
+        Ok(_) | Err(Errno::EINTR) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a socket is one that a channel can be made of. One that was received may be anything,
+/// and not every descriptor can be used without blocking.
+pub(super) fn is_channel(socket: &OwnedFd) -> bool {
+    let seqpacket = matches!(getsockopt(socket, sockopt::SockType), Ok(SockType::SeqPacket));
+    let name = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(socket.as_raw_fd());
+    seqpacket && name.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST_INLINE, inline};
+
+    #[test]
+    fn as_many_messages_fit_as_there_are_credits() {
+        for buffer in [212_992, 425_984] {
+            for capacity in [1, 2, 10, 64, 200, 256] {
+                let longest = inline(buffer, capacity);
+                let charged = (longest + 320).next_power_of_two() + 256;
+                assert!((256..=LONGEST_INLINE).contains(&longest));
+                assert!(charged * capacity <= buffer.max(1280 * capacity), "{buffer} {capacity}");
+            }
+        }
+    }
+}

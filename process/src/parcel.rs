@@ -1,0 +1,408 @@
+//! Parcels: the bytes of a value, and the descriptors that it refers to.
+//!
+//! A type that owns a descriptor has its `Serialize` call [`attach`] and write the number that it
+//! gets; its `Deserialize` reads that number and calls [`attached`]. Both work only while a value
+//! is being packed for, or unpacked in, another process. Everywhere else they refuse, so that no
+//! such value is silently lost in a file or a log.
+//!
+//! # Invariants
+//!
+//! 1. A parcel keeps its descriptors open for as long as it lives, so it can be sent again.
+//! 2. What arrived and was not asked for by its number is closed once the value is unpacked.
+//! 3. The contexts are scoped: they end with the packing, also by a panic, and nest.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::codec::{DecodeError, EncodeError, Limits, decode, encode, encode_for};
+use crate::portable::Portable;
+
+/// How many descriptors a parcel may carry: as many as the kernel takes with one message.
+pub const MAX_DESCRIPTORS: usize = 253;
+
+/// The bytes of a value, and what they refer to by number.
+#[derive(Debug, Clone, Default)]
+pub struct Parcel {
+    /// What [`crate::codec`] wrote, after a head of the sender's.
+    pub bytes: Vec<u8>,
+    /// Most parcels have none, and pay one word for it.
+    luggage: Option<Box<Luggage>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Luggage {
+    descriptors: Vec<Arc<OwnedFd>>,
+    /// See [`Parcel::moves`].
+    moves: bool,
+    /// The channels whose sending end is among them.
+    senders: Vec<u64>,
+}
+
+impl Parcel {
+    /// The descriptors, in the order of their numbers.
+    pub fn descriptors(&self) -> &[Arc<OwnedFd>] {
+        self.luggage.as_deref().map_or(&[], |luggage| &luggage.descriptors)
+    }
+
+    /// Whether something in it is meant to have one owner, such as the end of a channel: then a
+    /// copy that is kept for too long delays what its owner does by dropping it.
+    pub fn moves(&self) -> bool {
+        self.luggage.as_deref().is_some_and(|luggage| luggage.moves)
+    }
+
+    pub(crate) fn with_descriptors(bytes: Vec<u8>, descriptors: Vec<Arc<OwnedFd>>) -> Self {
+        let luggage = (!descriptors.is_empty())
+            .then(|| Box::new(Luggage { descriptors, ..Luggage::default() }));
+        Self { bytes, luggage }
+    }
+
+    /// The channels whose sending end it carries; see [`Drain`](crate::channel::Drain).
+    pub fn senders(&self) -> &[u64] {
+        self.luggage.as_deref().map_or(&[], |luggage| &luggage.senders)
+    }
+
+    /// Takes the descriptors out.
+    pub fn take_descriptors(&mut self) -> Vec<Arc<OwnedFd>> {
+        self.luggage.take().map_or_else(Vec::new, |luggage| luggage.descriptors)
+    }
+}
+
+impl From<Vec<u8>> for Parcel {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, luggage: None }
+    }
+}
+
+/// A descriptor cannot be attached to, or taken from, what is being written or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// Nothing is being sent to, or was received from, another process.
+    #[error(
+        "a descriptor travels only as part of what is sent to another process of this program: \
+         as an argument, a result or a message of a channel"
+    )]
+    Nowhere,
+    /// The value refers to more descriptors than one message can carry.
+    #[error("a value can refer to {MAX_DESCRIPTORS} descriptors at most: send it in parts")]
+    TooMany,
+    /// No descriptor of this number came along.
+    #[error("there is no descriptor number {0} with these bytes")]
+    Missing(u32),
+}
+
+/// Whether this thread is packing, or unpacking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Context {
+    Closed,
+    /// What is packed has no descriptors so far, or what is unpacked came without.
+    Empty,
+    /// Its descriptors are the last on the stack.
+    Loaded,
+}
+
+// Most values have no descriptors, and find that out without touching the stacks: those have to be
+// destroyed with the thread, so each access to them asks whether they still are there.
+thread_local! {
+    static OUTGOING: Cell<Context> = const { Cell::new(Context::Closed) };
+    static INCOMING: Cell<Context> = const { Cell::new(Context::Closed) };
+    static PACKED: RefCell<Vec<Luggage>> = const { RefCell::new(Vec::new()) };
+    static ARRIVED: RefCell<Vec<Vec<Arc<OwnedFd>>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, descriptors can be attached.
+#[derive(Debug)]
+struct Packing {
+    before: (Context, Context),
+}
+
+impl Packing {
+    fn open() -> Self {
+        // A rehearsal unpacks what is being packed, not what else this thread was unpacking.
+        let before = (OUTGOING.replace(Context::Empty), INCOMING.replace(Context::Closed));
+        Self { before }
+    }
+
+    fn close(self) -> Option<Box<Luggage>> {
+        match OUTGOING.replace(Context::Empty) {
+            Context::Loaded => {
+                let packed = PACKED.try_with(|stack| stack.borrow_mut().pop());
+                packed.ok().flatten().map(Box::new)
+            }
+            Context::Empty | Context::Closed => None,
+        }
+    }
+}
+
+impl Drop for Packing {
+    fn drop(&mut self) {
+        if OUTGOING.replace(self.before.0) == Context::Loaded {
+            let _ = PACKED.try_with(|stack| stack.borrow_mut().pop());
+        }
+        INCOMING.set(self.before.1);
+    }
+}
+
+/// While it lives, descriptors can be taken.
+#[derive(Debug)]
+struct Unpacking {
+    before: Context,
+}
+
+impl Unpacking {
+    fn open(descriptors: Vec<Arc<OwnedFd>>) -> Self {
+        let context = match descriptors.is_empty() {
+            true => Context::Empty,
+            // A thread whose locals are gone closes them here, and misses them later.
+            false => match ARRIVED.try_with(|stack| stack.borrow_mut().push(descriptors)) {
+                Ok(()) => Context::Loaded,
+                Err(_) => Context::Empty,
+            },
+        };
+        Self { before: INCOMING.replace(context) }
+    }
+}
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        if INCOMING.replace(self.before) == Context::Loaded {
+            let _ = ARRIVED.try_with(|stack| stack.borrow_mut().pop());
+        }
+    }
+}
+
+/// Attaches a descriptor to the value that this thread is packing; its number in there.
+///
+/// Call it from `Serialize`. The descriptor stays open at least until the value has been sent.
+///
+/// # Errors
+///
+/// [`AttachError`] if no value is being packed, or it carries as many as it can.
+pub fn attach(descriptor: &Arc<OwnedFd>) -> Result<u32, AttachError> {
+    with_luggage(|luggage| luggage.attach(descriptor))
+}
+
+/// Attaches the end of a channel, which is meant to have one owner; with the channel's number if
+/// it is the sending end.
+pub(crate) fn attach_end(
+    descriptor: &Arc<OwnedFd>,
+    sends_to: Option<u64>,
+) -> Result<u32, AttachError> {
+    with_luggage(|luggage| {
+        let index = luggage.attach(descriptor)?;
+        luggage.moves = true;
+        luggage.senders.extend(sends_to);
+        Ok(index)
+    })
+}
+
+impl Luggage {
+    fn attach(&mut self, descriptor: &Arc<OwnedFd>) -> Result<u32, AttachError> {
+        let known = self.descriptors.iter().position(|other| Arc::ptr_eq(other, descriptor));
+        let index = known.unwrap_or(self.descriptors.len());
+        if known.is_none() {
+            if index == MAX_DESCRIPTORS {
+                return Err(AttachError::TooMany);
+            }
+            self.descriptors.push(Arc::clone(descriptor));
+        }
+        Ok(index as u32)
+    }
+}
+
+fn with_luggage<R>(
+    body: impl FnOnce(&mut Luggage) -> Result<R, AttachError>,
+) -> Result<R, AttachError> {
+    let context = OUTGOING.get();
+    if context == Context::Closed {
+        return Err(AttachError::Nowhere);
+    }
+    let attached = PACKED.try_with(|stack| {
+        let mut stack = stack.borrow_mut();
+        if context == Context::Empty {
+            stack.push(Luggage::default());
+            OUTGOING.set(Context::Loaded);
+        }
+        stack.last_mut().map_or(Err(AttachError::Nowhere), body)
+    });
+    attached.unwrap_or(Err(AttachError::Nowhere))
+}
+
+/// The descriptor of this number, of those that came with the value that this thread is unpacking.
+///
+/// Call it from `Deserialize`. Nothing is known of it but that it is open: it comes from another
+/// process, which may have sent anything.
+///
+/// # Errors
+///
+/// [`AttachError`] if no value is being unpacked, or none of this number came with it.
+pub fn attached(index: u32) -> Result<Arc<OwnedFd>, AttachError> {
+    let find = |descriptors: &[Arc<OwnedFd>]| descriptors.get(index as usize).cloned();
+    let found = match (INCOMING.get(), OUTGOING.get()) {
+        (Context::Loaded, _) => {
+            ARRIVED.try_with(|stack| stack.borrow().last().and_then(|last| find(last)))
+        }
+        // A rehearsal unpacks what is still being packed.
+        (Context::Closed, Context::Loaded) => {
+            PACKED.try_with(|stack| stack.borrow().last().and_then(|last| find(&last.descriptors)))
+        }
+        (Context::Closed, Context::Closed) => return Err(AttachError::Nowhere),
+        (Context::Empty, _) | (Context::Closed, Context::Empty) => Ok(None),
+    };
+    found.ok().flatten().ok_or(AttachError::Missing(index))
+}
+
+/// Packs a value behind `head`, for a process that unpacks the same type; in debug builds
+/// rehearses that, as [`crate::codec::encode_for`] does.
+///
+/// # Errors
+///
+/// [`EncodeError`] if the value is over a limit, or its type shows that it cannot be read back.
+pub fn pack<T: Portable>(head: Vec<u8>, value: &T, limits: &Limits) -> Result<Parcel, EncodeError> {
+    let mut parcel = Parcel::from(head);
+    let packing = Packing::open();
+    encode_for::<T, T>(value, &mut parcel.bytes, limits)?;
+    parcel.luggage = packing.close();
+    Ok(parcel)
+}
+
+/// Appends a value to a parcel without a rehearsal. On an error it has no descriptors.
+pub(crate) fn pack_answer<T: Portable>(
+    value: &T,
+    parcel: &mut Parcel,
+    limits: &Limits,
+) -> Result<(), EncodeError> {
+    let packing = Packing::open();
+    encode(value, &mut parcel.bytes, limits)?;
+    parcel.luggage = packing.close();
+    Ok(())
+}
+
+/// Reads a `T` from exactly these bytes and descriptors, and closes those it did not ask for.
+///
+/// # Errors
+///
+/// [`DecodeError`], as [`crate::codec::decode`].
+pub fn unpack<T: Portable>(
+    bytes: &[u8],
+    descriptors: Vec<Arc<OwnedFd>>,
+    limits: &Limits,
+) -> Result<T, DecodeError> {
+    let _unpacking = Unpacking::open(descriptors);
+    decode(bytes, limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+    use super::{AttachError, MAX_DESCRIPTORS, attach, attached, pack, unpack};
+    use crate::codec::{Limits, decode, encode};
+
+    #[derive(Debug, Clone)]
+    struct Handle(Arc<OwnedFd>);
+
+    impl Handle {
+        fn new() -> Self {
+            Self(Arc::new(File::open("/dev/null").unwrap().into()))
+        }
+    }
+
+    impl Serialize for Handle {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            attach(&self.0).map_err(ser::Error::custom)?.serialize(serializer)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Handle {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            attached(u32::deserialize(deserializer)?).map(Self).map_err(de::Error::custom)
+        }
+    }
+
+    #[test]
+    fn descriptors_are_numbered_in_order_and_each_travels_once() {
+        let (a, b) = (Handle::new(), Handle::new());
+        let value = vec![a.clone(), b.clone(), a.clone()];
+        let mut parcel = pack(Vec::new(), &value, &Limits::default()).unwrap();
+        let fds: Vec<_> = parcel.descriptors().iter().map(|fd| fd.as_raw_fd()).collect();
+        assert_eq!(fds, [a.0.as_raw_fd(), b.0.as_raw_fd()]);
+        let descriptors = parcel.take_descriptors();
+        let back: Vec<Handle> = unpack(&parcel.bytes, descriptors, &Limits::default()).unwrap();
+        assert!(Arc::ptr_eq(&back[2].0, &a.0) && Arc::ptr_eq(&back[1].0, &b.0));
+    }
+
+    #[test]
+    fn outside_of_a_parcel_a_descriptor_is_refused() {
+        let error = encode(&Handle::new(), &mut Vec::new(), &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        let error = decode::<Handle>(&[0], &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        assert_eq!(attached(0).unwrap_err(), AttachError::Nowhere);
+    }
+
+    #[test]
+    fn a_number_that_did_not_come_along_is_refused() {
+        let error = unpack::<Handle>(&[3], Vec::new(), &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("number 3"), "{error}");
+    }
+
+    #[test]
+    fn more_than_the_kernel_takes_are_refused() {
+        let value: Vec<_> = (0..=MAX_DESCRIPTORS).map(|_| Handle::new()).collect();
+        assert!(pack(Vec::new(), &value[1..].to_vec(), &Limits::default()).is_ok());
+        let error = pack(Vec::new(), &value, &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("253"), "{error}");
+    }
+
+    #[test]
+    fn packing_within_packing_keeps_the_two_apart() {
+        struct Outer(Handle, Handle);
+        impl Serialize for Outer {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let first = attach(&self.0.0).map_err(ser::Error::custom)?;
+                let inner = pack(Vec::new(), &self.1, &Limits::default()).unwrap();
+                assert!(Arc::ptr_eq(&inner.descriptors()[0], &self.1.0));
+                let back: Handle =
+                    unpack(&inner.bytes, inner.descriptors().to_vec(), &Limits::default()).unwrap();
+                assert!(Arc::ptr_eq(&back.0, &self.1.0));
+                let second = attach(&self.1.0).map_err(ser::Error::custom)?;
+                (first, second).serialize(serializer)
+            }
+        }
+        impl<'de> Deserialize<'de> for Outer {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                <(Handle, Handle)>::deserialize(deserializer).map(|(a, b)| Self(a, b))
+            }
+        }
+        let outer = Outer(Handle::new(), Handle::new());
+        let parcel = pack(Vec::new(), &outer, &Limits::default()).unwrap();
+        assert_eq!(parcel.descriptors().len(), 2);
+        assert!(Arc::ptr_eq(&parcel.descriptors()[1], &outer.1.0));
+        assert_eq!(attached(0).unwrap_err(), AttachError::Nowhere);
+    }
+
+    #[test]
+    fn a_panic_closes_the_context() {
+        struct Bomb;
+        impl Serialize for Bomb {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                panic!("while packing");
+            }
+        }
+        impl<'de> Deserialize<'de> for Bomb {
+            fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                Ok(Self)
+            }
+        }
+        let packing = || pack(Vec::new(), &Bomb, &Limits::default()).is_ok();
+        assert!(catch_unwind(AssertUnwindSafe(packing)).is_err());
+        assert_eq!(attach(&Handle::new().0).unwrap_err(), AttachError::Nowhere);
+    }
+}

@@ -1,0 +1,145 @@
+//! Descriptors over a Unix socket, and what the kernel knows of its queue.
+
+#![expect(unsafe_code, reason = "received descriptors are numbers until they have an owner")]
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
+
+use crate::parcel::MAX_DESCRIPTORS;
+
+/// What one call received.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) len: usize,
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The kernel had more descriptors than it could hand over, and dropped them.
+    pub(crate) descriptors_lost: bool,
+    /// The datagram was longer than the room for it.
+    pub(crate) cut: bool,
+}
+
+/// Sends bytes, and with the first of them descriptors; how many bytes went.
+pub(crate) fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[Arc<OwnedFd>],
+    flags: MsgFlags,
+) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), flags | MsgFlags::MSG_NOSIGNAL);
+    if descriptors.is_empty() {
+        return retry(|| send(fd, bytes, flags));
+    }
+    let numbers: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let (data, control) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(&numbers)]);
+    retry(|| sendmsg::<()>(fd, &data, &control, flags, None))
+}
+
+/// Sends one datagram in two pieces, with descriptors.
+pub(crate) fn send_datagram(
+    socket: BorrowedFd<'_>,
+    pieces: [&[u8]; 2],
+    descriptors: &[Arc<OwnedFd>],
+) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let numbers: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let control = if numbers.is_empty() { &[][..] } else { &rights[..] };
+    let data = pieces.map(IoSlice::new);
+    retry(|| sendmsg::<()>(socket.as_raw_fd(), &data, control, flags, None))
+}
+
+fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Room for one control message with as many descriptors as there can be, and for alignment.
+type Control = [u64; (size_of::<libc::cmsghdr>() + MAX_DESCRIPTORS * size_of::<RawFd>()) / 8 + 2];
+
+/// Receives once.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+    flags: MsgFlags,
+) -> io::Result<Received> {
+    let mut control = MaybeUninit::<Control>::uninit();
+    let mut data = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    let mut message = libc::msghdr {
+        msg_name: ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: &mut data,
+        msg_iovlen: 1,
+        msg_control: control.as_mut_ptr().cast(),
+        msg_controllen: size_of::<Control>(),
+        msg_flags: 0,
+    };
+    let flags = flags.bits() | libc::MSG_CMSG_CLOEXEC;
+    let len = loop {
+        message.msg_controllen = size_of::<Control>();
+        // SAFETY: the header points to an exclusive buffer and to room for control messages, with
+        // their sizes, and all of it outlives the call.
+        match unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) } {
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return Err(io::Error::last_os_error()),
+            len => break len.unsigned_abs(),
+        }
+    };
+    Ok(Received {
+        len,
+        descriptors: take_descriptors(&message),
+        descriptors_lost: message.msg_flags & libc::MSG_CTRUNC != 0,
+        cut: message.msg_flags & libc::MSG_TRUNC != 0,
+    })
+}
+
+/// Takes ownership of the descriptors that came with a message.
+fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut owned = Vec::new();
+    // SAFETY: the kernel filled in the header; without control messages its length says so.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: a complete header that the kernel wrote, in an aligned buffer.
+        let header = unsafe { ptr::read(next) };
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: plain arithmetic.
+            let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = header.cmsg_len.saturating_sub(empty) / size_of::<RawFd>();
+            // SAFETY: the data of the header that was read above.
+            let numbers = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            owned.reserve(count);
+            for index in 0..count {
+                // SAFETY: within the message, by its own length.
+                let number = unsafe { numbers.add(index) };
+                // SAFETY: as above; the kernel writes whole integers, perhaps not aligned.
+                let number = unsafe { ptr::read_unaligned(number) };
+                // SAFETY: the kernel just made it for this call, and nobody else knows it.
+                owned.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+        // SAFETY: `next` is a header of this message.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    owned
+}
+
+/// How many bytes of messages wait to be received.
+pub(crate) fn waiting(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: writes one integer to the address, which is that of one.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(usize::try_from(bytes).unwrap_or(0)),
+    }
+}
+
+const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());

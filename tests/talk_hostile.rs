@@ -1,0 +1,190 @@
+//! A worker that sends what it must not hurts its own tasks, and nobody else.
+
+use std::fs::{self, File};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use epilogue::process::channel::RecvError;
+use epilogue::{JoinError, Pool, Process, Receiver, Sender, TaskError, channel};
+use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
+use support::{Oracle, Watchdog};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The worker's end of its wire.
+const WIRE: RawFd = 3;
+
+/// Sends bytes with so many descriptors; how often it could, of so many times.
+fn send_descriptors(socket: RawFd, bytes: &[u8], count: usize, times: usize) -> usize {
+    let null = File::open("/dev/null").unwrap();
+    let fds = vec![null.as_raw_fd(); count];
+    let (data, control) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(&fds)]);
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let send = |_: &usize| sendmsg::<()>(socket, &data, &control, flags, None).is_ok();
+    (0..times).take_while(send).count()
+}
+
+/// The header of an endless frame, then descriptors with every byte of it.
+fn flood(times: usize) {
+    let mut header = [0u8; 24];
+    header[0..2].copy_from_slice(&0xE91Eu16.to_le_bytes());
+    header[2] = 130;
+    header[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
+    send(WIRE, &header, MsgFlags::MSG_NOSIGNAL).unwrap();
+    send_descriptors(WIRE, &[0], 253, times);
+}
+
+fn open_files() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn a_process_that_floods_its_parent_with_descriptors_is_killed() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let before = open_files();
+    let process = Process::start((), |()| flood(10_000)).unwrap();
+    let error = process.join().unwrap_err();
+    assert!(matches!(&error, JoinError::Protocol(why) if why.contains("descriptors")), "{error}");
+    assert_eq!(open_files(), before);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(2).unwrap();
+    let before = open_files();
+    let outcomes = pool.map_outcomes(0..40u64, |n| {
+        if n == 11 {
+            flood(100);
+            loop {
+                std::thread::park();
+            }
+        }
+        n
+    });
+    for (n, outcome) in outcomes.unwrap().into_iter().enumerate() {
+        match (n, outcome) {
+            (11, Err(TaskError::WorkerLost(lost))) => {
+                assert!(lost.to_string().contains("descriptors"), "{lost}");
+            }
+            (n, outcome) => assert_eq!(outcome.unwrap(), n as u64),
+        }
+    }
+    assert!(open_files() <= before);
+    let _ = pool.close().unwrap();
+    drop(pool);
+    oracle.nothing_left();
+}
+
+/// The sockets of this process besides its wire: the ends that it was given.
+fn ends() -> Vec<RawFd> {
+    let fds = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let sockets = fds.filter(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().contains("socket:"))
+    });
+    let numbers = sockets.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|&fd| fd != WIRE).collect()
+}
+
+#[test]
+fn garbage_in_a_channel_is_an_error_a_message() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (sender, receiver) = channel::<u64>().unwrap();
+    let process = Process::start(sender, |sender: Sender<u64>| {
+        let [end] = ends()[..] else { panic!("{:?}", ends()) };
+        let send = |bytes: &[u8]| send(end, bytes, MsgFlags::empty()).unwrap();
+        send(&[9; 100]); // No such kind of message.
+        send(&[0; 100]); // A number, and more.
+        send(&[1, 0, 0]); // In a file, without one.
+        send(&[]);
+        let mut in_file = vec![1];
+        in_file.extend_from_slice(&u64::MAX.to_le_bytes());
+        send_descriptors(end, &in_file, 1, 1);
+        in_file[1..].copy_from_slice(&100u64.to_le_bytes());
+        send_descriptors(end, &in_file, 1, 1);
+        send_descriptors(end, &[0, 7], 253, 1);
+        send(&vec![0; 100_000]); // Longer than any.
+        sender.send(42).unwrap();
+    });
+    let before = open_files();
+    for n in 0..9 {
+        match receiver.recv() {
+            // Descriptors that a message does not ask for are closed.
+            Ok(7) if n == 6 => {}
+            Err(RecvError::Decode(_)) => assert!(n != 6),
+            other => panic!("{n}: {other:?}"),
+        }
+        if n == 7 {
+            break;
+        }
+    }
+    assert_eq!(receiver.recv().unwrap(), 42);
+    assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+    assert!(open_files() <= before);
+    process.unwrap().join().unwrap();
+    drop(receiver);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_receiver_that_gives_out_too_many_credits_makes_nobody_block_or_grow() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+    let process: Process<()> = Process::start(receiver, |receiver: Receiver<Vec<u8>>| {
+        let [end] = ends()[..] else { panic!("{:?}", ends()) };
+        while send(end, &[0], MsgFlags::MSG_DONTWAIT).is_ok() {}
+        let first = receiver.recv().unwrap().len();
+        // Never again, and it stays.
+        loop {
+            std::thread::park_timeout(Duration::from_secs(first as u64));
+        }
+    })
+    .unwrap();
+    sender.send(vec![1]).unwrap();
+    let timeout = Duration::from_millis(50);
+    // The kernel's buffer is what bounds it now.
+    let sent = (0..).take_while(|_| sender.send_timeout(vec![0; 1000], timeout).is_ok()).count();
+    assert!(sent < 10_000, "{sent}");
+    assert!(process.terminate().is_ok());
+    drop(sender);
+    oracle.nothing_left();
+}
+
+#[test]
+fn an_end_that_is_no_channel_is_refused() {
+    use epilogue::process::parcel::attach;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+    use std::sync::Arc;
+
+    #[derive(Debug)]
+    struct Lie(#[expect(dead_code, reason = "only its decoding matters")] Option<Receiver<u64>>);
+    impl Serialize for Lie {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            #[derive(Serialize)]
+            struct End {
+                socket: u32,
+                id: u64,
+            }
+            let file = Arc::new(File::open("/dev/zero").map_err(ser::Error::custom)?.into());
+            let socket = attach(&file).map_err(ser::Error::custom)?;
+            End { socket, id: 0 }.serialize(serializer)
+        }
+    }
+    impl<'de> Deserialize<'de> for Lie {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            Receiver::deserialize(deserializer).map(|end| Self(Some(end)))
+        }
+    }
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let process: Process<Lie> = Process::start((), |()| Lie(None)).unwrap();
+    let error = process.join().unwrap_err();
+    assert!(error.to_string().contains("a channel that is none"), "{error}");
+    oracle.nothing_left();
+}
