@@ -34,7 +34,8 @@ pub use epilogue_pool::{
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
-    Process, Rung, Scope, ScopedProcess, StartError, StopError, init, scope,
+    Process, Rung, Scope, ScopedProcess, ServerError, StartError, StartMethod, StopError,
+    end_servers, init, scope,
 };
 
 #[cfg(doctest)]

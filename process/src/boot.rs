@@ -31,6 +31,7 @@ use crate::end::Finalizer;
 use crate::entry::MainEntry;
 use crate::link::{Link, Port};
 use crate::panics;
+use crate::server;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
@@ -98,7 +99,26 @@ pub enum Refusal {
 #[derive(Debug)]
 pub(crate) struct Summons {
     token: u64,
+    role: Role,
 }
+
+impl Summons {
+    /// What a child that a start server forked would have found in its environment.
+    pub(crate) fn child(token: u64) -> Self {
+        Self { token, role: Role::Child }
+    }
+}
+
+/// What this process was started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Child,
+    /// It forks children.
+    Server,
+}
+
+/// How the variable says that a process is a start server.
+pub(crate) const SERVER: &str = "server-";
 
 /// Whether this process was started as a child. The variable that says so is gone afterwards,
 /// so that no program the child starts takes itself for one.
@@ -111,15 +131,22 @@ pub(crate) fn summons() -> Option<Summons> {
     if let Ok(name) = CString::new(VARIABLE) {
         process::remove_variable(&name);
     }
-    let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let (role, token) = match value.to_str().map(|text| (text, text.strip_prefix(SERVER))) {
+        Some((_, Some(token))) => (Role::Server, u64::from_str_radix(token, 16).ok()),
+        Some((token, None)) => (Role::Child, u64::from_str_radix(token, 16).ok()),
+        None => (Role::Child, None),
+    };
     match token {
-        Some(token) => Some(Summons { token }),
+        Some(token) => Some(Summons { token, role }),
         None => exit_now(CANNOT_BEGIN),
     }
 }
 
 /// Serves, and ends this process.
 pub(crate) fn serve(summons: Summons) -> ! {
+    if summons.role == Role::Server {
+        server::serve(summons.token);
+    }
     // Nothing may unwind into the C code that called the start hook.
     let code = match panics::catch(|| begin(&summons)) {
         Ok(Some((main, link))) => match panics::catch(|| main(link)) {
@@ -159,6 +186,9 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         }
     }
 }
+
+/// Closes what the loader needed to bring this crate's library along.
+pub(crate) fn drop_library() {}
 
 fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
     loop {
@@ -217,7 +247,7 @@ fn register_goodbye(port: &Arc<Port>) {
 
 /// What the parent had closed of 0, 1 and 2 is `/dev/null` here: else the first file that user
 /// code opens would become its standard output.
-fn open_standard_descriptors() -> io::Result<()> {
+pub(crate) fn open_standard_descriptors() -> io::Result<()> {
     loop {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         if null.as_raw_fd() > 2 {

@@ -27,6 +27,7 @@ use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
+use crate::server::StartMethod;
 use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
@@ -45,6 +46,10 @@ pub struct Spec {
     pub start_deadline: Duration,
     /// What may be sent and received.
     pub limits: Limits,
+    /// How it begins.
+    pub start_method: StartMethod,
+    /// What its start server calls before its first fork.
+    pub preload: Option<fn()>,
 }
 
 impl Default for Spec {
@@ -54,6 +59,8 @@ impl Default for Spec {
             grace_period: Duration::from_secs(5),
             start_deadline: Duration::from_secs(10),
             limits: Limits::default(),
+            start_method: StartMethod::default(),
+            preload: None,
         }
     }
 }

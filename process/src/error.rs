@@ -7,6 +7,7 @@ use crate::boot::Refusal;
 use crate::codec::{DecodeError, EncodeError};
 use crate::entry::ForeignFunction;
 use crate::fault::{Failure, Fault, Panic};
+use crate::server::ServerError;
 use crate::status::ExitStatus;
 
 /// Why a process was not started. Nothing of it is left.
@@ -52,6 +53,9 @@ pub enum StartError {
         /// How it ended.
         status: ExitStatus,
     },
+    /// The start server could not start it.
+    #[error("the start server cannot start it: {0}")]
+    Server(#[from] ServerError),
     /// The child could not prepare itself. It has ended.
     #[error("the child could not start: {0}")]
     Refused(Refusal),

@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 
-use crate::boot::VARIABLE;
+use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
 use crate::error::StartError;
+use crate::server::{self, Born, Order, StartMethod};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::{hook, pidfd, process, spawn};
@@ -35,32 +36,50 @@ pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
     if !hook::works() {
         return Err(StartError::NoHook);
     }
-    let token = RandomState::new().build_hasher().finish();
+    let token = token();
     let (stream, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
     // All that can fail comes before the child: from then on it has to be reaped.
     let second = stream.try_clone().map_err(at("sharing the wire"))?;
     let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
-    let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd())?;
-    // From here on the child sees the end of its wire if we give up.
-    drop((far, claims_fd));
-    match pidfd::open(pid) {
-        Ok(pidfd) => Ok(Launched { pid, pidfd, stream, second, claims, token }),
-        Err(error) => {
-            drop((stream, second));
-            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-            Err(at("opening a pidfd")(error))
+    let title = title(&spec.name);
+    let Born { pid, pidfd } = match spec.start_method {
+        StartMethod::Spawn => {
+            spawn(title, &format!("{token:x}"), far.as_fd(), claims_fd.as_fd())?
         }
-    }
+        StartMethod::Server => {
+            let (wire, claims) = (far.as_fd(), claims_fd.as_fd());
+            server::fork(spec, &Order { token, title: &title, wire, claims })?
+        }
+    };
+    Ok(Launched { pid, pidfd, stream, second, claims, token })
+}
+
+/// Proves to a child that its wire and what called it belong together.
+pub(crate) fn token() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Starts this executable as a start server.
+pub(crate) fn spawn_server(
+    token: u64,
+    socket: BorrowedFd<'_>,
+    slot: BorrowedFd<'_>,
+) -> Result<OwnedFd, StartError> {
+    /// How long a name its children can show.
+    const ROOM: usize = 256;
+    let mut title = title("epilogue server");
+    title.resize(ROOM.max(title.len()), b' ');
+    Ok(spawn(title, &format!("{SERVER}{token:x}"), socket, slot)?.pidfd)
 }
 
 fn spawn(
-    spec: &Spec,
-    token: u64,
+    title: Vec<u8>,
+    value: &str,
     wire: BorrowedFd<'_>,
     claims: BorrowedFd<'_>,
-) -> Result<libc::pid_t, StartError> {
-    let arguments = [argument_zero(&spec.name)];
-    let environment = environment(token);
+) -> Result<Born, StartError> {
+    let arguments = [CString::new(title).unwrap_or_default()];
+    let environment = environment(value);
     let image = spawn::Image {
         program: c"/proc/self/exe",
         arguments: &arguments,
@@ -68,22 +87,35 @@ fn spawn(
         wire,
         claims,
     };
-    spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
+    adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
+}
+
+/// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended.
+pub(crate) fn adopt(pid: libc::pid_t) -> Result<Born, StartError> {
+    match pidfd::open(pid) {
+        Ok(pidfd) => Ok(Born { pid, pidfd }),
+        Err(error) => {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(at("opening a pidfd")(error))
+        }
+    }
 }
 
 /// What `ps` shows: the program, and what this process of it is for.
-fn argument_zero(name: &str) -> CString {
+pub(crate) fn title(name: &str) -> Vec<u8> {
     let program = std::env::args_os().next().unwrap_or_default();
     let program = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let mut text = program.to_vec();
     text.extend_from_slice(b": ");
     text.extend_from_slice(name.as_bytes());
     text.retain(|&byte| byte != 0);
-    CString::new(text).unwrap_or_default()
+    text
 }
 
-fn environment(token: u64) -> Vec<CString> {
-    let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
+fn environment(value: &str) -> Vec<CString> {
+    let own = (OsString::from(VARIABLE), OsString::from(value));
     let library = Image::this().and_then(Image::library).map(|library| {
         // The executable does not know of us: a library that the program loads itself comes too
         // late, so the loader has to bring it along.

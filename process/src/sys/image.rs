@@ -72,6 +72,13 @@ impl Image {
         Some(unsafe { mem::transmute::<usize, Trampoline>(address) })
     }
 
+    /// The function at `offset` that a start server calls before its first fork.
+    pub(crate) fn preload(&self, offset: u64) -> Option<fn()> {
+        let address = self.address_of(offset)?;
+        // SAFETY: as for `trampoline`; the offset was taken from a `fn()`.
+        Some(unsafe { mem::transmute::<usize, fn()>(address) })
+    }
+
     /// The main function of a child at `offset`.
     pub(crate) fn main(&self, offset: u64) -> Option<fn(Link)> {
         let address = self.address_of(offset)?;

@@ -1,0 +1,278 @@
+//! The server itself: a process of this program that only forks.
+//!
+//! # Invariants
+//!
+//! 1. It has one thread for as long as it forks, so no lock is ever held by another one.
+//! 2. Every signal is blocked, as in a child that is about to begin: what a child inherits is what
+//!    one that was spawned has.
+//! 3. Besides those that it names itself it has no descriptor, so a child can close them all.
+
+use std::fs;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::thread;
+use std::time::Duration;
+
+use epilogue_embed::ending::{self, Cause};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::protocol::{Answer, Opening, Request, Unable, pack, unpack};
+use crate::boot::{self, Summons};
+use crate::panics;
+use crate::sys::fork::{self, Side};
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::passing;
+use crate::sys::process::{self, exit_now};
+use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::sys::title::Title;
+use crate::watcher;
+
+/// The exit code of a server that could not begin.
+const CANNOT_BEGIN: i32 = 125;
+
+/// Serves, and ends this process.
+pub(crate) fn serve(token: u64) -> ! {
+    // Nothing may unwind into the C code that called the start hook.
+    match panics::catch(|| Server::begin(token)) {
+        Ok(Some(mut server)) => {
+            // A panic in here would be ours; what it leaves is a server that ends.
+            let _ = panics::catch(|| while server.turn() {});
+            ending::leave(0, Cause::Parent)
+        }
+        Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
+    }
+}
+
+struct Server {
+    socket: OwnedFd,
+    parent: OwnedFd,
+    signals: SignalFd,
+    /// Where the kernel leaves the pid of the child that was made last, for the parent to see.
+    slot: SharedWords,
+    /// Keeps the number of the claims taken: what is received must not get it.
+    _slot: OwnedFd,
+    title: Option<Title>,
+    /// What the children's environment is, where that is not this process's own.
+    environment: Option<Vec<u8>>,
+}
+
+impl Server {
+    fn begin(token: u64) -> Option<Self> {
+        let socket = process::inherited(WIRE_FD).ok()?;
+        let slot_fd = process::inherited(CLAIMS_FD).ok()?;
+        boot::drop_library();
+        let parent = watcher::parent(socket.as_fd())?;
+        wait_for(&socket, &parent)?;
+        let (bytes, _) = passing::receive(socket.as_fd()).ok()??;
+        let opening: Opening = unpack(&bytes)?;
+        if opening.token != token {
+            return None;
+        }
+        let slot = SharedWords::map(&slot_fd).ok()?;
+        let title = Title::find();
+        let prepared = prepare(&opening, title, &[&socket, &slot_fd, &parent], &parent);
+        passing::send(socket.as_fd(), &pack(&prepared)?, &[]).ok()?;
+        prepared.ok()?;
+        let mask = SigSet::from(Signal::SIGTERM);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&mask, flags).ok()?;
+        Some(Self { socket, parent, signals, slot, _slot: slot_fd, title, environment: None })
+    }
+
+    /// Waits for one thing and does it; false if it is time to leave.
+    fn turn(&mut self) -> bool {
+        let all = [self.socket.as_fd(), self.parent.as_fd(), self.signals.as_fd()];
+        let [socket, parent, signals] = match ready(all) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        if parent || signals {
+            return false;
+        }
+        !socket || self.answer()
+    }
+
+    fn answer(&mut self) -> bool {
+        let (bytes, fds) = match passing::receive(self.socket.as_fd()) {
+            Ok(Some(message)) => message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            // Its descriptors did not fit. Some may have been received, and are nobody's now.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.tell(&Err(libc::EMFILE), &[]);
+                return false;
+            }
+            Ok(None) | Err(_) => return false,
+        };
+        let Some(request) = unpack::<Request>(&bytes) else { return false };
+        if fds.len() != request.count() {
+            return false;
+        }
+        let mut fds = fds;
+        if request.environment {
+            match fds.pop().map(read_all) {
+                Some(Ok(environment)) => self.environment = Some(environment),
+                _ => return false,
+            }
+        }
+        let Some(pid) = self.slot.word(0) else { return false };
+        match fork::alone(pid) {
+            Ok(Side::Child) => self.become_child(&request, &fds),
+            Ok(Side::Original { pid, pidfd }) => self.tell(&Ok(pid), &[pidfd.as_fd()]),
+            Err(error) => self.tell(&Err(error.raw_os_error().unwrap_or(libc::EIO)), &[]),
+        }
+    }
+
+    fn tell(&self, answer: &Answer, fds: &[BorrowedFd<'_>]) -> bool {
+        pack(answer).is_some_and(|bytes| passing::send(self.socket.as_fd(), &bytes, fds).is_ok())
+    }
+
+    /// In the child: becomes what a process is that was spawned, and begins as one.
+    fn become_child(&self, request: &Request, fds: &[OwnedFd]) -> ! {
+        // Nothing may unwind into the server's code: this is another process now.
+        match panics::catch(|| self.dress(request, fds)) {
+            Ok(Ok(())) => boot::serve(Summons::child(request.token)),
+            Ok(Err(_)) | Err(_) => exit_now(CANNOT_BEGIN),
+        }
+    }
+
+    fn dress(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<()> {
+        let (own, rest) = fds.split_at(2);
+        let mut rest = rest.iter();
+        let mut next = |present: bool| if present { rest.next() } else { None };
+        if let Some(directory) = next(request.directory) {
+            nix::unistd::fchdir(directory)?;
+        }
+        process::place(next(request.output).map(AsFd::as_fd), libc::STDOUT_FILENO)?;
+        process::place(next(request.error).map(AsFd::as_fd), libc::STDERR_FILENO)?;
+        // What was received has higher numbers than both: no source is replaced before its turn.
+        process::place(Some(own[0].as_fd()), WIRE_FD)?;
+        process::place(Some(own[1].as_fd()), CLAIMS_FD)?;
+        if process::close_from(FIRST_FOREIGN_FD as u32).is_err() {
+            self.close_one_by_one(fds);
+        }
+        if let Some(title) = self.title {
+            title.set(&request.title);
+        }
+        if let Some(environment) = &self.environment {
+            process::replace_environment(environment);
+        }
+        Ok(())
+    }
+
+    /// Where the kernel cannot close a range (before 5.9): all that there are.
+    fn close_one_by_one(&self, fds: &[OwnedFd]) {
+        let own = [self.parent.as_raw_fd(), self.signals.as_fd().as_raw_fd()];
+        for fd in fds.iter().map(AsRawFd::as_raw_fd).chain(own) {
+            let _ = process::place(None, fd);
+        }
+    }
+}
+
+/// Everything up to the first fork, the user's `preload` included.
+fn prepare(
+    opening: &Opening,
+    title: Option<Title>,
+    own: &[&OwnedFd],
+    parent: &OwnedFd,
+) -> Result<(), Unable> {
+    let image = Image::this().ok_or(Unable::OtherBuild)?;
+    if image.fingerprint() != opening.fingerprint {
+        return Err(Unable::OtherBuild);
+    }
+    if opening.close_descriptors {
+        step("closing inherited descriptors", process::close_from(parent.as_raw_fd() as u32 + 1))?;
+    }
+    step("opening the standard descriptors", boot::open_standard_descriptors())?;
+    step("naming the server", prctl::set_name(c"epilogue-server"))?;
+    step("ignoring SIGPIPE", process::ignore_sigpipe())?;
+    if let Some(title) = title {
+        title.set(&opening.title);
+    }
+    panics::remember_locations();
+    if let Some(offset) = opening.preload {
+        let preload = image.preload(offset).ok_or(Unable::OtherBuild)?;
+        run_preload(preload, parent)?;
+    }
+    // Text that is still in a buffer would be written by every child once more.
+    step("flushing standard output", io::stdout().flush())?;
+    process::flush_c_streams();
+    match threads() {
+        1 => {}
+        several => return Err(Unable::Threads(several)),
+    }
+    let own: Vec<RawFd> = own.iter().map(|fd| fd.as_raw_fd()).collect();
+    let foreign: Vec<RawFd> =
+        descriptors().into_iter().filter(|fd| *fd > 2 && !own.contains(fd)).collect();
+    if foreign.is_empty() { Ok(()) } else { Err(Unable::Descriptors(foreign)) }
+}
+
+/// Calls the user's function. It may take as long as the parent waits, and no longer than the
+/// parent lives: nobody watches it meanwhile, so the kernel ends this process with the parent. The
+/// thread that started it, which the kernel means by that, is in there waiting for the answer.
+fn run_preload(preload: fn(), parent: &OwnedFd) -> Result<(), Unable> {
+    step("binding the server to its parent", prctl::set_pdeathsig(Signal::SIGKILL))?;
+    if matches!(ready([parent.as_fd()]), Ok([true])) {
+        exit_now(CANNOT_BEGIN);
+    }
+    let result = panics::catch(preload).map_err(Unable::Preload);
+    step("releasing the server", prctl::set_pdeathsig(Signal::SIGCONT))?;
+    result
+}
+
+/// How many threads there are. A thread that was joined is still counted for a moment.
+fn threads() -> usize {
+    let count = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    for _ in 0..100 {
+        if count() == 1 {
+            return 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    count()
+}
+
+fn descriptors() -> Vec<RawFd> {
+    let Ok(listing) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let names = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all: Vec<RawFd> = names.collect();
+    // The listing sees the descriptor it is read through, which is closed by now.
+    all.into_iter().filter(|fd| process::is_open(*fd)).collect()
+}
+
+fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::from(fd);
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Waits for the first message. None if the parent is gone.
+fn wait_for(socket: &OwnedFd, parent: &OwnedFd) -> Option<()> {
+    loop {
+        match ready([socket.as_fd(), parent.as_fd()]) {
+            Ok([_, true]) => return None,
+            Ok([true, false]) => return Some(()),
+            Ok([false, false]) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits until one is readable or at its end, and tells which are. One alone is not waited for.
+fn ready<const N: usize>(fds: [BorrowedFd<'_>; N]) -> nix::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let timeout = if N == 1 { PollTimeout::ZERO } else { PollTimeout::NONE };
+    poll(&mut polled, timeout)?;
+    Ok(polled.map(|fd| fd.any().unwrap_or(true)))
+}
+
+fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Unable> {
+    result.map_err(|error| Unable::Step { step: step.to_owned(), error: error.to_string() })
+}
