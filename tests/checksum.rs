@@ -170,7 +170,7 @@ fn a_file_that_cannot_be_read_is_named_and_the_rest_goes_on() {
     let (oracle, _watchdog) = begin();
     let tree = tree();
     let expected = expected_without(tree.path(), "many/7");
-    fs::set_permissions(tree.path().join("many/7"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.path().join("many/7"), Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(tree.path(), Permissions::from_mode(0o755)).unwrap();
     let output = run_bound_by_permissions(tree.path());
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

@@ -8,7 +8,7 @@
 //! 3. In continuous mode (`%c`) the counters are the file already; nothing is done.
 
 use std::env;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,6 +25,9 @@ use crate::sys::{image, runtime};
 
 /// Where rustc has the runtime write if `LLVM_PROFILE_FILE` does not say.
 const DEFAULT_PATTERN: &str = "default_%m_%p.profraw";
+
+/// Where the runtime writes when it is not to write.
+const SEALED: &CStr = c"/dev/null";
 
 /// The snapshot of this image, and what it takes to hand over to the runtime.
 #[derive(Debug)]
@@ -119,6 +122,10 @@ pub(crate) fn save() {
 /// Leaves the data to the runtime, whose write at a normal exit comes next.
 pub(crate) fn hand_over() {
     let Some(coverage) = COVERAGE.get() else { return };
+    if coverage.runtime.filename().as_deref() == Some(SEALED.to_bytes()) {
+        // Another copy of this crate keeps the runtime from writing: what is saved must stay.
+        return;
+    }
     let blocked = AllBlocked::new();
     let own = coverage.snapshot.path();
     coverage.snapshot.close();
@@ -135,7 +142,7 @@ pub(crate) fn hand_over() {
 /// Keeps the runtime from writing at exit: what has been saved is the last word.
 pub(crate) fn seal() {
     if let Some(coverage) = COVERAGE.get() {
-        coverage.runtime.set_filename(c"/dev/null");
+        coverage.runtime.set_filename(SEALED);
         remove_placeholder(coverage);
     }
     dump_gcov();
@@ -203,7 +210,7 @@ fn absolute(name: Vec<u8>) -> Vec<u8> {
 /// Has the runtime expand `pattern` for this process: the same pattern again would be ignored.
 fn expand(runtime: &Runtime, pattern: &[u8]) {
     if let Ok(pattern) = CString::new(pattern) {
-        runtime.set_filename(c"/dev/null");
+        runtime.set_filename(SEALED);
         runtime.set_filename(&pattern);
     }
 }

@@ -22,7 +22,7 @@ use crate::exit;
 use crate::served;
 use crate::state::{lock, state};
 use crate::stop;
-use crate::sys::action::{self, Delivery, Previous, SIGNALS};
+use crate::sys::action::{self, Delivery, Previous, SIGNALS, Stack};
 use crate::sys::inbox::Inbox;
 use crate::sys::mask::{self, AllBlocked};
 use crate::sys::per_process::PerProcess;
@@ -84,6 +84,9 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 /// On `SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`, `SIGTRAP` and `SIGSYS` only the coverage
 /// data is saved, as for [`cleanup_on_crash`]: the program's memory is not to be trusted.
 ///
+/// The signal may arrive as soon as this is called, even where the calling thread blocks it: embed's
+/// thread lets it in. So register first what must run.
+///
 /// From any thread, any number of times. The first call starts embed's thread; the handler stays
 /// until the process ends, so a library that calls this must not be unloaded.
 ///
@@ -104,10 +107,10 @@ pub fn cleanup_on_signal(signal: c_int) -> Result<(), SignalError> {
     check(signal)?;
     exit::hook();
     match is_crash(signal) {
-        true => handle(signal, on_crash),
+        true => handle(signal, on_crash, Stack::Apart),
         false => {
             serve().map_err(SignalError::Thread)?;
-            handle(signal, on_request)
+            handle(signal, on_request, Stack::Own)
         }
     }
 }
@@ -176,14 +179,14 @@ fn check(signal: c_int) -> Result<(), SignalError> {
     }
 }
 
-fn handle(signal: c_int, entry: fn(&Delivery)) -> Result<(), SignalError> {
+fn handle(signal: c_int, entry: fn(&Delivery), stack: Stack) -> Result<(), SignalError> {
     let desk = DESK.get_or_init(Desk::new);
     let _one_at_a_time = lock(&desk.install);
     if is_handled(signal) {
         return Ok(());
     }
     let refused = |source| SignalError::Install { signal, source };
-    if action::install(signal, entry).map_err(refused)? != Previous::Ignored
+    if action::install(signal, entry, stack).map_err(refused)? != Previous::Ignored
         && let Some(handled) = usize::try_from(signal).ok().and_then(|place| HANDLED.get(place))
     {
         handled.store(true, Ordering::Release);

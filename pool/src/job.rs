@@ -12,7 +12,8 @@ use crate::supervisor::Command;
 /// The calls of one map, from the side of the thread that waits for them.
 ///
 /// It bounds what is on its way, so the memory of a map is that of its results, however long its
-/// input is. Dropping it cancels what has not begun, and frees the state that its calls borrow.
+/// input is. Dropping it cancels what has not begun, waits for what has, and frees the state that
+/// its calls borrow: nothing of a map goes on behind the back of its caller.
 pub(crate) struct Job<'pool> {
     shared: &'pool Shared,
     id: u64,
@@ -69,12 +70,29 @@ impl<'pool> Job<'pool> {
 
     /// Waits for the next outcome. None if every call has its own.
     pub(crate) fn next(&mut self) -> Option<(Index, Outcome)> {
-        if self.pending.is_empty() {
-            return None;
+        while !self.pending.is_empty() {
+            // Every call sends an outcome before it is gone, and we hold a sender ourselves.
+            let arrived = self.outcomes.recv().ok()?;
+            if let Some(arrived) = self.note(arrived) {
+                return Some(arrived);
+            }
         }
-        // Every call sends an outcome before it is gone, and we hold a sender ourselves.
-        let (index, outcome) = self.outcomes.recv().ok()?;
-        self.pending_bytes -= self.pending.remove(&index).unwrap_or(0);
+        None
+    }
+
+    /// The next outcome, if it has arrived.
+    pub(crate) fn try_next(&mut self) -> Option<(Index, Outcome)> {
+        while let Ok(arrived) = self.outcomes.try_recv() {
+            if let Some(arrived) = self.note(arrived) {
+                return Some(arrived);
+            }
+        }
+        None
+    }
+
+    /// A call that the pool refused is gone without having been pending. Its outcome is known.
+    fn note(&mut self, (index, outcome): (Index, Outcome)) -> Option<(Index, Outcome)> {
+        self.pending_bytes -= self.pending.remove(&index)?;
         Some((index, outcome))
     }
 
@@ -89,6 +107,7 @@ impl Drop for Job<'_> {
     fn drop(&mut self) {
         if !self.pending.is_empty() {
             self.cancel();
+            while self.next().is_some() {}
         }
         if self.state != NO_STATE {
             let _ = self.shared.send(Command::Forget { id: self.state });

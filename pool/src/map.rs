@@ -3,8 +3,7 @@
 use std::error::Error;
 use std::panic::{self, AssertUnwindSafe};
 
-use epilogue_process::codec::encode_for;
-use epilogue_process::entry::{Entry, ForeignFunction, answer};
+use epilogue_process::entry::{Entry, ForeignFunction, answer, ask};
 use epilogue_process::{Limits, Portable, Side};
 
 use crate::call::head;
@@ -147,7 +146,7 @@ impl Pool {
         R: Portable,
     {
         let mut encoded = Vec::new();
-        encode_for::<S, S>(state, &mut encoded, &self.shared().limits)
+        ask(state, &mut encoded, &self.shared().limits)
             .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
         self.map_to_end(items, Entry::with_state(f), Some(encoded))
     }
@@ -189,23 +188,33 @@ impl Pool {
         let entry = entry.map_err(Refusal::from)?;
         let limits = &self.shared().limits;
         let mut job = Job::new(self.shared(), state)?;
-        let mut input = Input::new(items.into_iter())?;
+        let mut input = Input::new(items)?;
         let mut outcomes: Vec<Option<Result<R, TaskError>>> = Vec::new();
         loop {
-            while job.has_room() {
-                let Some(item) = input.next()? else { break };
-                let index = outcomes.len();
-                let submitted = submit(&mut job, index, entry, &item, limits);
+            // What has arrived comes first: after an error no further item is taken, however long
+            // the iterator takes to give it.
+            let arrived = match input.ended || !job.has_room() {
+                true => job.next(),
+                false => job.try_next(),
+            };
+            let failed = if let Some((index, outcome)) = arrived {
+                let outcome = outcome.and_then(|reply| Ok(answer(&reply, limits)?));
+                let failed = outcome.is_err();
+                if let Some(slot) = outcomes.get_mut(index) {
+                    *slot = Some(outcome);
+                }
+                failed
+            } else if input.ended {
+                break;
+            } else if let Some(item) = input.next()? {
+                let submitted = submit(&mut job, outcomes.len(), entry, &item, limits);
                 let failed = submitted.is_err();
                 outcomes.push(submitted.err().map(Err));
-                input.end_if(on_error == OnError::End && failed, &job);
-            }
-            let Some((index, outcome)) = job.next() else { break };
-            let outcome = outcome.and_then(|reply| Ok(answer(&reply, limits)?));
-            input.end_if(on_error == OnError::End && outcome.is_err(), &job);
-            if let Some(slot) = outcomes.get_mut(index) {
-                *slot = Some(outcome);
-            }
+                failed
+            } else {
+                false
+            };
+            input.end_if(on_error == OnError::End && failed, &job);
         }
         Ok(outcomes.into_iter().flatten().collect())
     }
@@ -220,7 +229,7 @@ fn submit<T: Portable>(
     limits: &Limits,
 ) -> Result<(), TaskError> {
     let mut payload = head(entry, job.state());
-    encode_for::<T, T>(item, &mut payload, limits)
+    ask(item, &mut payload, limits)
         .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
     Ok(job.submit(index, payload)?)
 }
@@ -238,7 +247,8 @@ impl<I: Iterator> Input<I> {
     /// machine that runs us; an iterator that gives more has no end.
     const MAX_ITEMS: usize = u32::MAX as usize;
 
-    fn new(items: I) -> Result<Self, Refusal> {
+    fn new(items: impl IntoIterator<IntoIter = I>) -> Result<Self, Refusal> {
+        let items = fence(|| items.into_iter())?;
         let (at_least, _) = fence(|| items.size_hint())?;
         if at_least > Self::MAX_ITEMS {
             return Err(Refusal::Endless);
@@ -246,7 +256,7 @@ impl<I: Iterator> Input<I> {
         Ok(Self { items, taken: 0, ended: false, ended_early: false })
     }
 
-    /// The next item. What is on its way when this fails is cancelled as the job is dropped.
+    /// The next item. What is on its way when this fails ends as the job is dropped.
     fn next(&mut self) -> Result<Option<I::Item>, Refusal> {
         if self.ended {
             return Ok(None);
@@ -273,6 +283,11 @@ fn fence<R>(body: impl FnOnce() -> R) -> Result<R, Refusal> {
     panic::catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-        Refusal::InputPanicked { message: text.unwrap_or("(not text)").to_owned() }
+        let message = text.unwrap_or("(a payload that is not text)").to_owned();
+        // The payload is the caller's, and its `Drop` may panic again.
+        if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(second);
+        }
+        Refusal::InputPanicked { message }
     })
 }

@@ -150,13 +150,13 @@ impl Member {
     }
 
     /// Stops it within the grace period, or `limit`; gives back what it has not begun.
-    pub(crate) fn stop(&mut self, limit: Option<Duration>) -> Vec<Call> {
+    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) -> Vec<Call> {
         self.standing = Standing::Leaving;
         let mut taken = Vec::new();
         while let Some(call) = self.take_back() {
             taken.push(call);
         }
-        self.child.stop(limit, Work::Finish);
+        self.child.stop(limit, work);
         taken
     }
 

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded};
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
-use epilogue_process::codec::encode_for;
-use epilogue_process::entry::Entry;
+use epilogue_process::child::Work;
+use epilogue_process::entry::{Entry, ask};
 use epilogue_process::{Limits, Portable};
 
 use crate::bell::Bell;
@@ -156,7 +156,7 @@ impl Pool {
     {
         self.shared.check()?;
         let mut payload = head(Entry::plain(f)?, NO_STATE);
-        encode_for::<T, T>(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
+        ask(argument, &mut payload, &self.shared.limits).map_err(Refusal::Encode)?;
         let (reply_to, outcome) = bounded(1);
         let job = self.shared.number();
         self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
@@ -198,7 +198,7 @@ impl Pool {
     ///
     /// [`CloseError`]; see there.
     pub fn terminate(&self) -> Result<Report, CloseError> {
-        self.end(Command::Terminate { limit: None })
+        self.end(Command::Terminate { limit: None, work: Work::Finish })
     }
 
     fn end(&self, command: Command) -> Result<Report, CloseError> {
@@ -293,7 +293,13 @@ impl Shared {
             // of it is needed for the finalizers that come after this one.
             _ => {
                 let limit = ending.remaining().map(|left| left * 4 / 5);
-                self.end(Command::Terminate { limit })
+                let work = match ending.cause() {
+                    // Our own call was abandoned, so nobody is left who would take these values;
+                    // at each level of nested pools, waiting for them would take its time anew.
+                    Cause::Parent => Work::Abandon,
+                    _ => Work::Finish,
+                };
+                self.end(Command::Terminate { limit, work })
             }
         };
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use epilogue_process::StartError;
-use epilogue_process::child::{Event, Spec, timeout};
+use epilogue_process::child::{Event, Spec, Work, timeout};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::SigSet;
@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Finish what was submitted, then end.
     Close,
     /// End within the grace period, or within `limit` if that is shorter.
-    Terminate { limit: Option<Duration> },
+    Terminate { limit: Option<Duration>, work: Work },
 }
 
 /// How far a pool is on its way down. Phases only ever move forward.
@@ -102,14 +102,17 @@ impl Supervisor {
     pub(crate) fn run(mut self) -> Report {
         // The program's signal handlers have nothing to do on this thread.
         let _ = SigSet::all().thread_block();
-        while !self.is_over() {
+        loop {
             self.hire();
             self.dispatch();
+            // After hiring: if that has failed for good, nothing would end the sleep.
+            if self.is_over() {
+                return self.report;
+            }
             self.members.iter_mut().for_each(|member| member.child.flush());
             self.sleep();
             self.obey();
         }
-        self.report
     }
 
     fn is_over(&self) -> bool {
@@ -137,7 +140,7 @@ impl Supervisor {
                         self.phase = Phase::Draining;
                     }
                 }
-                Command::Terminate { limit } => self.stop(limit),
+                Command::Terminate { limit, work } => self.stop(limit, work),
             }
         }
     }
@@ -169,9 +172,9 @@ impl Supervisor {
         cancelled.into_iter().for_each(|call| self.drop_call(call));
     }
 
-    fn stop(&mut self, limit: Option<Duration>) {
+    fn stop(&mut self, limit: Option<Duration>, work: Work) {
         self.phase = Phase::Stopping;
-        let taken = self.members.iter_mut().flat_map(|member| member.stop(limit));
+        let taken = self.members.iter_mut().flat_map(|member| member.stop(limit, work));
         let unbegun: Vec<_> = self.queue.drain(..).chain(taken.collect::<Vec<_>>()).collect();
         unbegun.into_iter().for_each(|call| self.drop_call(call));
     }
@@ -240,7 +243,8 @@ impl Supervisor {
         if let Phase::Starting(started) = &self.phase {
             // Nobody waits for the first worker only if the caller is gone.
             let _ = started.send(Err(error));
-            self.members.clear();
+            // They stay until they are reaped: several may have ended at once, to be buried yet.
+            self.members.iter_mut().for_each(|member| member.child.kill());
             return self.give_up(cause);
         }
         let alone = !self.members.iter().any(|member| member.standing == Standing::Serving);
@@ -256,7 +260,7 @@ impl Supervisor {
         for call in self.queue.drain(..) {
             call.resolve(Err(refusal.clone().into()));
         }
-        self.stop(None);
+        self.stop(None, Work::Finish);
     }
 
     // Waiting.

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Limits, decode, encode};
 use crate::end::Finalizer;
 use crate::entry::MainEntry;
+use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
 use crate::server;
@@ -36,7 +37,7 @@ use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
-use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -63,8 +64,6 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
-    /// Whether the child has to close what it inherited.
-    pub(crate) close_descriptors: bool,
 }
 
 impl Start {
@@ -98,14 +97,17 @@ pub enum Refusal {
 /// The proof that this process was started as a child.
 #[derive(Debug)]
 pub(crate) struct Summons {
-    token: u64,
+    pub(crate) token: u64,
     role: Role,
+    /// Whether the descriptors are what they have to be.
+    pub(crate) descriptors: Result<(), Refusal>,
 }
 
 impl Summons {
     /// What a child that a start server forked would have found in its environment.
     pub(crate) fn child(token: u64) -> Self {
-        Self { token, role: Role::Child }
+        let descriptors = step("opening the standard descriptors", open_standard_descriptors());
+        Self { token, role: Role::Child, descriptors }
     }
 }
 
@@ -121,15 +123,16 @@ pub(crate) enum Role {
 pub(crate) const SERVER: &str = "server-";
 
 /// Whether this process was started as a child. The variable that says so is gone afterwards,
-/// so that no program the child starts takes itself for one.
+/// so that no program the child starts takes itself for one, and so is what it inherited.
 pub(crate) fn summons() -> Option<Summons> {
     let value = std::env::var_os(VARIABLE)?;
     // A program with raised privileges takes no orders from its environment.
     if process::is_secure() {
         return None;
     }
-    if let Ok(name) = CString::new(VARIABLE) {
-        process::remove_variable(&name);
+    process::set_variable(VARIABLE, None);
+    if Image::this().is_some_and(Image::is_library) {
+        launch::restore_preload();
     }
     let (role, token) = match value.to_str().map(|text| (text, text.strip_prefix(SERVER))) {
         Some((_, Some(token))) => (Role::Server, u64::from_str_radix(token, 16).ok()),
@@ -137,7 +140,7 @@ pub(crate) fn summons() -> Option<Summons> {
         None => (Role::Child, None),
     };
     match token {
-        Some(token) => Some(Summons { token, role }),
+        Some(token) => Some(Summons { token, role, descriptors: set_descriptors() }),
         None => exit_now(CANNOT_BEGIN),
     }
 }
@@ -145,7 +148,7 @@ pub(crate) fn summons() -> Option<Summons> {
 /// Serves, and ends this process.
 pub(crate) fn serve(summons: Summons) -> ! {
     if summons.role == Role::Server {
-        server::serve(summons.token);
+        server::serve(&summons);
     }
     // Nothing may unwind into the C code that called the start hook.
     let code = match panics::catch(|| begin(&summons)) {
@@ -170,12 +173,15 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port) {
+    match prepare(&start, &port, summons.descriptors.clone()) {
         Ok(main) => {
             let limits = start.limits();
             let (orders, link) = crossbeam_channel::unbounded();
             Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
-            port.try_send(&Frame::control(Kind::Hello, Vec::new())).then_some(())?;
+            // Signals are handled by now: the goodbye of finalizers that run already may be in the
+            // middle of the wire, and must not make this look like a failure. Where the parent is
+            // gone, the watcher sees to the end.
+            let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
             Some((main, Link::new(link, port, limits)))
         }
         Err(refusal) => {
@@ -186,9 +192,6 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         }
     }
 }
-
-/// Closes what the loader needed to bring this crate's library along.
-pub(crate) fn drop_library() {}
 
 fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
     loop {
@@ -207,17 +210,17 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(start: &Start, port: &Arc<Port>) -> Result<fn(Link), Refusal> {
+fn prepare(
+    start: &Start,
+    port: &Arc<Port>,
+    descriptors: Result<(), Refusal>,
+) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
     }
     let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
-    if start.close_descriptors {
-        // The wire was opened first, so all that lies beyond was inherited.
-        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
-    }
-    step("opening the standard descriptors", open_standard_descriptors())?;
+    descriptors?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.
@@ -245,9 +248,24 @@ fn register_goodbye(port: &Arc<Port>) {
     });
 }
 
+/// Leaves this process 0, 1, 2, the wire and the claims.
+///
+/// Before this process opens any, even in a constructor: it would be closed again, or become the
+/// standard output that the parent had closed.
+fn set_descriptors() -> Result<(), Refusal> {
+    if Image::this().is_some_and(Image::is_library) {
+        // The loader has no more use for it.
+        drop(process::inherited(LIBRARY_FD));
+    }
+    if !spawn::closes_descriptors() {
+        step("closing inherited descriptors", process::close_from(FIRST_FOREIGN_FD as u32))?;
+    }
+    step("opening the standard descriptors", open_standard_descriptors())
+}
+
 /// What the parent had closed of 0, 1 and 2 is `/dev/null` here: else the first file that user
 /// code opens would become its standard output.
-pub(crate) fn open_standard_descriptors() -> io::Result<()> {
+fn open_standard_descriptors() -> io::Result<()> {
     loop {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         if null.as_raw_fd() > 2 {

@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::MainEntry;
+use crate::entry::{MAX_FAULT, MainEntry};
 use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
@@ -32,7 +32,6 @@ use crate::status::ExitStatus;
 use crate::stop::{Ladder, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::spawn;
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -70,6 +69,11 @@ impl Spec {
     /// for the parent, which must not kill before the child's own deadline.
     fn finalizers(&self) -> Duration {
         self.grace_period * 3 / 5
+    }
+
+    /// The longest frame that the child may send: a value, or an error, which may be longer.
+    fn frame_limit(&self) -> usize {
+        self.limits.max_bytes.max(MAX_FAULT).saturating_add(1024)
     }
 }
 
@@ -134,7 +138,7 @@ impl Child {
         let Launched { pid, pidfd, stream, second, claims, token } = launch(spec)?;
         let mut child = Self {
             pid,
-            wire: LocalWire::new(stream, claims, spec.limits.max_bytes.saturating_add(1024)),
+            wire: LocalWire::new(stream, claims, spec.frame_limit()),
             ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
             start_deadline: spec.start_deadline,
@@ -156,7 +160,6 @@ impl Child {
             name: spec.name.clone(),
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
-            close_descriptors: !spawn::closes_descriptors(),
         };
         let mut payload = Vec::new();
         encode(&start, &mut payload, &Limits::default())?;

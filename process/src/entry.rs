@@ -5,7 +5,7 @@
 //! to decode `T` and encode `R`. Closures that capture nothing coerce to `fn`; a capture is a
 //! compile error that names the variable:
 //!
-//! ```compile_fail
+//! ```compile_fail,E0308
 //! let factor = 3;
 //! epilogue_process::Process::start(2, |x: u64| x * factor);
 //! ```
@@ -13,9 +13,9 @@
 //! Offsets only ever flow from a parent to its child, which checks that both run the same build
 //! and that each offset lies in executable memory.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 
-use crate::codec::{Limits, decode, encode};
+use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode, encode_for};
 use crate::fault::Fault;
 use crate::link::Link;
 use crate::panics;
@@ -207,14 +207,38 @@ impl Invocation<'_> {
     }
 }
 
+/// How long a fault may be, whatever the limit for values: that is about the user's data, and an
+/// error must arrive however small it is.
+pub(crate) const MAX_FAULT: usize = 4 << 20;
+
+fn fault_limits() -> Limits {
+    Limits { max_bytes: MAX_FAULT, ..Limits::default() }
+}
+
 fn write_fault(reply: &mut Vec<u8>, fault: &Fault) {
     let start = reply.len();
     reply.push(FAULT);
-    // A fault is made of short texts and numbers; should it not encode, its absence still reads
-    // as a fault: an answer that cannot be decoded.
-    if encode(fault, reply, &Limits::default()).is_err() {
+    // A fault is made of texts that were cut and of numbers; should it not encode, its absence
+    // still reads as a fault: an answer that cannot be decoded.
+    if encode(fault, reply, &fault_limits()).is_err() {
         reply.truncate(start + 1);
     }
+}
+
+/// Appends an argument to a call. A panic of its own `Serialize` is an error, too.
+///
+/// # Errors
+///
+/// [`EncodeError`]; then `call` is as it was.
+pub fn ask<T: Portable>(
+    argument: &T,
+    call: &mut Vec<u8>,
+    limits: &Limits,
+) -> Result<(), EncodeError> {
+    panics::catch(|| encode_for::<T, T>(argument, call, limits)).unwrap_or_else(|panic| {
+        let type_name = type_name::<T>().to_owned();
+        Err(EncodeError { type_name, problem: Problem::Refused(panic.to_string()) })
+    })
 }
 
 /// Decodes an answer.
@@ -222,11 +246,15 @@ fn write_fault(reply: &mut Vec<u8>, fault: &Fault) {
 /// # Errors
 ///
 /// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
-/// cannot be decoded.
+/// cannot be decoded: a panic of its own `Deserialize` included.
 pub fn answer<R: Portable>(reply: &[u8], limits: &Limits) -> Result<R, Fault> {
-    match reply.split_first() {
-        Some((&VALUE, value)) => decode(value, limits).map_err(Fault::Reply),
-        Some((_, fault)) => Err(decode(fault, limits).unwrap_or_else(Fault::Reply)),
-        None => Err(decode::<Fault>(&[], limits).unwrap_or_else(Fault::Reply)),
-    }
+    let Some((&VALUE, value)) = reply.split_first() else {
+        let fault = reply.get(1..).unwrap_or_default();
+        return Err(decode(fault, &fault_limits()).unwrap_or_else(Fault::Reply));
+    };
+    let decoded = panics::catch(|| decode(value, limits)).unwrap_or_else(|panic| {
+        let type_name = type_name::<R>().to_owned();
+        Err(DecodeError { type_name, problem: Problem::Refused(panic.to_string()) })
+    });
+    decoded.map_err(Fault::Reply)
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, EncodeError};
+use crate::panics;
 
 /// Why a call that ran to its end has no value.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
@@ -53,7 +54,8 @@ impl fmt::Display for Panic {
 
 /// An error that a function returned: its message and those of its sources.
 ///
-/// The error itself stays in the process that made it: most error types cannot travel.
+/// The error itself stays in the process that made it: most error types cannot travel. Of each
+/// message the first 64 KiB are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     message: String,
@@ -71,7 +73,7 @@ impl Failure {
     fn of(error: &(dyn Error + 'static), depth: usize) -> Self {
         let source = error.source().filter(|_| depth > 0);
         Self {
-            message: error.to_string(),
+            message: panics::cut(error.to_string()),
             source: source.map(|source| Box::new(Self::of(source, depth - 1))),
         }
     }

@@ -1,6 +1,7 @@
 //! How a child is started: what it gets, and what of it stays with the parent.
 
 use std::ffi::{CString, OsString};
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,14 +79,17 @@ fn spawn(
     wire: BorrowedFd<'_>,
     claims: BorrowedFd<'_>,
 ) -> Result<Born, StartError> {
+    let library = Image::this().filter(|image| image.is_library()).map(open_library);
+    let library = library.transpose().map_err(at("opening the library that holds epilogue"))?;
     let arguments = [CString::new(title).unwrap_or_default()];
-    let environment = environment(value);
+    let environment = environment(value, library.is_some());
     let image = spawn::Image {
         program: c"/proc/self/exe",
         arguments: &arguments,
         environment: &environment,
         wire,
         claims,
+        library: library.as_ref().map(File::as_fd),
     };
     adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
 }
@@ -114,16 +118,43 @@ pub(crate) fn title(name: &str) -> Vec<u8> {
     text
 }
 
-fn environment(value: &str) -> Vec<CString> {
+/// The file of the library that holds this crate, open: its path may be relative to a directory
+/// that was left, hold a character that separates paths, or name another file by now.
+fn open_library(image: &Image) -> io::Result<File> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let holds = |range: &&str| {
+        let bound = |text| usize::from_str_radix(text, 16);
+        let Some((start, end)) = range.split_once('-') else { return false };
+        let (Ok(start), Ok(end)) = (bound(start), bound(end)) else { return false };
+        (start..end).contains(&image.code_address())
+    };
+    let range = maps.lines().filter_map(|line| line.split(' ').next()).find(holds);
+    let link = format!("/proc/self/map_files/{}", range.ok_or(io::ErrorKind::NotFound)?);
+    // Only the privileged may follow it, which finds the file even if it was deleted. The path
+    // that others read there does not exist then.
+    File::open(&link).or_else(|_| File::open(fs::read_link(&link)?))
+}
+
+/// What names libraries for the loader to bring along. Blanks and colons separate them.
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// The environment of a child: that of this process, and what makes it a child.
+fn environment(value: &str, preload: bool) -> Vec<CString> {
     let own = (OsString::from(VARIABLE), OsString::from(value));
-    let library = Image::this().and_then(Image::library).map(|library| {
-        // The executable does not know of us: a library that the program loads itself comes too
-        // late, so the loader has to bring it along.
-        (OsString::from("LD_PRELOAD"), OsString::from_vec(library.to_bytes().to_vec()))
+    // The executable does not know of us: a library that the program loads itself comes too
+    // late, so the loader has to bring it along.
+    let library = preload.then(|| {
+        let mut all = OsString::from(format!("/proc/self/fd/{}", spawn::LIBRARY_FD));
+        if let Some(users) = std::env::var_os(PRELOAD) {
+            all.push(":");
+            all.push(users);
+        }
+        (OsString::from(PRELOAD), all)
     });
     std::env::vars_os()
-        .filter(|(name, _)| library.is_none() || name != "LD_PRELOAD")
-        .chain(library.clone())
+        // Of two variables of one name the first would count.
+        .filter(|(name, _)| name != VARIABLE && !(preload && name == PRELOAD))
+        .chain(library)
         .chain([own])
         .filter_map(|(mut name, value)| {
             name.push("=");
@@ -131,6 +162,15 @@ fn environment(value: &str) -> Vec<CString> {
             CString::new(name.into_vec()).ok()
         })
         .collect()
+}
+
+/// Undoes, in a child, what [`environment`] did for the loader: its own children must not get our
+/// library, but still what the user preloads.
+pub(crate) fn restore_preload() {
+    let Some(all) = std::env::var_os(PRELOAD) else { return };
+    let users = all.as_bytes().iter().position(|&byte| byte == b':');
+    let users = users.map(|colon| all.as_bytes()[colon + 1..].to_vec());
+    process::set_variable(PRELOAD, users);
 }
 
 pub(crate) fn at(step: &'static str) -> impl FnOnce(io::Error) -> StartError {

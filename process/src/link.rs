@@ -16,6 +16,7 @@ use nix::sys::socket::{MsgFlags, send};
 use crate::codec::Limits;
 use crate::local;
 use crate::sys::memory::SharedWords;
+use crate::sys::process::exit_now;
 use crate::wire::{Frame, HEADER, Kind, seal};
 
 /// What a child's main function is asked to do next.
@@ -45,11 +46,12 @@ pub struct Link {
     orders: Receiver<Order>,
     port: Arc<Port>,
     limits: Limits,
+    owner: u32,
 }
 
 impl Link {
     pub(crate) fn new(orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
-        Self { orders, port, limits }
+        Self { orders, port, limits, owner: std::process::id() }
     }
 
     /// What to do next. None when the child shall leave: no more will come, or it has to stop.
@@ -65,10 +67,16 @@ impl Link {
 
     /// Answers a call with what `write` appends.
     ///
-    /// False if the parent is gone: there is nobody left to work for.
+    /// False if the parent is gone: there is nobody left to work for. In a process that `write`
+    /// forked, this does not return: the copy ends here, with code 0.
     pub fn reply(&self, call: &Call, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut frame = vec![0; HEADER];
         write(&mut frame);
+        if std::process::id() != self.owner {
+            // The call forked, and returns in the copy as well. The answer, the wire and all other
+            // calls are the original's, and so are the finalizers.
+            exit_now(0);
+        }
         seal(Kind::Reply, call.slot, call.id, &mut frame);
         self.port.write(&frame).is_ok()
     }
@@ -116,10 +124,12 @@ impl Port {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let mut bytes = vec![0; HEADER];
-        bytes.extend_from_slice(&frame.payload);
-        seal(frame.kind, frame.slot, frame.id, &mut bytes);
-        self.write_locked(&guard, &bytes).is_ok()
+        self.write_locked(&guard, &sealed(frame)).is_ok()
+    }
+
+    /// Writes a control frame, after what other threads write.
+    pub(crate) fn send(&self, frame: &Frame) -> nix::Result<()> {
+        self.write(&sealed(frame))
     }
 
     fn write_locked(&self, _guard: &MutexGuard<'_, ()>, mut bytes: &[u8]) -> nix::Result<()> {
@@ -132,6 +142,13 @@ impl Port {
         }
         Ok(())
     }
+}
+
+fn sealed(frame: &Frame) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend_from_slice(&frame.payload);
+    seal(frame.kind, frame.slot, frame.id, &mut bytes);
+    bytes
 }
 
 /// Turns a frame from the parent into an order, if it is one.

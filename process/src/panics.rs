@@ -10,7 +10,7 @@ thread_local! {
     static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The longest panic message that travels; the rest is cut off.
+/// The longest message that travels; the rest is cut off.
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Remembers the place of every panic, then lets the hook before it speak.
@@ -46,4 +46,10 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
         (None, None) => "(a payload that is not text)",
     };
     text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
+}
+
+/// A message, as far as it travels.
+pub(crate) fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    message
 }

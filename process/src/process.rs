@@ -14,9 +14,9 @@ use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::AsRawFd;
 
 use crate::child::{Child, Event, Spec, Ties, Work, timeout};
-use crate::codec::{Limits, encode_for};
+use crate::codec::Limits;
 use crate::end::End;
-use crate::entry::{Entry, answer};
+use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
 use crate::link::{Link, Order};
 use crate::portable::Portable;
@@ -76,7 +76,7 @@ impl<R> Process<R> {
     {
         let mut call = Vec::new();
         Entry::plain(f)?.write(&mut call);
-        encode_for::<T, T>(argument, &mut call, &spec.limits)?;
+        ask(argument, &mut call, &spec.limits)?;
         let running = Running::start(spec, call)?;
         Ok(Self { running, limits: spec.limits.clone(), result: PhantomData })
     }

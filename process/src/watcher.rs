@@ -24,11 +24,16 @@ use crate::wire::{Inbox, Kind, StopOrder};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
 ///
-/// None if the parent is gone already.
+/// None if the parent is gone already, or if the wire is not one that it made: a variable that
+/// was set by hand must not make a program wait on whatever its descriptor 3 is.
 pub(crate) fn parent(wire: BorrowedFd<'_>) -> Option<OwnedFd> {
     // It wakes a stopped child, which can then see that its parent is gone. It must be harmless:
     // it fires as well when the *thread* ends that started this child.
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGCONT);
+    let maker = getsockopt(&wire, sockopt::PeerCredentials).ok()?.pid();
+    if maker != nix::unistd::getppid().as_raw() {
+        return None;
+    }
     match getsockopt(&wire, sockopt::PeerPidfd) {
         Ok(pidfd) => Some(pidfd),
         Err(_) => {

@@ -19,6 +19,8 @@ pub struct Build {
     flags: String,
     arguments: Vec<String>,
     profile: &'static str,
+    package: String,
+    target: &'static str,
 }
 
 impl Build {
@@ -30,7 +32,37 @@ impl Build {
             flags: String::new(),
             arguments: Vec::new(),
             profile: "dev",
+            package: "epilogue-tests".to_owned(),
+            target: "--bin",
         }
+    }
+
+    /// The program is one of the fixture package `package`.
+    pub fn package(mut self, package: &str) -> Self {
+        self.package = package.to_owned();
+        self
+    }
+
+    /// It is an example of its package.
+    pub fn example(mut self) -> Self {
+        self.target = "--example";
+        self
+    }
+
+    /// It is no program but a file of the package's library, such as `liba.so`.
+    pub fn library(mut self) -> Self {
+        self.target = "--lib";
+        self
+    }
+
+    /// Turns on a feature of the package.
+    pub fn feature(self, feature: &str) -> Self {
+        self.argument("--features").argument(feature)
+    }
+
+    fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
     }
 
     /// Builds in the release profile.
@@ -46,9 +78,8 @@ impl Build {
     }
 
     /// Sets a key of Cargo's configuration, such as `profile.release.lto="fat"`.
-    pub fn config(mut self, key_and_value: &str) -> Self {
-        self.arguments.extend(["--config".to_owned(), key_and_value.to_owned()]);
-        self
+    pub fn config(self, key_and_value: &str) -> Self {
+        self.argument("--config").argument(key_and_value)
     }
 
     /// Builds the program and returns its path.
@@ -61,7 +92,10 @@ impl Build {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let (target, host) = (target_directory().join("tmp/build"), host());
         let mut cargo = cargo();
-        cargo.args(["build", "--package", "epilogue-tests", "--bin", &self.program]);
+        cargo.args(["build", "--package", &self.package, self.target]);
+        if self.target != "--lib" {
+            cargo.arg(&self.program);
+        }
         // With a target named, RUSTFLAGS spare what runs on the host: no procedural macro can be
         // built with +crt-static.
         cargo.args(["--target", &host, "--profile", self.profile]).args(&self.arguments);
@@ -69,7 +103,8 @@ impl Build {
         cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", &self.flags);
         run(&mut cargo);
         let profile = if self.profile == "dev" { "debug" } else { self.profile };
-        let built = target.join(host).join(profile).join(&self.program);
+        let folder = if self.target == "--example" { "examples" } else { "" };
+        let built = target.join(host).join(profile).join(folder).join(&self.program);
         let directory = target.join("built").join(&self.variant);
         fs::create_dir_all(&directory).unwrap();
         let (fresh, kept) = (
@@ -80,6 +115,15 @@ impl Build {
         fs::rename(&fresh, &kept).unwrap();
         kept
     }
+}
+
+/// `cargo test` of the fixture package `package`, as its author would run it.
+pub fn cargo_test(package: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.args(["test", "--package", package, "--target", &host()]);
+    cargo.arg("--target-dir").arg(target_directory().join("tmp/build"));
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "");
+    cargo
 }
 
 /// The example `name` of the facade, in the dev profile: built as `cargo test` has built it, so

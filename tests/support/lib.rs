@@ -15,6 +15,8 @@
 //! ```
 
 mod build;
+mod gate;
+pub mod hooks;
 mod marks;
 mod oracle;
 pub mod procfs;
@@ -23,7 +25,8 @@ pub mod raw;
 pub mod sys;
 mod watchdog;
 
-pub use build::{Build, example};
+pub use build::{Build, cargo_test, example};
+pub use gate::Gate;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle};
 pub use program::{Ending, Program};

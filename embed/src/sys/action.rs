@@ -59,8 +59,20 @@ pub(crate) fn previous(signal: c_int) -> Previous {
     }
 }
 
+/// Which stack a handler runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    /// The thread's own, or where the previous handler ran.
+    ///
+    /// Not always the one for signals: `std::process::exit` on another thread unmaps the main
+    /// thread's while that still runs, and a signal that arrives then would be a segmentation fault.
+    Own,
+    /// The one that is set apart for signals: the thread's own may have overflowed.
+    Apart,
+}
+
 /// Has `entry` called on `signal`, with every signal blocked, unless the signal is ignored.
-pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previous> {
+pub(crate) fn install(signal: c_int, entry: fn(&Delivery), stack: Stack) -> io::Result<Previous> {
     let old = change(signal, None)?;
     if old.sa_sigaction == libc::SIG_IGN {
         return Ok(Previous::Ignored);
@@ -72,7 +84,7 @@ pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previou
     }
     // A previous handler that wants calls to be interrupted gets that; who had none does not
     // expect it.
-    let kept = libc::SA_RESTART | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
+    let kept = libc::SA_RESTART | libc::SA_ONSTACK | libc::SA_NOCLDSTOP | libc::SA_NOCLDWAIT;
     let kept = match previous(signal) {
         Previous::Handler => old.sa_flags & kept,
         Previous::Default | Previous::Ignored => libc::SA_RESTART,
@@ -80,7 +92,10 @@ pub(crate) fn install(signal: c_int, entry: fn(&Delivery)) -> io::Result<Previou
     let trampoline: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
     let mut action = default_action();
     action.sa_sigaction = trampoline as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | kept;
+    action.sa_flags = libc::SA_SIGINFO | kept;
+    if stack == Stack::Apart {
+        action.sa_flags |= libc::SA_ONSTACK;
+    }
     action.sa_mask = mask::full();
     change(signal, Some(&action))?;
     Ok(previous(signal))

@@ -26,7 +26,6 @@ use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::passing::{self, Message};
 use crate::sys::pidfd::{self, Wait};
-use crate::sys::spawn;
 
 /// Why a server has not forked.
 #[derive(Debug)]
@@ -79,7 +78,6 @@ impl Server {
             fingerprint: Image::this().map_or(0, Image::fingerprint),
             preload,
             title: launch::title("epilogue server"),
-            close_descriptors: !spawn::closes_descriptors(),
         };
         let opened = match pack(&opening) {
             // Should it be gone already, there is no answer either.

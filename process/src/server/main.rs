@@ -5,7 +5,7 @@
 //! 1. It has one thread for as long as it forks, so no lock is ever held by another one.
 //! 2. Every signal is blocked, as in a child that is about to begin: what a child inherits is what
 //!    one that was spawned has.
-//! 3. Besides those that it names itself it has no descriptor, so a child can close them all.
+//! 3. It knows every descriptor that it opened since it began, so a child can close them all.
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
@@ -21,14 +21,15 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::protocol::{Answer, Opening, Request, Unable, pack, unpack};
-use crate::boot::{self, Summons};
+use crate::boot::{self, Refusal, Summons};
 use crate::panics;
+use crate::sys::dress;
 use crate::sys::fork::{self, Side};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::passing;
 use crate::sys::process::{self, exit_now};
-use crate::sys::spawn::{CLAIMS_FD, FIRST_FOREIGN_FD, WIRE_FD};
+use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
 use crate::sys::title::Title;
 use crate::watcher;
 
@@ -36,9 +37,9 @@ use crate::watcher;
 const CANNOT_BEGIN: i32 = 125;
 
 /// Serves, and ends this process.
-pub(crate) fn serve(token: u64) -> ! {
+pub(crate) fn serve(summons: &Summons) -> ! {
     // Nothing may unwind into the C code that called the start hook.
-    match panics::catch(|| Server::begin(token)) {
+    match panics::catch(|| Server::begin(summons)) {
         Ok(Some(mut server)) => {
             // A panic in here would be ours; what it leaves is a server that ends.
             let _ = panics::catch(|| while server.turn() {});
@@ -62,20 +63,20 @@ struct Server {
 }
 
 impl Server {
-    fn begin(token: u64) -> Option<Self> {
+    fn begin(summons: &Summons) -> Option<Self> {
         let socket = process::inherited(WIRE_FD).ok()?;
         let slot_fd = process::inherited(CLAIMS_FD).ok()?;
-        boot::drop_library();
         let parent = watcher::parent(socket.as_fd())?;
         wait_for(&socket, &parent)?;
         let (bytes, _) = passing::receive(socket.as_fd()).ok()??;
         let opening: Opening = unpack(&bytes)?;
-        if opening.token != token {
+        if opening.token != summons.token {
             return None;
         }
         let slot = SharedWords::map(&slot_fd).ok()?;
         let title = Title::find();
-        let prepared = prepare(&opening, title, &[&socket, &slot_fd, &parent], &parent);
+        let prepared = summons.descriptors.clone().map_err(Unable::from);
+        let prepared = prepared.and_then(|()| prepare(&opening, title, &parent));
         passing::send(socket.as_fd(), &pack(&prepared)?, &[]).ok()?;
         prepared.ok()?;
         let mask = SigSet::from(Signal::SIGTERM);
@@ -148,29 +149,23 @@ impl Server {
         if let Some(directory) = next(request.directory) {
             nix::unistd::fchdir(directory)?;
         }
-        process::place(next(request.output).map(AsFd::as_fd), libc::STDOUT_FILENO)?;
-        process::place(next(request.error).map(AsFd::as_fd), libc::STDERR_FILENO)?;
+        dress::place(next(request.output).map(AsFd::as_fd), libc::STDOUT_FILENO)?;
+        dress::place(next(request.error).map(AsFd::as_fd), libc::STDERR_FILENO)?;
         // What was received has higher numbers than both: no source is replaced before its turn.
-        process::place(Some(own[0].as_fd()), WIRE_FD)?;
-        process::place(Some(own[1].as_fd()), CLAIMS_FD)?;
-        if process::close_from(FIRST_FOREIGN_FD as u32).is_err() {
-            self.close_one_by_one(fds);
+        dress::place(Some(own[0].as_fd()), WIRE_FD)?;
+        dress::place(Some(own[1].as_fd()), CLAIMS_FD)?;
+        // Not a whole range: what a constructor opened stays, as in a child that was spawned.
+        let own = [self.parent.as_fd(), self.signals.as_fd()];
+        for fd in fds.iter().map(AsFd::as_fd).chain(own) {
+            dress::place(None, fd.as_raw_fd())?;
         }
         if let Some(title) = self.title {
             title.set(&request.title);
         }
         if let Some(environment) = &self.environment {
-            process::replace_environment(environment);
+            dress::replace_environment(environment);
         }
         Ok(())
-    }
-
-    /// Where the kernel cannot close a range (before 5.9): all that there are.
-    fn close_one_by_one(&self, fds: &[OwnedFd]) {
-        let own = [self.parent.as_raw_fd(), self.signals.as_fd().as_raw_fd()];
-        for fd in fds.iter().map(AsRawFd::as_raw_fd).chain(own) {
-            let _ = process::place(None, fd);
-        }
     }
 }
 
@@ -178,38 +173,32 @@ impl Server {
 fn prepare(
     opening: &Opening,
     title: Option<Title>,
-    own: &[&OwnedFd],
     parent: &OwnedFd,
 ) -> Result<(), Unable> {
     let image = Image::this().ok_or(Unable::OtherBuild)?;
     if image.fingerprint() != opening.fingerprint {
         return Err(Unable::OtherBuild);
     }
-    if opening.close_descriptors {
-        step("closing inherited descriptors", process::close_from(parent.as_raw_fd() as u32 + 1))?;
-    }
-    step("opening the standard descriptors", boot::open_standard_descriptors())?;
     step("naming the server", prctl::set_name(c"epilogue-server"))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     if let Some(title) = title {
         title.set(&opening.title);
     }
     panics::remember_locations();
+    let before = descriptors();
     if let Some(offset) = opening.preload {
         let preload = image.preload(offset).ok_or(Unable::OtherBuild)?;
         run_preload(preload, parent)?;
     }
     // Text that is still in a buffer would be written by every child once more.
     step("flushing standard output", io::stdout().flush())?;
-    process::flush_c_streams();
+    dress::flush_c_streams();
     match threads() {
         1 => {}
         several => return Err(Unable::Threads(several)),
     }
-    let own: Vec<RawFd> = own.iter().map(|fd| fd.as_raw_fd()).collect();
-    let foreign: Vec<RawFd> =
-        descriptors().into_iter().filter(|fd| *fd > 2 && !own.contains(fd)).collect();
-    if foreign.is_empty() { Ok(()) } else { Err(Unable::Descriptors(foreign)) }
+    let left: Vec<RawFd> = descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+    if left.is_empty() { Ok(()) } else { Err(Unable::Descriptors(left)) }
 }
 
 /// Calls the user's function. It may take as long as the parent waits, and no longer than the
@@ -242,7 +231,7 @@ fn descriptors() -> Vec<RawFd> {
     let names = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let all: Vec<RawFd> = names.collect();
     // The listing sees the descriptor it is read through, which is closed by now.
-    all.into_iter().filter(|fd| process::is_open(*fd)).collect()
+    all.into_iter().filter(|fd| dress::is_open(*fd)).collect()
 }
 
 fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
@@ -271,6 +260,15 @@ fn ready<const N: usize>(fds: [BorrowedFd<'_>; N]) -> nix::Result<[bool; N]> {
     let timeout = if N == 1 { PollTimeout::ZERO } else { PollTimeout::NONE };
     poll(&mut polled, timeout)?;
     Ok(polled.map(|fd| fd.any().unwrap_or(true)))
+}
+
+impl From<Refusal> for Unable {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OtherBuild => Self::OtherBuild,
+            Refusal::Step { step, error } => Self::Step { step, error },
+        }
+    }
 }
 
 fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Unable> {

@@ -15,8 +15,6 @@ pub(super) struct Opening {
     pub(super) preload: Option<u64>,
     /// What `ps` shows.
     pub(super) title: Vec<u8>,
-    /// Whether the server has to close what it inherited.
-    pub(super) close_descriptors: bool,
 }
 
 /// The answer to it.

@@ -7,7 +7,7 @@
 
 #![expect(unsafe_code, reason = "program headers are raw memory, and a function is an address")]
 
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -22,8 +22,7 @@ pub(crate) struct Image {
     base: usize,
     text: Vec<Range<usize>>,
     fingerprint: u64,
-    /// The file of a shared library; the executable has none.
-    library: Option<CString>,
+    is_library: bool,
 }
 
 impl Image {
@@ -38,9 +37,14 @@ impl Image {
         self.fingerprint
     }
 
-    /// The shared library that this image is, or none where it is the executable itself.
-    pub(crate) fn library(&self) -> Option<&CStr> {
-        self.library.as_deref()
+    /// Whether this image is a shared library, rather than the executable itself.
+    pub(crate) fn is_library(&self) -> bool {
+        self.is_library
+    }
+
+    /// An address in its code.
+    pub(crate) fn code_address(&self) -> usize {
+        self.text.first().map_or(self.base, |range| range.start)
     }
 
     /// The offset of a function, or none where its code lies in another image.
@@ -136,11 +140,8 @@ unsafe extern "C" fn visit(
     if !text.iter().any(|range| range.contains(&search.anchor)) {
         return 0;
     }
-    let library = (!is_executable).then(|| {
-        // SAFETY: the loader's own, zero-terminated name of a library, valid during this call.
-        unsafe { CStr::from_ptr(info.dlpi_name) }.to_owned()
-    });
-    search.found = Some(Image { base, text, fingerprint: fingerprint(base, headers), library });
+    let (fingerprint, is_library) = (fingerprint(base, headers), !is_executable);
+    search.found = Some(Image { base, text, fingerprint, is_library });
     1
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `dress` | what a forked child changes of what it inherited |
 //! | `fork` | a child of this process's parent, for the start server |
 //! | `hook` | the `.init_array` entry by which a child is recognised before `main` |
 //! | `image` | where this program's code lies, and what may be called in it |
@@ -14,6 +15,7 @@
 //! | `title` | the command line of this process, written over |
 //! | `trampoline` | an address that becomes a function again |
 
+pub(crate) mod dress;
 pub(crate) mod fork;
 pub(crate) mod hook;
 pub(crate) mod image;

@@ -2,10 +2,10 @@
 
 #![expect(unsafe_code, reason = "libc calls without a safe wrapper")]
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{OsString, c_int, c_uint};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -41,52 +41,14 @@ pub(crate) fn close_from(first: c_uint) -> io::Result<()> {
     }
 }
 
-/// Removes a variable from the environment, before any other thread exists.
-pub(crate) fn remove_variable(name: &CStr) {
-    // SAFETY: constructors run on the only thread; nobody reads the environment meanwhile.
-    unsafe { libc::unsetenv(name.as_ptr()) };
-}
-
-/// Whether a descriptor of this number is open.
-pub(crate) fn is_open(fd: c_int) -> bool {
-    // SAFETY: asks for the flags of a descriptor, open or not.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
-}
-
-/// Makes `target` a copy of `source` that survives `exec`, or closes it where there is none.
-///
-/// Only for a child before any code of the user's runs, which owns its first descriptors.
-pub(crate) fn place(source: Option<BorrowedFd<'_>>, target: c_int) -> io::Result<()> {
-    let result = match source {
-        // SAFETY: two descriptors; nobody in this process uses what `target` was.
-        Some(source) => unsafe { libc::dup2(source.as_raw_fd(), target) },
+/// Sets a variable of the environment, or removes it, before any other thread exists.
+pub(crate) fn set_variable(name: &str, value: Option<Vec<u8>>) {
+    match value.map(OsString::from_vec) {
+        // SAFETY: constructors run on the only thread; nobody reads the environment meanwhile.
+        Some(value) => unsafe { std::env::set_var(name, value) },
         // SAFETY: as above.
-        None => unsafe { libc::close(target) },
-    };
-    // What is to be closed may have been closed already.
-    if result == -1 && source.is_some() { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Makes `block` the environment: variables as `name=value`, each with a zero at its end. Before
-/// any other thread exists.
-pub(crate) fn replace_environment(block: &[u8]) {
-    unsafe extern "C" {
-        static mut environ: *mut *mut c_char;
+        None => unsafe { std::env::remove_var(name) },
     }
-    // Never freed: the C library keeps pointers to variables for ever.
-    let block = Box::leak(Box::<[u8]>::from(block));
-    let variables = block.split_inclusive_mut(|&byte| byte == 0);
-    let pointers = variables.map(|variable| variable.as_mut_ptr().cast::<c_char>());
-    let pointers: Box<[*mut c_char]> = pointers.chain([ptr::null_mut()]).collect();
-    let pointers = Box::leak(pointers).as_mut_ptr();
-    // SAFETY: the only thread; an array of strings with a null at its end, valid for ever.
-    unsafe { environ = pointers };
-}
-
-/// Writes what the C library holds in buffers.
-pub(crate) fn flush_c_streams() {
-    // SAFETY: null means every stream.
-    unsafe { libc::fflush(ptr::null_mut()) };
 }
 
 /// Makes `signal` do nothing, by a handler: an ignored signal would stay so across `exec`.

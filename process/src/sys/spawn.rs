@@ -1,4 +1,4 @@
-//! `posix_spawn` of this same executable: every signal blocked, no descriptor but four.
+//! `posix_spawn` of this same executable: every signal blocked, no descriptor but its own.
 //!
 //! Signals stay blocked until the child has its handlers: one that arrives in between is
 //! pending, not deadly. posix_spawn shares the parent's memory until the exec, so its cost does
@@ -15,7 +15,10 @@ use std::{io, mem, ptr};
 pub(crate) const WIRE_FD: c_int = 3;
 /// The descriptor of the claim words in a child, which closes it once they are mapped.
 pub(crate) const CLAIMS_FD: c_int = 4;
-/// The first descriptor that a child must not have.
+/// The descriptor of the library that holds this crate, where it is not the executable that does.
+/// The child closes it: it is for the loader.
+pub(crate) const LIBRARY_FD: c_int = 5;
+/// The first descriptor that every child closes, if the C library did not.
 pub(crate) const FIRST_FOREIGN_FD: c_int = 5;
 
 /// What a child is started with.
@@ -26,6 +29,7 @@ pub(crate) struct Image<'a> {
     pub(crate) environment: &'a [CString],
     pub(crate) wire: BorrowedFd<'a>,
     pub(crate) claims: BorrowedFd<'a>,
+    pub(crate) library: Option<BorrowedFd<'a>>,
 }
 
 /// Whether [`spawn`] itself closes foreign descriptors; where not, the child does so first.
@@ -42,7 +46,11 @@ pub(crate) fn spawn(image: &Image<'_>) -> io::Result<libc::pid_t> {
     actions.open_null(0)?;
     actions.duplicate(wire.as_raw_fd(), WIRE_FD)?;
     actions.duplicate(claims.as_raw_fd(), CLAIMS_FD)?;
-    actions.close_from(FIRST_FOREIGN_FD)?;
+    let library = image.library.map(above_targets).transpose()?;
+    if let Some(library) = &library {
+        actions.duplicate(library.as_raw_fd(), LIBRARY_FD)?;
+    }
+    actions.close_from(LIBRARY_FD + c_int::from(library.is_some()))?;
     let attributes = Attributes::all_signals_blocked()?;
     let arguments = pointers(image.arguments);
     let environment = pointers(image.environment);
@@ -64,7 +72,7 @@ pub(crate) fn spawn(image: &Image<'_>) -> io::Result<libc::pid_t> {
 
 /// A close-on-exec copy that no file action overwrites.
 fn above_targets(fd: BorrowedFd<'_>) -> io::Result<std::os::fd::OwnedFd> {
-    let action = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(FIRST_FOREIGN_FD);
+    let action = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LIBRARY_FD + 1);
     let copy = nix::fcntl::fcntl(fd, action)?;
     // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(copy) })

@@ -1,0 +1,153 @@
+//! However suddenly a parent dies, nothing of it is left a second later, and the finalizers of
+//! every worker ran once.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs};
+
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// When everything must be gone.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// How often a parent is killed at a random instant. More by `EPILOGUE_TEST_PARENTS`.
+const ROUNDS: u64 = 300;
+
+fn rounds(of_default: u64) -> u64 {
+    let rounds = std::env::var("EPILOGUE_TEST_PARENTS");
+    rounds.map_or(of_default, |rounds| rounds.parse().unwrap())
+}
+
+fn program(story: &str, number: usize, marks: &Marks) -> Command {
+    let (name, directory) = marks.variable();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_endings"));
+    command.args([story, &number.to_string()]).env(name, directory).process_group(0);
+    command
+}
+
+fn kill_a_parent_that_is(story: &str) {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let mut program = Program::start(&mut program(story, 0, &marks));
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGKILL);
+    program.reap();
+    oracle.orphans_end_within(BOUND);
+    drop(program);
+    assert_eq!(hooks::all_ran_once(&marks), 2);
+    assert_eq!(marks.count("task"), 0, "what had not begun was done");
+    oracle.nothing_left();
+}
+
+#[test]
+fn the_workers_of_an_idle_parent_that_is_killed_end_well() {
+    kill_a_parent_that_is("idle");
+}
+
+#[test]
+fn the_workers_of_a_busy_parent_that_is_killed_end_well() {
+    kill_a_parent_that_is("unprepared");
+}
+
+#[test]
+fn a_stopped_worker_is_woken_by_its_parents_death_and_ends_well() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let mut program = Program::start(&mut program("idle", 0, &marks));
+    program.wait_for_line("ready");
+    let workers = procfs::descendants_of(program.pid());
+    assert_eq!(workers.len(), 2);
+    for worker in &workers {
+        kill(worker.pid, Signal::SIGSTOP).unwrap();
+        while procfs::threads_of(worker.pid).iter().any(|thread| thread.state != 'T') {
+            thread::yield_now();
+        }
+    }
+    program.signal(Signal::SIGKILL);
+    program.reap();
+    oracle.orphans_end_within(BOUND);
+    drop(program);
+    assert_eq!(hooks::all_ran_once(&marks), 2);
+    oracle.nothing_left();
+}
+
+/// Numbers that look random and are the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn a_parent_that_is_killed_at_any_instant_leaves_nothing() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut random = Random(0x5EED_0003);
+    let mut ended_well = 0;
+    for _ in 0..rounds(ROUNDS) {
+        let marks = Marks::new();
+        let mut program = Program::start(&mut program("starting", 2, &marks));
+        // From its own start-up on, over that of its first workers, to its third pool or so.
+        thread::sleep(Duration::from_micros(random.below(30_000)));
+        program.signal(Signal::SIGKILL);
+        program.reap();
+        oracle.orphans_end_within(BOUND);
+        ended_well += hooks::all_that_told_ran_once(&marks);
+    }
+    assert!(ended_well as u64 > rounds(ROUNDS) / 2, "only {ended_well} workers got to register");
+    oracle.nothing_left();
+}
+
+/// The tree of a program whose pools are nested so deep.
+fn size(depth: u32) -> usize {
+    (1..=depth).map(|level| 2usize.pow(level)).sum()
+}
+
+#[test]
+fn pools_in_pools_end_well_when_the_outermost_parent_is_killed() {
+    for depth in 1..=3 {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let marks = Marks::new();
+        let mut gate = Gate::new();
+        let mut command = program("nested", depth as usize, &marks);
+        let mut program = Program::start(command.env("GATE", gate.path()));
+        gate.wait_for(2usize.pow(depth));
+        program.signal(Signal::SIGKILL);
+        program.reap();
+        oracle.orphans_end_within(BOUND);
+        drop((program, gate));
+        assert_eq!(hooks::all_ran_once(&marks), size(depth));
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn pools_in_pools_end_well_when_the_outermost_parent_is_killed_at_any_instant() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut random = Random(0x5EED_0004);
+    for _ in 0..rounds(ROUNDS) / 10 {
+        let marks = Marks::new();
+        let gate = Gate::new();
+        let mut command = program("nested", 3, &marks);
+        let mut program = Program::start(command.env("GATE", gate.path()));
+        thread::sleep(Duration::from_micros(random.below(100_000)));
+        program.signal(Signal::SIGKILL);
+        program.reap();
+        oracle.orphans_end_within(BOUND);
+        hooks::all_that_told_ran_once(&marks);
+    }
+    oracle.nothing_left();
+}

@@ -1,0 +1,55 @@
+//! Forks with a pool, a task and a process in hand, and says what each is good for in the copy.
+
+use epilogue::{Pool, Process};
+use nix::sys::wait::{WaitStatus, waitpid};
+
+mod sys {
+    #![expect(unsafe_code, reason = "a raw fork is what this program is about")]
+
+    use nix::unistd::{ForkResult, Pid, fork};
+
+    pub fn copy() -> Option<Pid> {
+        // SAFETY: no other thread of this program holds a lock: the pool's waits for its workers.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => Some(child),
+            ForkResult::Child => None,
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let pool = Pool::new(2)?;
+    let task = pool.submit(21u64, |x| x * 2)?;
+    let process = Process::start(4u64, |x| x + 1)?;
+    // One copy leaves through exit with all of it alive, the other drops it.
+    let Some(exits) = sys::copy() else { std::process::exit(0) };
+    let Some(drops) = sys::copy() else {
+        let error = pool.submit("kept".to_owned(), |text| text.len()).unwrap_err();
+        println!("submit: {error}\nvalue back: {}", error.value);
+        println!("map: {}", pool.map([1], |x: u8| x).unwrap_err());
+        println!("try_map: {}", pool.try_map([1], |x: u8| Ok::<_, String>(x)).unwrap_err());
+        println!("map_with: {}", pool.map_with(&1, [1], |_, x: u8| x).unwrap_err());
+        println!("map_outcomes: {}", pool.map_outcomes([1], |x: u8| x).unwrap_err());
+        println!("task: {}", task.join().unwrap_err());
+        println!("close: {}", pool.close().unwrap_err());
+        println!("terminate: {}", pool.terminate().unwrap_err());
+        println!("process: {}", process.join().unwrap_err());
+        let own = Pool::new(2)?;
+        println!("own pool: {:?}", own.map([1, 2], |x: u8| x * 2)?);
+        drop(own);
+        drop(pool);
+        return Ok(());
+    };
+    for copy in [exits, drops] {
+        let code = match waitpid(copy, None)? {
+            WaitStatus::Exited(_, code) => Some(code),
+            _ => None,
+        };
+        println!("copy ended: {code:?}");
+        assert_eq!(code, Some(0));
+    }
+    println!("original: {:?}", pool.map([0u8, 1, 2], |x| x + 1)?);
+    println!("task: {}\nprocess: {}", task.join()?, process.join()?);
+    println!("clean: {}", pool.close()?.is_clean());
+    Ok(())
+}
