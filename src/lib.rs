@@ -33,11 +33,7 @@ pub use epilogue_pool::{
     BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
 };
 pub use epilogue_process::{
-    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Panic, Portable,
-    Process, Rung, Scope, ScopedProcess, ServerError, StartError, StartMethod, StopError,
-    end_servers, init, scope,
+    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,
+    Panic, Portable, Process, Rung, Scope, ScopedProcess, ServerError, StartError, StartMethod,
+    Stdio, StopError, TreeEnd, Waitable, end_servers, init, join_all, scope, wait_any,
 };
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}

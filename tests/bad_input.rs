@@ -4,8 +4,10 @@
 //! A type that cannot travel by itself has tests of its own, in `portable`.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::iter;
 use std::panic;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -14,7 +16,8 @@ use std::time::Duration;
 use epilogue::pool::Pool;
 use epilogue::process::Side;
 use epilogue::process::codec::Problem;
-use epilogue::{BuildError, JoinError, Limits, Process, Refusal, StartError, TaskError};
+use epilogue::{BuildError, JoinError, Limits, Portable, Process, Refusal, StartError, TaskError};
+use nix::sys::stat::Mode;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::{Marks, Oracle, Watchdog};
@@ -159,29 +162,48 @@ fn a_panic_of_the_input_is_an_error_that_tells_its_words() {
     oracle.nothing_left();
 }
 
+fn fifo(directory: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    path
+}
+
 #[test]
 fn when_the_input_panics_what_had_begun_has_ended_and_nothing_more_begins() {
     let (oracle, _watchdog) = begin();
-    let marks = Marks::new();
+    let (marks, pipes) = (Marks::new(), tempfile::tempdir().unwrap());
     let directory = marks.variable().1.to_owned();
-    let pool = Pool::new(2).unwrap();
-    for round in 0..20 {
-        let items = (0..100).map(|x| match x {
-            99 => panic!("the last"),
-            _ => directory.clone(),
-        });
-        let error = pool.map(items, |directory| {
-            let marks = Marks::at(&directory);
-            marks.leave("begun");
-            marks.leave("ended");
-        });
-        assert!(matches!(error, Err(TaskError::Refused(Refusal::InputPanicked { .. }))));
-        let (begun, ended) = (marks.count("begun"), marks.count("ended"));
-        assert_eq!(begun, ended, "round {round}");
-        pool.map([(), ()], |()| ()).unwrap();
-        assert_eq!(marks.count("begun"), begun, "round {round}");
-    }
-    goes_on(pool);
+    let pool = Pool::new(1).unwrap();
+    let (begun, go_on) = (fifo(pipes.path(), "begun"), fifo(pipes.path(), "go on"));
+    let items = (0..10).map(|number| {
+        if number == 9 {
+            // The first is in its middle, and will stay there until after the panic.
+            drop(File::open(&begun).unwrap());
+            let go_on = go_on.clone();
+            let let_go_on = move || drop(File::options().write(true).open(go_on).unwrap());
+            thread::Builder::new().name("later".to_owned()).spawn(let_go_on).unwrap();
+            panic!("the last");
+        }
+        (number, directory.clone(), begun.clone(), go_on.clone())
+    });
+    let error = pool.map(items, |(number, directory, begun, go_on)| {
+        let marks = Marks::at(&directory);
+        marks.leave("begun");
+        if number == 0 {
+            drop(File::options().write(true).open(begun).unwrap());
+            drop(File::open(go_on).unwrap());
+        }
+        marks.leave("ended");
+    });
+    assert!(matches!(error, Err(TaskError::Refused(Refusal::InputPanicked { .. }))));
+    // Of those that waited, some may have begun before they could be taken back.
+    let (begun, ended) = (marks.count("begun"), marks.count("ended"));
+    assert!(begun >= 1 && begun == ended, "{begun} had begun, {ended} had ended");
+    pool.map([()], |()| ()).unwrap();
+    assert_eq!(marks.count("begun"), begun);
+    let report = pool.close().unwrap();
+    assert_eq!((report.done, report.done + report.cancelled), (begun as u64 + 1, 10), "{report}");
+    drop(pool);
     oracle.nothing_left();
 }
 
@@ -407,6 +429,99 @@ fn a_panic_with_any_payload_is_an_error() {
     assert_eq!((messages[2].as_str(), messages[4].as_str()), ("without a place", "Ok(4)"));
     assert!(messages[3].starts_with("long long") && messages[3].len() <= 64 << 10);
     goes_on(pool);
+    oracle.nothing_left();
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Point {
+    x: u8,
+    y: u8,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    point: Point,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u8),
+    Text(String),
+}
+
+impl Default for Untagged {
+    fn default() -> Self {
+        Self::Number(1)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged {
+    Point(Point),
+}
+
+impl Default for Tagged {
+    fn default() -> Self {
+        Self::Point(Point::default())
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Skipping {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    size: u64,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct HalfKnown {
+    #[serde(default, skip_serializing)]
+    _cache: u8,
+    size: u64,
+}
+
+/// Asks the bytes what they hold, as a JSON value does.
+#[derive(Default, Serialize)]
+struct Anything(u8);
+
+impl<'de> Deserialize<'de> for Anything {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(serde::de::IgnoredAny).map(|_| Self(0))
+    }
+}
+
+#[test]
+fn what_serde_would_lose_is_an_error_either_way_and_the_pool_goes_on() {
+    #[track_caller]
+    fn refused<T: Portable + Default + 'static>(pool: &Pool) {
+        let argument = pool.map([T::default()], |_| ()).unwrap_err();
+        let state = pool.map_with(&[T::default()], [1u8], |_, x| x).map(drop).unwrap_err();
+        let result = pool.map([()], |()| T::default()).map(drop).unwrap_err();
+        for (error, side) in
+            [(argument, Side::Argument), (state, Side::Argument), (result, Side::Result)]
+        {
+            let text = error.to_string();
+            let problem = problem(error, side);
+            let lossy = matches!(problem, Problem::Lossy { .. } | Problem::Unsupported { .. });
+            assert!(lossy, "{text}");
+        }
+    }
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::new(1).unwrap();
+    refused::<Flat>(&pool);
+    refused::<Untagged>(&pool);
+    refused::<Tagged>(&pool);
+    refused::<Skipping>(&pool);
+    refused::<HalfKnown>(&pool);
+    refused::<Anything>(&pool);
+    let whole = pool.map([1], |size| Skipping { name: Some("kept".to_owned()), size });
+    assert_eq!(whole.unwrap()[0].name.as_deref(), Some("kept"));
+    let report = pool.close().unwrap();
+    assert!(report.is_clean() && report.workers.len() == 1, "{report}");
+    drop(pool);
     oracle.nothing_left();
 }
 
@@ -771,6 +886,8 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "terminate: this process is a fork of the one that owns the pool, which alone can close it",
         "process: this process is a fork of the one that started the child, which alone can wait",
         "own pool: [2, 4]",
+        "iterator: this process is a fork of the one that owns the pool: start a pool here",
+        "iterator in the original: 100 items",
         "copy ended: Some(0)",
         "original: [1, 2, 3]",
         "task: 42",

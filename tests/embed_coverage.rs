@@ -252,17 +252,21 @@ fn a_crash_saves_the_data_and_happens_all_the_same() {
 
 #[test]
 fn copies_that_end_together_each_write_their_own_file() {
-    for end in ["std-exit:0", "raise:15", "exit:0", "exit-now:0"] {
-        for pattern in ["p-%p.profraw", "p.profraw", "p-%p-%m.profraw"] {
-            let story = Story::with_pattern(pattern);
-            let forks = format!("forks:20,calls:1,{end},park");
-            let ending = story.run(&["handle:15", "finalizer:a", "calls:10", &forks, "reap"]);
-            assert_eq!(ending.code(), Some(0), "{ending}");
-            assert_eq!(ending.stdout.matches("reaped").count(), 20, "{ending}");
-            // A copy begins with its parent's counts.
-            story.counted(20 * 11 + 10, 21);
-            assert_eq!(story.profiles.count(FINALIZER), 1, "{end}: only the parent's ran");
-        }
+    for (end, pattern) in [
+        ("std-exit:0", "p-%p.profraw"),
+        ("std-exit:0", "p.profraw"),
+        ("raise:15", "p-%p.profraw"),
+        ("exit:0", "p-%p-%m.profraw"),
+        ("exit-now:0", "p.profraw"),
+    ] {
+        let story = Story::with_pattern(pattern);
+        let forks = format!("forks:20,calls:1,{end},park");
+        let ending = story.run(&["handle:15", "finalizer:a", "calls:10", &forks, "reap"]);
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        assert_eq!(ending.stdout.matches("reaped").count(), 20, "{ending}");
+        // A copy begins with its parent's counts.
+        story.counted(20 * 11 + 10, 21);
+        assert_eq!(story.profiles.count(FINALIZER), 1, "{end}: only the parent's ran");
     }
 }
 

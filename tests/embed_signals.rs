@@ -58,6 +58,23 @@ fn finalizers_run_last_registered_first_and_the_process_dies_by_the_signal() {
 }
 
 #[test]
+fn it_costs_nothing_until_a_signal_is_to_be_handled() {
+    let ending =
+        told(&["status", "finalizer:a", "is-asked", "flush", "status", "handle:15", "status"]);
+    let said = lines(&ending);
+    let (before, registered, handling) = (said[0], said[2], said[3]);
+    // No handler, thread or descriptor; then one handler and one thread.
+    assert_eq!(before, registered, "{ending}");
+    // The C library handles two numbers of its own once there are threads.
+    let catches = |line: &str| {
+        u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap() & 0x7fff_ffff
+    };
+    assert_eq!(catches(handling), catches(before) | 1 << (15 - 1), "{ending}");
+    let rest = |line: &str| line.split_once(' ').unwrap().1.to_owned();
+    assert_eq!(rest(before).replacen('1', "2", 1), rest(handling), "{ending}");
+}
+
+#[test]
 fn without_embed_nothing_runs() {
     let ending = signalled(&["finalizer:a", "say:ready", "wait"], &[Signal::SIGTERM]);
     assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
@@ -164,7 +181,10 @@ fn a_finalizer_that_leaves_ends_there_and_the_ending_goes_on() {
 
 #[test]
 fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
-    for begin in ["raise:15", "cleanup", "exit:0", "std-exit:0"] {
+    // On another thread, too: an exit there takes away the main thread's stack for signals.
+    for begin in
+        ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "thread:std-exit:0"]
+    {
         let oracle = Oracle::begin();
         let _watchdog = Watchdog::start(PATIENCE);
         let mut program = story(&["handle:15", "finalizer:a", "waits:slow", begin, "park"]);

@@ -77,6 +77,33 @@ fn a_stopped_worker_is_woken_by_its_parents_death_and_ends_well() {
     oracle.nothing_left();
 }
 
+/// A worker that resists has the time that its parent granted, and the kernel sees to that.
+fn a_worker_that_resists(story: &str) -> usize {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let mut program = Program::start(&mut program(story, 0, &marks));
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGKILL);
+    program.reap();
+    oracle.orphans_end_within(BOUND);
+    drop(program);
+    let ran = hooks::all_ran_once(&marks);
+    oracle.nothing_left();
+    ran
+}
+
+#[test]
+fn a_callback_that_never_returns_keeps_no_worker_alive_without_its_parent() {
+    assert_eq!(a_worker_that_resists("stubborn-callback"), 1);
+}
+
+#[test]
+fn a_finalizer_that_never_returns_keeps_no_worker_alive_without_its_parent() {
+    a_worker_that_resists("stubborn-finalizer");
+    a_worker_that_resists("stubborn-spin");
+}
+
 /// Numbers that look random and are the same in each run.
 struct Random(u64);
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -311,6 +313,14 @@ fn a_variable_that_was_set_by_hand_does_not_wait_on_a_strangers_descriptor() {
         let ending = Program::start(&mut command).finish();
         assert_eq!((ending.code(), &*ending.stdout), (Some(125), ""), "{path}: {ending}");
     }
+    // A socket, but not of the parent's making: that is the shell.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$0\" work 3<&0 4<&0; exit $?", STARTUP]).env(VARIABLE, "1");
+    let output = command.stdin(OwnedFd::from(theirs)).output().unwrap();
+    drop(command);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(125), &b""[..]));
+    drop(ours);
     oracle.nothing_left();
 }
 

@@ -3,10 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use support::{Build, Ending, Oracle, Program, Watchdog, cargo_test};
 
 /// For what is built first, on a machine that has other things to do as well.
@@ -82,16 +85,19 @@ fn an_example_needs_nothing_in_main() {
 fn a_program_with_fat_lto_and_without_symbols_loses_one_task_to_a_panic_that_aborts() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let mut build = Build::program("startup", "lto").release();
+    // What is a release otherwise; only what runs during the build is built as it is anyway.
+    let mut build = Build::program("startup", "lto");
     for (key, value) in [
         ("lto", "\"fat\""),
         ("codegen-units", "1"),
         ("strip", "\"symbols\""),
         ("panic", "\"abort\""),
+        ("debug", "false"),
+        ("debug-assertions", "false"),
         // As much is inlined and folded, in less time.
         ("opt-level", "1"),
     ] {
-        build = build.config(&format!("profile.release.{key}={value}"));
+        build = build.config(&format!("profile.dev.{key}={value}"));
     }
     let program = build.build();
     assert_worked(&run(&program, "work"));
@@ -229,6 +235,10 @@ impl Loading {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().join("a b:c");
         fs::create_dir(&folder).unwrap();
+        // For anybody: see `unprivileged`.
+        for path in [directory.path(), &folder] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
         fs::copy(native("libstartup_native.so"), folder.join("native.so")).unwrap();
         let host = folder.join("host");
         cc(&host, ["-DLOAD", HOST, "-ldl"]);
@@ -238,6 +248,15 @@ impl Loading {
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.host);
         command.current_dir(&self.folder).args(arguments);
+        command
+    }
+
+    /// The same for who has no rights: only the privileged can open a file that was deleted.
+    fn unprivileged<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(arguments);
+        if Uid::effective().is_root() {
+            command.uid(65534).gid(65534);
+        }
         command
     }
 }
@@ -252,6 +271,8 @@ fn a_c_program_that_loads_a_shared_object_never_hears_of_us() {
     // The path that it was loaded by leads nowhere any more.
     let ending = Program::start(&mut loading.command(["./native.so", "/"])).finish();
     assert_hosted(&ending, None);
+    let ending = Program::start(&mut loading.unprivileged(["./native.so", "/"])).finish();
+    assert_hosted(&ending, None);
     oracle.nothing_left();
 }
 
@@ -260,16 +281,17 @@ fn a_shared_object_that_was_deleted_starts_workers_or_says_why_not() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let loading = Loading::new();
-    let mut command = loading.command(["./native.so", "/"]);
-    command.arg(loading.folder.join("native.so"));
-    let ending = Program::start(&mut command).finish();
-    if nix::unistd::Uid::effective().is_root() {
-        assert_hosted(&ending, None);
-    } else {
-        assert_one_program(&ending);
-        let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
-        assert!(error.starts_with("opening the library that holds epilogue failed"), "{ending}");
+    let library = loading.folder.join("native.so");
+    let arguments = ["./native.so".as_ref(), "/".as_ref(), library.as_os_str()];
+    if Uid::effective().is_root() {
+        let copy = fs::read(&library).unwrap();
+        assert_hosted(&Program::start(&mut loading.command(arguments)).finish(), None);
+        fs::write(&library, copy).unwrap();
     }
+    let ending = Program::start(&mut loading.unprivileged(arguments)).finish();
+    assert_one_program(&ending);
+    let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
+    assert!(error.starts_with("opening the library that holds epilogue failed"), "{ending}");
     oracle.nothing_left();
 }
 

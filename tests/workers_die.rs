@@ -20,7 +20,7 @@ use support::{Gate, Marks, Oracle, Watchdog, hooks, procfs, raw, sys};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many workers the storm kills. More by `EPILOGUE_TEST_DEATHS`.
-const DEATHS: usize = 1000;
+const DEATHS: usize = 2000;
 
 /// The worker's end of its wire.
 const WIRE: i32 = 3;
@@ -297,6 +297,37 @@ fn a_busy_worker_that_is_killed_loses_its_task_only_and_is_named() {
     drop(pool);
     drop(gate);
     oracle.nothing_left();
+}
+
+/// Closes the worker's end of its wire, and goes on in peace.
+fn fall_silent(gate: PathBuf) {
+    shutdown(WIRE, Shutdown::Write).unwrap();
+    Gate::pass(&gate);
+}
+
+#[test]
+fn a_worker_that_closes_its_wire_keeps_no_task_from_the_others_however_long_it_lives() {
+    for workers in [1, 2] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        // What waits for the end of the silent worker would wait for this.
+        let pool = Pool::builder().workers(workers).grace_period(PATIENCE * 10).start().unwrap();
+        let mut gate = Gate::new();
+        let silent = pool.submit(gate.path(), fall_silent).unwrap();
+        let behind: Vec<_> = (0..60u64).map(|x| pool.submit(x, |x| x + 1).unwrap()).collect();
+        gate.wait();
+        for (x, task) in behind.into_iter().enumerate() {
+            assert_eq!(task.join().unwrap(), x as u64 + 1);
+        }
+        assert_eq!(pool.map(0..100u64, |x| x * 2).unwrap()[99], 198);
+        gate.open_once();
+        let error = silent.join().unwrap_err();
+        assert!(matches!(&error, TaskError::WorkerLost(lost) if lost.begun), "{error:?}");
+        let report = pool.close().unwrap();
+        assert_eq!((report.done, report.lost), (160, 1), "{report}");
+        drop((pool, gate));
+        oracle.nothing_left();
+    }
 }
 
 /// A task that answers with much, in a worker that dies at about that time.

@@ -102,6 +102,11 @@ impl Registry {
         lock(&self.0).waiting.is_empty()
     }
 
+    /// Whether something of the program's own waits to be run, besides the hooks of libraries.
+    pub(crate) fn has_finalizers(&self) -> bool {
+        lock(&self.0).waiting.iter().any(|entry| entry.kind == Kind::Finalizer)
+    }
+
     fn pop(&self) -> Option<Entry> {
         lock(&self.0).waiting.pop()
     }

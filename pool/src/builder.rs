@@ -21,7 +21,7 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { workers, spec: Spec { name: "pool".to_owned(), ..Spec::default() } }
+        Self { workers, spec: Spec::named("pool") }
     }
 }
 

@@ -3,7 +3,7 @@
 use crossbeam_channel::Sender;
 use epilogue_process::entry::Entry;
 
-use crate::error::TaskError;
+use crate::error::{Refusal, TaskError};
 
 /// What the supervisor hands to whoever waits: an encoded answer, or why there is none.
 pub(crate) type Outcome = Result<Vec<u8>, TaskError>;
@@ -16,8 +16,8 @@ pub(crate) const NO_STATE: u64 = 0;
 
 /// One task that was submitted and has no outcome yet.
 ///
-/// Its outcome is sent exactly once. A call that is dropped without one was cancelled before it
-/// began, so that nobody can wait for ever.
+/// Its outcome is sent exactly once. A call that is dropped without one never reached the queue:
+/// it was on its way as the pool ended. Nobody waits for ever, and no report has to count it.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// Never reused, so a late reply cannot reach the wrong task.
@@ -55,7 +55,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.send(Err(TaskError::Cancelled { begun: false }));
+        self.send(Err(Refusal::Closed.into()));
     }
 }
 

@@ -105,6 +105,10 @@ impl<'pool> Job<'pool> {
 
 impl Drop for Job<'_> {
     fn drop(&mut self) {
+        if !self.shared.is_ours() {
+            // In a fork: nobody is there who could answer, and the calls are the original's.
+            return;
+        }
         if !self.pending.is_empty() {
             self.cancel();
             while self.next().is_some() {}

@@ -207,6 +207,8 @@ impl Pool {
             } else if input.ended {
                 break;
             } else if let Some(item) = input.next()? {
+                // The iterator may have forked, and goes on in the copy as well.
+                self.shared().require_owner()?;
                 let submitted = submit(&mut job, outcomes.len(), entry, &item, limits);
                 let failed = submitted.is_err();
                 outcomes.push(submitted.err().map(Err));

@@ -50,7 +50,8 @@ impl Member {
     const BYTES_AHEAD: usize = 1 << 20;
 
     pub(crate) fn start(spec: &Spec, number: u64) -> Result<Self, StartError> {
-        let spec = Spec { name: format!("{}-{number}", spec.name), ..spec.clone() };
+        let mut spec = spec.clone();
+        spec.name = format!("{}-{number}", spec.name);
         Ok(Self {
             child: Child::start(&spec, serve)?,
             standing: Standing::Starting,
@@ -70,16 +71,22 @@ impl Member {
         self.in_flight.len()
     }
 
+    /// Whether it takes calls, or will.
+    pub(crate) fn stays(&self) -> bool {
+        self.standing != Standing::Leaving && self.child.is_connected()
+    }
+
     /// Whether it can be sent another call.
     pub(crate) fn has_room(&self) -> bool {
         self.standing == Standing::Serving
+            && self.child.is_connected()
             && (self.in_flight.is_empty()
                 || (self.in_flight.len() <= Self::AHEAD && self.bytes < Self::BYTES_AHEAD))
     }
 
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.standing == Standing::Serving && self.in_flight.is_empty()
+        self.standing == Standing::Serving && self.child.is_connected() && self.in_flight.is_empty()
     }
 
     /// Whether it has the state of that number.

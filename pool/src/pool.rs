@@ -229,15 +229,18 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.owner == std::process::id()
+    }
+
+    /// Whether this process owns the pool, rather than being a fork of the one that does.
+    pub(crate) fn require_owner(&self) -> Result<(), Refusal> {
+        if self.is_ours() { Ok(()) } else { Err(Refusal::Forked) }
     }
 
     /// Whether the pool takes tasks.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        if !self.is_ours() {
-            return Err(Refusal::Forked);
-        }
+        self.require_owner()?;
         match self.closed.get() {
             Some(refusal) => Err(refusal.clone()),
             None => Ok(()),

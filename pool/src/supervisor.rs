@@ -225,8 +225,8 @@ impl Supervisor {
             Phase::Draining => self.queue.len().min(self.wanted),
             Phase::Stopping => 0,
         };
-        let staying = |member: &&Member| member.standing != Standing::Leaving;
-        let mut missing = wanted.saturating_sub(self.members.iter().filter(staying).count());
+        let staying = self.members.iter().filter(|member| member.stays()).count();
+        let mut missing = wanted.saturating_sub(staying);
         while missing > 0 && self.hiring.is_allowed(Instant::now()) {
             self.hired += 1;
             match Member::start(&self.spec, self.hired) {
@@ -314,10 +314,22 @@ impl Supervisor {
                     self.handle(owner, event);
                 }
             }
+            self.requeue_unreachable(owner);
         }
         // From the back, so that the positions of the others still hold.
         for (owner, status) in ended.into_iter().rev() {
             self.bury(owner, status);
+        }
+    }
+
+    /// A worker that closed its wire may live on for the whole grace period. What it has not
+    /// begun does not wait for its end.
+    fn requeue_unreachable(&mut self, owner: usize) {
+        let member = &mut self.members[owner];
+        if member.standing != Standing::Leaving && !member.child.is_connected() {
+            while let Some(call) = member.take_back() {
+                self.queue.push_front(call);
+            }
         }
     }
 

@@ -33,6 +33,7 @@ use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
 use crate::server;
+use crate::setup::Setup;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
@@ -64,6 +65,7 @@ pub(crate) struct Start {
     pub(crate) name: String,
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
+    pub(crate) setup: Setup,
 }
 
 impl Start {
@@ -173,21 +175,25 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let claims = SharedWords::map(claims).ok()?;
     let port = Arc::new(Port::new(wire, claims));
-    match prepare(&start, &port, summons.descriptors.clone()) {
-        Ok(main) => {
-            let limits = start.limits();
-            let (orders, link) = crossbeam_channel::unbounded();
-            Watcher::new(parent, Arc::clone(&port), inbox, orders).spawn().ok()?;
+    match prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
+        let (orders, link) = crossbeam_channel::unbounded();
+        let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
+        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
+        step("starting the watcher", watcher.spawn())?;
+        start.setup.initialize()?;
+        Ok((main, Link::new(link, port, start.limits())))
+    }) {
+        Ok(served) => {
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
             // middle of the wire, and must not make this look like a failure. Where the parent is
             // gone, the watcher sees to the end.
             let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
-            Some((main, Link::new(link, port, limits)))
+            Some(served)
         }
         Err(refusal) => {
             let mut payload = Vec::new();
             encode(&refusal, &mut payload, &Limits::default()).ok()?;
-            port.try_send(&Frame::control(Kind::Refusal, payload));
+            port.try_send(&Frame::control(Kind::Refusal, payload), Duration::ZERO);
             None
         }
     }
@@ -227,7 +233,8 @@ fn prepare(
     for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         step("handling the terminal's signals", process::swallow(signal))?;
     }
-    panics::remember_locations();
+    panics::remember(start.setup.backtraces);
+    start.setup.apply()?;
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
     step("handling SIGTERM", embed::cleanup_on_sigterm())?;
@@ -239,11 +246,13 @@ fn prepare(
 /// The last finalizer, since it is the first to be registered: it tells the parent of the others.
 fn register_goodbye(port: &Arc<Port>) {
     let port = Arc::clone(port);
-    ending::register("epilogue: goodbye", move |_| {
+    ending::register("epilogue: goodbye", move |ending| {
         let ends: Vec<_> = ending::finished().iter().map(Finalizer::from).collect();
         let mut payload = Vec::new();
         if encode(&ends, &mut payload, &Limits::default()).is_ok() {
-            port.try_send(&Frame::control(Kind::Goodbye, payload));
+            // A part of the time that is left: whoever writes may be stuck.
+            let patience = ending.remaining().map_or(Duration::from_secs(1), |left| left / 2);
+            port.try_send(&Frame::control(Kind::Goodbye, payload), patience);
         }
     });
 }
@@ -282,7 +291,7 @@ fn set_name(name: &str) -> nix::Result<()> {
     nix::sys::prctl::set_name(&name)
 }
 
-fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
+pub(crate) fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Refusal> {
     result.map_err(|error| Refusal::Step { step: step.to_owned(), error: error.to_string() })
 }
 

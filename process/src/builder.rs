@@ -1,21 +1,28 @@
 //! How a process is started, where the defaults are not enough.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::child::Spec;
+use crate::child::{Grandchildren, Group, Spec};
 use crate::codec::Limits;
 use crate::error::StartError;
+use crate::panics::Backtraces;
 use crate::portable::Portable;
 use crate::process::Process;
 use crate::server::StartMethod;
+use crate::setup::Limited;
+use crate::stdio::Stdio;
 
 /// Sets how a process is started. Nothing starts before [`Builder::start`].
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder starts nothing by itself"]
 pub struct Builder {
     spec: Spec,
+    initializer: Option<fn()>,
 }
 
+/// What the process is.
 impl Builder {
     /// Sets the name that `ps` shows, after that of the program. `process` by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -76,9 +83,143 @@ impl Builder {
         self
     }
 
+    /// Sets a function that runs in the process before that which it was started for. None by
+    /// default.
+    ///
+    /// If it panics, the process is not started, and the error says with what.
+    pub fn initializer(mut self, initializer: fn()) -> Self {
+        self.initializer = Some(initializer);
+        self
+    }
+
+    /// Lets a panic of the process be told with its backtrace. Off by default: resolving one
+    /// takes about a tenth of a second.
+    pub fn backtrace(mut self) -> Self {
+        self.spec.setup.backtraces = Backtraces::On;
+        self
+    }
+}
+
+/// What the process finds around it.
+impl Builder {
+    /// Sets a variable of the process's environment. It inherits all of ours by default, as they
+    /// are at the start.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.spec.environment.set(name.into(), Some(value.into()));
+        self
+    }
+
+    /// Removes a variable from the process's environment.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.spec.environment.set(name.into(), None);
+        self
+    }
+
+    /// Lets the process inherit no variables, and takes back those that were set so far.
+    ///
+    /// What names the file for coverage data (`LLVM_PROFILE_FILE`) is kept, or the process's data
+    /// would be lost; [`Builder::env_remove`] after this removes that as well.
+    pub fn env_clear(mut self) -> Self {
+        self.spec.environment.clear();
+        self
+    }
+
+    /// Sets the current directory of the process. Ours by default.
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spec.setup.directory = Some(directory.into().into_os_string());
+        self
+    }
+
+    /// Sets the standard input of the process. [`Stdio::Null`] by default.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.spec.stdio[0] = stdin.into();
+        self
+    }
+
+    /// Sets the standard output of the process. [`Stdio::Inherit`] by default.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.spec.stdio[1] = stdout.into();
+        self
+    }
+
+    /// Sets the standard error of the process. [`Stdio::Inherit`] by default.
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.spec.stdio[2] = stderr.into();
+        self
+    }
+
+    /// Ends what the process starts itself (by `Command`, say) with it. It is the user's by
+    /// default, and may outlive the process.
+    ///
+    /// What is left when the process has ended is sent `SIGTERM`, and killed when the grace period
+    /// is over. A cgroup tells who belongs to it, where this program may make one; else a process
+    /// group, which a grandchild can leave. [`End::tree`](crate::End::tree) says which it was.
+    pub fn end_tree(mut self) -> Self {
+        self.spec.group = Group::Own;
+        self.spec.setup.grandchildren = Grandchildren::Ended;
+        self
+    }
+
+    /// Gives the process a process group of its own. It is in ours by default.
+    ///
+    /// The terminal's signals then do not reach it, nor what it starts. But the terminal stops it
+    /// when it reads there, and does not stop it with us on Ctrl-Z.
+    pub fn own_process_group(mut self) -> Self {
+        self.spec.group = Group::Own;
+        self
+    }
+}
+
+/// What the kernel holds the process to. Each is unlimited by default, or as this process is.
+impl Builder {
+    /// Limits the address space, in bytes. Beyond it an allocation fails, which aborts.
+    pub fn limit_memory(self, bytes: u64) -> Self {
+        self.limit(Limited::Memory, bytes)
+    }
+
+    /// Limits the CPU time, in seconds. Beyond it the process is killed.
+    pub fn limit_cpu(self, seconds: u64) -> Self {
+        self.limit(Limited::Cpu, seconds)
+    }
+
+    /// Limits the number of open descriptors. A process has four of its own.
+    pub fn limit_descriptors(self, descriptors: u64) -> Self {
+        self.limit(Limited::Descriptors, descriptors)
+    }
+
+    /// Limits the size of files that the process writes, in bytes. Beyond it, it is killed by
+    /// `SIGXFSZ`.
+    pub fn limit_file_size(self, bytes: u64) -> Self {
+        self.limit(Limited::FileSize, bytes)
+    }
+
+    /// Limits the size of the core file that the kernel writes if the process crashes, in bytes.
+    pub fn limit_core(self, bytes: u64) -> Self {
+        self.limit(Limited::Core, bytes)
+    }
+
+    /// Sets the nice value: from -20, favoured, to 19. Below ours it takes privileges.
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.spec.setup.nice = Some(nice);
+        self
+    }
+
+    /// Binds the process to these CPUs, by the kernel's numbers.
+    pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+        self.spec.setup.cpus = Some(cpus.into_iter().collect());
+        self
+    }
+
+    fn limit(mut self, limited: Limited, value: u64) -> Self {
+        self.spec.setup.limits.push((limited, value));
+        self
+    }
+}
+
+impl Builder {
     /// Starts a process that calls `f` with `argument`.
     ///
-    /// When this returns, the process is up and has its argument.
+    /// When this returns, the process is up, its initializer has run, and it has its argument.
     ///
     /// # Errors
     ///
@@ -87,15 +228,22 @@ impl Builder {
     /// # Examples
     ///
     /// ```
-    /// let process = epilogue_process::Process::builder().name("adder").start((1, 2), |(a, b)| a + b)?;
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder()
+    ///     .name("careful")
+    ///     .env("TZ", "UTC")
+    ///     .limit_cpu(60)
+    ///     .start((1u64, 2u64), |(a, b)| a + b)?;
     /// assert_eq!(process.join()?, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn start<T: Portable, R: Portable>(
-        self,
+        mut self,
         argument: T,
         f: fn(T) -> R,
     ) -> Result<Process<R>, StartError> {
+        self.spec.set_initializer(self.initializer)?;
         Process::start_with(&self.spec, &argument, f)
     }
 }
@@ -104,6 +252,6 @@ impl Builder {
 impl Process<()> {
     /// Sets how the process is started: its name, its times, its limits.
     pub fn builder() -> Builder {
-        Builder { spec: Spec { name: "process".to_owned(), ..Spec::default() } }
+        Builder { spec: Spec::named("process"), initializer: None }
     }
 }

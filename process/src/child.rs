@@ -8,8 +8,10 @@
 //!
 //! 1. Signals go through the pidfd, so no other process can be hit.
 //! 2. All that the child sent whole is delivered before its end is told.
-//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it.
+//! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
+//!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -18,20 +20,26 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::{MAX_FAULT, MainEntry};
+use crate::entry::{ForeignFunction, MAX_FAULT, MainEntry};
+use crate::environment::Environment;
 use crate::error::StartError;
 use crate::launch::{Launched, launch};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::server::StartMethod;
+use crate::memory;
+use crate::setup::{Initializer, Setup};
 use crate::status::ExitStatus;
-use crate::stop::{Ladder, Step};
+use crate::stdio::Stdio;
+use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
+use crate::tree::{Tree, TreeEnd};
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 /// What a child is started with.
@@ -49,6 +57,28 @@ pub struct Spec {
     pub start_method: StartMethod,
     /// What its start server calls before its first fork.
     pub preload: Option<fn()>,
+    pub(crate) environment: Environment,
+    pub(crate) stdio: [Stdio; 3],
+    pub(crate) group: Group,
+    pub(crate) setup: Setup,
+}
+
+/// What becomes of what a child started itself, as it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Grandchildren {
+    /// It is the user's.
+    #[default]
+    Kept,
+    /// It ends with the child.
+    Ended,
+}
+
+/// Which process group a child is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// That of its parent, so that the terminal treats them alike.
+    Shared,
+    Own,
 }
 
 impl Default for Spec {
@@ -60,11 +90,30 @@ impl Default for Spec {
             limits: Limits::default(),
             start_method: StartMethod::default(),
             preload: None,
+            environment: Environment::default(),
+            stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
+            group: Group::Shared,
+            setup: Setup::default(),
         }
     }
 }
 
 impl Spec {
+    /// The defaults, with a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Sets the function that runs in the child before it says hello.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] if its code lies in another image.
+    pub fn set_initializer(&mut self, initializer: Option<fn()>) -> Result<(), ForeignFunction> {
+        self.setup.initializer = initializer.map(Initializer::new).transpose()?;
+        Ok(())
+    }
+
     /// The part of the grace period that finalizers get: the rest is for the call that runs and
     /// for the parent, which must not kill before the child's own deadline.
     fn finalizers(&self) -> Duration {
@@ -125,6 +174,12 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     goodbye: Option<Vec<Finalizer>>,
+    out_of_memory: bool,
+    captured: [Option<File>; 2],
+    tree: Option<Tree>,
+    tree_end: Option<TreeEnd>,
+    grace_period: Duration,
+    owner: u32,
 }
 
 impl Child {
@@ -135,7 +190,8 @@ impl Child {
     /// [`StartError`]; nothing was started.
     pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
         let main = MainEntry::new(main)?;
-        let Launched { pid, pidfd, stream, second, claims, token } = launch(spec)?;
+        memory::note();
+        let Launched { pid, pidfd, stream, second, claims, token, captured } = launch(spec)?;
         let mut child = Self {
             pid,
             wire: LocalWire::new(stream, claims, spec.frame_limit()),
@@ -147,6 +203,13 @@ impl Child {
             life: Life::Running,
             wire_open: true,
             goodbye: None,
+            out_of_memory: false,
+            captured,
+            // Before the first frame: until then it runs none of the user's code.
+            tree: (spec.setup.grandchildren == Grandchildren::Ended).then(|| Tree::plant(pid)),
+            tree_end: None,
+            grace_period: spec.grace_period,
+            owner: std::process::id(),
         };
         child.send_start(spec, token, main)?;
         Ok(child)
@@ -160,6 +223,7 @@ impl Child {
             name: spec.name.clone(),
             limits: Start::new_limits(&spec.limits),
             finalizers: spec.finalizers(),
+            setup: spec.setup.clone(),
         };
         let mut payload = Vec::new();
         encode(&start, &mut payload, &Limits::default())?;
@@ -189,6 +253,11 @@ impl Child {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.wire.is_flushed()
+    }
+
+    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on.
+    pub fn is_connected(&self) -> bool {
+        self.wire_open
     }
 
     /// Writes what is queued, as far as the connection takes it.
@@ -232,12 +301,30 @@ impl Child {
     /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
     pub fn reap(&mut self) {
         if let Life::Running = self.life {
+            self.fell_tree();
+            if self.tree.is_some() {
+                // It runs. Should it end right now, its tree has to go before it is reaped.
+                return;
+            }
             match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
                 Ok(None) => {}
-                Ok(Some(status)) => self.life = Life::Reaped(status),
+                Ok(Some(status)) => {
+                    // Killed, and not by us: the kernel knows whether it was for want of memory.
+                    let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
+                    self.out_of_memory = foreign && memory::has_run_out();
+                    self.life = Life::Reaped(status);
+                }
                 // Not a child that can be waited for: then it is not ours any more.
                 Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
             }
+        }
+    }
+
+    /// Ends what the child left behind, before it is reaped: until then its number, which may be
+    /// that of its process group, cannot mean another.
+    fn fell_tree(&mut self) {
+        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(self.ties.pidfd.as_fd())) {
+            self.tree_end = Some(tree.fell(self.pid, self.grace_period));
         }
     }
 
@@ -421,7 +508,7 @@ impl Child {
 
     /// Why a child that ended with `status` before its hello was not started.
     pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
-        let killed = self.ladder.rung() == crate::stop::Rung::Kill;
+        let killed = self.ladder.rung() == Rung::Kill;
         match refusal {
             Some(refusal) => StartError::Refused(refusal),
             None if killed => StartError::NoHello { deadline: self.start_deadline },
@@ -435,7 +522,18 @@ impl Child {
             Life::Running => ExitStatus::Unknown,
             Life::Reaped(status) | Life::Told(status) => status,
         };
-        End { status, rung: self.ladder.rung(), finalizers: self.goodbye.clone() }
+        End {
+            status,
+            rung: self.ladder.rung(),
+            out_of_memory: self.out_of_memory,
+            tree: self.tree_end,
+            finalizers: self.goodbye.clone(),
+        }
+    }
+
+    /// The files that its standard output and error went to, where they were captured.
+    pub(crate) fn take_captured(&mut self) -> [Option<File>; 2] {
+        std::mem::take(&mut self.captured)
     }
 }
 
@@ -450,8 +548,12 @@ pub enum Work {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Life::Running = self.life {
+        if let Life::Running = self.life
+            && self.owner == std::process::id()
+        {
             self.signal(Signal::SIGKILL);
+            pidfd::await_end(self.ties.pidfd.as_fd());
+            self.fell_tree();
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::ExitStatus;
 use crate::stop::Rung;
+use crate::tree::TreeEnd;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct End {
     pub status: ExitStatus,
     /// How far up the ladder it had to be taken.
     pub rung: Rung,
+    /// Whether the kernel killed it for want of memory, as far as its cgroup tells.
+    pub out_of_memory: bool,
+    /// What became of the processes that it had started, if they were to end with it.
+    pub tree: Option<TreeEnd>,
     /// The finalizers that ran in it, in their order, if it could still tell.
     pub finalizers: Option<Vec<Finalizer>>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::boot::Refusal;
 use crate::codec::{DecodeError, EncodeError};
+use crate::end::End;
 use crate::entry::ForeignFunction;
 use crate::fault::{Failure, Fault, Panic};
 use crate::server::ServerError;
@@ -99,6 +100,13 @@ pub enum JoinError {
     /// The child broke the protocol and was killed.
     #[error("the process broke the protocol and was killed: {0}")]
     Protocol(String),
+    /// The kernel had no memory left and ended the process, as the count of such endings in its
+    /// cgroup says.
+    #[error("the process was killed by the kernel, which had no memory left for its cgroup")]
+    OutOfMemory,
+    /// Its value was given before.
+    #[error("the process was joined before, and its value was given then")]
+    AlreadyJoined,
     /// Another process started it (this one was forked from that); only a parent can wait.
     #[error("this process is a fork of the one that started the child, which alone can wait")]
     NotParent,
@@ -138,9 +146,11 @@ impl From<Fault> for JoinError {
     }
 }
 
-impl From<ExitStatus> for JoinError {
-    fn from(status: ExitStatus) -> Self {
-        match status {
+impl JoinError {
+    /// Why there is no answer from a process that ended like this.
+    pub(crate) fn of_end(end: &End) -> Self {
+        match end.status {
+            _ if end.out_of_memory => Self::OutOfMemory,
             ExitStatus::Exited(code) => Self::Exited(code),
             ExitStatus::Signaled { signal, core_dumped } => Self::Signaled { signal, core_dumped },
             ExitStatus::Unknown => Self::Unknown,

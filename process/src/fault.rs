@@ -40,6 +40,8 @@ pub struct Panic {
     pub message: String,
     /// Where it happened, as `file:line:column`, unless a panic hook of the user's hid it.
     pub location: Option<String>,
+    /// The backtrace, if the builder asked for it.
+    pub backtrace: Option<String>,
 }
 
 impl fmt::Display for Panic {

@@ -12,6 +12,7 @@ use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
 use crate::error::StartError;
 use crate::server::{self, Born, Order, StartMethod};
+use crate::stdio::{Prepared, Stdio};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::{hook, pidfd, process, spawn};
@@ -27,6 +28,8 @@ pub(crate) struct Launched {
     pub(crate) claims: SharedWords,
     /// What the child expects in its first frame.
     pub(crate) token: u64,
+    /// What its standard output and error go to, where they are captured.
+    pub(crate) captured: [Option<File>; 2],
 }
 
 /// Starts this executable once more, as a child.
@@ -42,17 +45,22 @@ pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
     // All that can fail comes before the child: from then on it has to be reaped.
     let second = stream.try_clone().map_err(at("sharing the wire"))?;
     let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
+    let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
     let title = title(&spec.name);
+    let (wire, claim_words) = (far.as_fd(), claims_fd.as_fd());
     let Born { pid, pidfd } = match spec.start_method {
         StartMethod::Spawn => {
-            spawn(title, &format!("{token:x}"), far.as_fd(), claims_fd.as_fd())?
+            spawn(spec, title, &format!("{token:x}"), [wire, claim_words], &stdio)?
         }
         StartMethod::Server => {
-            let (wire, claims) = (far.as_fd(), claims_fd.as_fd());
-            server::fork(spec, &Order { token, title: &title, wire, claims })?
+            let stdio = &stdio;
+            let order = Order { token, title: &title, wire, claims: claim_words, stdio };
+            server::fork(spec, &order)?
         }
     };
-    Ok(Launched { pid, pidfd, stream, second, claims, token })
+    let [_, out, error] = stdio;
+    let captured = [out.into_captured(), error.into_captured()];
+    Ok(Launched { pid, pidfd, stream, second, claims, token, captured })
 }
 
 /// Proves to a child that its wire and what called it belong together.
@@ -70,25 +78,35 @@ pub(crate) fn spawn_server(
     const ROOM: usize = 256;
     let mut title = title("epilogue server");
     title.resize(ROOM.max(title.len()), b' ');
-    Ok(spawn(title, &format!("{SERVER}{token:x}"), socket, slot)?.pidfd)
+    let stdio = [Prepared::Null, Prepared::Inherit, Prepared::Inherit];
+    let value = format!("{SERVER}{token:x}");
+    Ok(spawn(&Spec::default(), title, &value, [socket, slot], &stdio)?.pidfd)
+}
+
+fn prepare(stdio: &[Stdio; 3]) -> io::Result<[Prepared; 3]> {
+    let [input, output, error] = stdio;
+    Ok([input.prepare()?, output.prepare()?, error.prepare()?])
 }
 
 fn spawn(
+    spec: &Spec,
     title: Vec<u8>,
     value: &str,
-    wire: BorrowedFd<'_>,
-    claims: BorrowedFd<'_>,
+    [wire, claims]: [BorrowedFd<'_>; 2],
+    stdio: &[Prepared; 3],
 ) -> Result<Born, StartError> {
     let library = Image::this().filter(|image| image.is_library()).map(open_library);
     let library = library.transpose().map_err(at("opening the library that holds epilogue"))?;
     let arguments = [CString::new(title).unwrap_or_default()];
-    let environment = environment(value, library.is_some());
+    let environment = environment(spec, value, library.is_some());
     let image = spawn::Image {
         program: c"/proc/self/exe",
         arguments: &arguments,
         environment: &environment,
         wire,
         claims,
+        stdio,
+        group: spec.group,
         library: library.as_ref().map(File::as_fd),
     };
     adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
@@ -139,7 +157,7 @@ fn open_library(image: &Image) -> io::Result<File> {
 const PRELOAD: &str = "LD_PRELOAD";
 
 /// The environment of a child: that of this process, and what makes it a child.
-fn environment(value: &str, preload: bool) -> Vec<CString> {
+fn environment(spec: &Spec, value: &str, preload: bool) -> Vec<CString> {
     let own = (OsString::from(VARIABLE), OsString::from(value));
     // The executable does not know of us: a library that the program loads itself comes too
     // late, so the loader has to bring it along.
@@ -151,7 +169,9 @@ fn environment(value: &str, preload: bool) -> Vec<CString> {
         }
         (OsString::from(PRELOAD), all)
     });
-    std::env::vars_os()
+    let variables = spec.environment.apply(std::env::vars_os());
+    variables
+        .into_iter()
         // Of two variables of one name the first would count.
         .filter(|(name, _)| name != VARIABLE && !(preload && name == PRELOAD))
         .chain(library)

@@ -32,26 +32,34 @@
 //! The modules below the API are public for `epilogue-pool` and for other owners of many
 //! children; they are documented, but may change between minor versions.
 
+mod awaiting;
 mod boot;
 mod builder;
 pub mod child;
 pub mod codec;
 mod end;
 pub mod entry;
+mod environment;
 mod error;
 mod fault;
 mod launch;
 pub mod link;
 mod local;
+mod memory;
 mod panics;
 mod portable;
 mod process;
+mod running;
 mod scope;
 mod server;
+mod setup;
 mod status;
+mod stdio;
 pub mod stop;
 mod stream;
 mod sys;
+mod tree;
+mod wait;
 mod watcher;
 pub mod wire;
 
@@ -63,9 +71,12 @@ pub use error::{JoinError, Side, StartError, StopError};
 pub use fault::{Failure, Fault, Panic};
 pub use local::LocalWire;
 pub use portable::Portable;
-pub use process::Process;
+pub use process::{Output, Process};
 pub use scope::{Scope, ScopedProcess, scope};
 pub use server::{ServerError, StartMethod, end_servers};
 pub use status::ExitStatus;
+pub use stdio::Stdio;
 pub use stop::Rung;
 pub use stream::StreamWire;
+pub use tree::{Mechanism, TreeEnd};
+pub use wait::{Waitable, join_all, wait_any};

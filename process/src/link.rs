@@ -7,7 +7,8 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use nix::errno::Errno;
@@ -91,14 +92,17 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Port {
     stream: UnixStream,
-    writing: Mutex<()>,
+    /// Whether a thread is in the middle of a frame.
+    writing: Mutex<bool>,
+    written: Condvar,
     claims: SharedWords,
     stopping: AtomicBool,
 }
 
 impl Port {
     pub(crate) fn new(stream: UnixStream, claims: SharedWords) -> Self {
-        Self { stream, writing: Mutex::new(()), claims, stopping: AtomicBool::new(false) }
+        let (writing, written) = (Mutex::new(false), Condvar::new());
+        Self { stream, writing, written, claims, stopping: AtomicBool::new(false) }
     }
 
     pub(crate) fn stream(&self) -> &UnixStream {
@@ -112,19 +116,25 @@ impl Port {
 
     /// Writes a whole frame that was sealed.
     pub(crate) fn write(&self, frame: &[u8]) -> nix::Result<()> {
-        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write_locked(&guard, frame)
+        let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = self.written.wait_while(busy, |busy| *busy);
+        let turn = self.turn(busy.unwrap_or_else(PoisonError::into_inner));
+        self.write_in(&turn, frame)
     }
 
-    /// Writes a control frame, unless another thread is in the middle of a frame: it may be
-    /// stuck there for ever, and bytes in between would spoil its frame.
-    pub(crate) fn try_send(&self, frame: &Frame) -> bool {
-        let guard = match self.writing.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        self.write_locked(&guard, &sealed(frame)).is_ok()
+    /// Writes a control frame, unless another thread is in the middle of a frame for longer than
+    /// `patience`: it may be stuck there for ever, and bytes in between would spoil its frame.
+    ///
+    /// A thread whose whole frame has arrived may be in the middle of it for a moment more.
+    pub(crate) fn try_send(&self, frame: &Frame, patience: Duration) -> bool {
+        let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.written.wait_timeout_while(busy, patience, |busy| *busy);
+        let (busy, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *busy {
+            return false;
+        }
+        let turn = self.turn(busy);
+        self.write_in(&turn, &sealed(frame)).is_ok()
     }
 
     /// Writes a control frame, after what other threads write.
@@ -132,7 +142,12 @@ impl Port {
         self.write(&sealed(frame))
     }
 
-    fn write_locked(&self, _guard: &MutexGuard<'_, ()>, mut bytes: &[u8]) -> nix::Result<()> {
+    fn turn(&self, mut busy: MutexGuard<'_, bool>) -> Turn<'_> {
+        *busy = true;
+        Turn(self)
+    }
+
+    fn write_in(&self, _turn: &Turn<'_>, mut bytes: &[u8]) -> nix::Result<()> {
         while !bytes.is_empty() {
             match send(self.stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
                 Ok(len) => bytes = &bytes[len..],
@@ -141,6 +156,16 @@ impl Port {
             }
         }
         Ok(())
+    }
+}
+
+/// The right to write a frame, given back by being dropped.
+struct Turn<'a>(&'a Port);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.writing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.written.notify_one();
     }
 }
 
@@ -160,5 +185,28 @@ pub(crate) fn order(frame: Frame) -> Option<Order> {
         Kind::Forget => Some(Order::Forget(id)),
         Kind::Start | Kind::Finish | Kind::Stop => None,
         Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Port, UnixStream};
+    use crate::sys::memory::SharedWords;
+    use crate::wire::{Frame, Kind};
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn a_frame_waits_for_one_that_is_being_written_and_not_for_one_that_is_stuck() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let port = Port::new(near, SharedWords::create().unwrap().0);
+        let goodbye = Frame::control(Kind::Goodbye, vec![]);
+        thread::scope(|s| {
+            let turn = port.turn(port.writing.lock().unwrap());
+            assert!(!port.try_send(&goodbye, Duration::ZERO));
+            let patient = s.spawn(|| port.try_send(&goodbye, Duration::from_secs(60)));
+            drop(turn);
+            assert!(patient.join().unwrap());
+        });
     }
 }

@@ -1,27 +1,22 @@
-//! One function in a process of its own.
+//! One function in a process of its own, and the handle to wait for it.
 
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Context, Poll};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use epilogue_embed::Finalizer;
-use epilogue_embed::ending::{self, Cause, Ending};
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, recv};
-use std::os::fd::AsRawFd;
-
-use crate::child::{Child, Event, Spec, Ties, Work, timeout};
+use crate::awaiting::Waiter;
+use crate::child::{Spec, Ties};
 use crate::codec::Limits;
 use crate::end::End;
 use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
-use crate::link::{Link, Order};
 use crate::portable::Portable;
-use crate::status::ExitStatus;
-use crate::sys::pidfd::{self, Wait};
+use crate::running::{Answered, Running, SharedRunning, ask_to_stop, lock};
+use crate::wait::sealed::{Handle, Sealed};
 
 /// One function in a process of its own, and the handle to wait for it.
 ///
@@ -30,6 +25,12 @@ use crate::sys::pidfd::{self, Wait};
 /// Dropping the handle joins: it waits until the function has returned and the process has run
 /// its finalizers and ended. While a panic unwinds, dropping stops it instead, within the grace
 /// period. A handle that is leaked, or lives in a static, is joined as this program exits.
+/// [`Process::detach`] is the only way to let go of one.
+///
+/// # Awaiting
+///
+/// A handle is a future of what [`Process::join`] returns. It needs no runtime of any kind: a
+/// thread waits for the process and wakes the task.
 ///
 /// # Examples
 ///
@@ -43,9 +44,36 @@ use crate::sys::pidfd::{self, Wait};
 #[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct Process<R> {
-    running: Running,
+    running: SharedRunning,
+    /// What can be reached while another thread waits, and so holds `running`.
+    ties: Arc<Ties>,
+    waiting: Waiting,
+    id: u32,
+    name: String,
     limits: Limits,
     result: PhantomData<fn() -> R>,
+}
+
+/// Who waits for the process, besides its handle.
+#[derive(Debug)]
+enum Waiting {
+    Nobody,
+    /// A thread, on behalf of a task that awaits the handle.
+    Task(Waiter),
+    /// A thread that reaps it: the handle let go.
+    Reaper,
+}
+
+/// What a process returned, and what it wrote where that was captured.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Output<R> {
+    /// As from [`Process::join`].
+    pub result: Result<R, JoinError>,
+    /// What it and its children wrote to their standard output.
+    pub stdout: Vec<u8>,
+    /// What it and its children wrote to their standard error.
+    pub stderr: Vec<u8>,
 }
 
 impl<R> Process<R> {
@@ -77,18 +105,39 @@ impl<R> Process<R> {
         let mut call = Vec::new();
         Entry::plain(f)?.write(&mut call);
         ask(argument, &mut call, &spec.limits)?;
-        let running = Running::start(spec, call)?;
-        Ok(Self { running, limits: spec.limits.clone(), result: PhantomData })
+        let (running, ties) = Running::start(spec, &call)?;
+        Ok(Self {
+            ties,
+            id: running.id(),
+            name: spec.name.clone(),
+            running: Arc::new(Mutex::new(running)),
+            waiting: Waiting::Nobody,
+            limits: spec.limits.clone(),
+            result: PhantomData,
+        })
     }
 
     /// Its process id. Once it has ended and been joined, the number may mean another process.
     pub fn id(&self) -> u32 {
-        self.running.child.id()
+        self.id
     }
 
     /// The name that it was started with.
     pub fn name(&self) -> &str {
-        self.running.child.name()
+        &self.name
+    }
+
+    /// Whether the process has ended, so that joining it returns at once. Never blocks.
+    pub fn is_finished(&self) -> bool {
+        match self.running.try_lock() {
+            Ok(mut running) => {
+                running.advance();
+                running.has_ended()
+            }
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().has_ended(),
+            // Another thread waits for it.
+            Err(TryLockError::WouldBlock) => false,
+        }
     }
 
     /// Waits until the function has returned and the process has ended; gives what it returned.
@@ -98,19 +147,78 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// [`JoinError`] says why there is no value; also then the process has ended.
-    pub fn join(mut self) -> Result<R, JoinError>
+    pub fn join(self) -> Result<R, JoinError>
     where
         R: Portable,
     {
-        if !self.running.is_ours() {
-            return Err(JoinError::NotParent);
-        }
-        let (answered, end) = self.running.wait();
-        match answered {
-            Answered::Reply(reply) => Ok(answer(&reply, &self.limits)?),
-            Answered::Broken(why) => Err(JoinError::Protocol(why)),
-            Answered::Nothing => Err(end.status.into()),
-        }
+        self.wait(None)?;
+        self.take()
+    }
+
+    /// Like [`Process::join`], with what the process wrote where that was captured; see
+    /// [`Builder::stdout`](crate::Builder::stdout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{Process, Stdio};
+    ///
+    /// let process = Process::builder().stdout(Stdio::Capture).start((), |()| println!("hello"))?;
+    /// assert_eq!(process.join_output().stdout, b"hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_output(self) -> Output<R>
+    where
+        R: Portable,
+    {
+        let result = self.wait(None).and_then(|_| self.take());
+        let (stdout, stderr) = match result {
+            Err(JoinError::NotParent) => (Vec::new(), Vec::new()),
+            _ => lock(&self.running).captured(),
+        };
+        Output { result, stdout, stderr }
+    }
+
+    /// Gives what the function returned if the process has ended; never blocks.
+    ///
+    /// `None` means that it runs. Once the value was given, it is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::join`]; [`JoinError::AlreadyJoined`] after the value was given.
+    pub fn try_join(&mut self) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        self.join_timeout(Duration::ZERO)
+    }
+
+    /// Waits until the process has ended, or until `timeout` has passed; then `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::try_join`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    /// use std::time::Duration;
+    ///
+    /// let mut process = Process::start(2u64, |x| x * x)?;
+    /// assert_eq!(process.join_timeout(Duration::from_secs(60))?, Some(4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        // A time beyond the clock's end is no limit.
+        let ended = match Instant::now().checked_add(timeout) {
+            Some(deadline) => self.wait(Some(deadline))?,
+            None => self.wait(None)?,
+        };
+        if ended { self.take().map(Some) } else { Ok(None) }
     }
 
     /// Stops the process and waits for it: the request, `SIGTERM`, then `SIGKILL`, all within the
@@ -133,142 +241,129 @@ impl<R> Process<R> {
     /// assert_eq!(end.rung, Rung::Stop);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn terminate(mut self) -> Result<End, StopError> {
-        if !self.running.is_ours() {
+    pub fn terminate(self) -> Result<End, StopError> {
+        self.end(Running::stop)
+    }
+
+    /// Kills the process and waits for it. Its finalizers do not run, and coverage data is lost:
+    /// [`Process::terminate`] is for all but emergencies.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError::NotParent`] in a fork of the process that started it.
+    pub fn kill(self) -> Result<End, StopError> {
+        self.end(Running::kill)
+    }
+
+    fn end(self, how: fn(&mut Running)) -> Result<End, StopError> {
+        if let Waiting::Task(_) = self.waiting {
+            // The thread that waits for it has the wire; a signal reaches the process all the same.
+            ask_to_stop(&self.ties);
+        }
+        let mut running = lock(&self.running);
+        if !running.is_ours() {
             return Err(StopError::NotParent);
         }
-        self.running.child.stop(None, Work::Abandon);
-        Ok(self.running.wait().1)
-    }
-}
-
-/// What came of the one call.
-#[derive(Debug)]
-enum Answered {
-    Nothing,
-    Reply(Vec<u8>),
-    Broken(String),
-}
-
-/// A child with its one call, without the type of its result.
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    at_exit: Option<Finalizer>,
-    owner: u32,
-    ended: bool,
-}
-
-impl Running {
-    fn start(spec: &Spec, call: Vec<u8>) -> Result<Self, StartError> {
-        let mut child = Child::start(spec, serve_one)?;
-        child.wire().call(0, &call);
-        child.finish();
-        child.wait_until_up()?;
-        let ties = Arc::clone(child.ties());
-        let name = format!("epilogue: join process {}", child.name());
-        let at_exit = ending::register(name, move |ending| end_with_program(&ties, ending));
-        Ok(Self { child, at_exit: Some(at_exit), owner: std::process::id(), ended: false })
+        how(&mut running);
+        running.wait(None);
+        running.end().cloned().ok_or(StopError::NotParent)
     }
 
-    /// Whether this process started it, rather than a fork of that.
-    fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
-    }
-
-    /// Waits until the child has ended.
-    fn wait(&mut self) -> (Answered, End) {
-        let mut answered = Answered::Nothing;
-        loop {
-            match self.child.wait_event(None) {
-                Some(Event::Reply { payload, .. }) => {
-                    answered = Answered::Reply(payload);
-                    self.child.drained();
-                }
-                Some(Event::Broken(error)) => answered = Answered::Broken(error.to_string()),
-                Some(Event::Hello | Event::Refused(_)) => {}
-                Some(Event::Ended(_)) | None => break,
-            }
+    /// Lets go of the process: it goes on, its value is thrown away, and a thread reaps it.
+    ///
+    /// It still ends before this program does, and with it: a process that outlives its parent is
+    /// nobody's.
+    pub fn detach(mut self) {
+        let running = Arc::clone(&self.running);
+        let thread = thread::Builder::new().name("epilogue-reap".into());
+        let reaper = thread.spawn(move || lock(&running).wait(None));
+        if reaper.is_err() {
+            // Without a thread it is reaped as the program exits, where a hook waits for it.
+            std::mem::forget(Arc::clone(&self.running));
         }
-        self.ended = true;
-        if let Some(at_exit) = self.at_exit.take() {
-            at_exit.cancel();
+        self.waiting = Waiting::Reaper;
+    }
+
+    /// Waits until `deadline`; whether the process has ended.
+    fn wait(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
+        let mut running = match (deadline, self.running.try_lock()) {
+            (_, Ok(running)) => running,
+            (_, Err(TryLockError::Poisoned(poisoned))) => poisoned.into_inner(),
+            (None, Err(TryLockError::WouldBlock)) => lock(&self.running),
+            // It was awaited, and the thread that does so would hold us up.
+            (Some(_), Err(TryLockError::WouldBlock)) => return Ok(false),
+        };
+        if !running.is_ours() {
+            return Err(JoinError::NotParent);
         }
-        (answered, self.child.end())
+        running.advance();
+        Ok(running.wait(deadline))
+    }
+
+    /// What came of a process that has ended.
+    fn take(&self) -> Result<R, JoinError>
+    where
+        R: Portable,
+    {
+        let mut running = lock(&self.running);
+        if running.was_taken() {
+            return Err(JoinError::AlreadyJoined);
+        }
+        match running.take() {
+            Some((Answered::Reply(reply), _)) => Ok(answer(&reply, &self.limits)?),
+            Some((Answered::Broken(why), _)) => Err(JoinError::Protocol(why)),
+            Some((Answered::Nothing, end)) => Err(JoinError::of_end(&end)),
+            None => Err(JoinError::Unknown),
+        }
     }
 }
 
-impl Drop for Running {
+impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        // In a fork the child is the business of the process that started it.
-        if self.ended || !self.is_ours() {
-            return;
+        match self.waiting {
+            Waiting::Reaper => return,
+            Waiting::Task(_) if thread::panicking() => ask_to_stop(&self.ties),
+            Waiting::Task(_) | Waiting::Nobody => {}
         }
-        if thread::panicking() {
-            self.child.stop(None, Work::Abandon);
+        let mut running = lock(&self.running);
+        if running.is_ours() && !running.has_ended() {
+            if thread::panicking() {
+                running.stop();
+            }
+            running.wait(None);
         }
-        self.wait();
     }
 }
 
-/// The main function of such a child: one call, one answer.
-fn serve_one(link: Link) {
-    while let Some(order) = link.next() {
-        let Order::Call(call) = order else { continue };
-        if !link.claim(&call) {
-            continue;
-        }
-        link.reply(&call, |reply| match Entry::read(&call.payload) {
-            Some((entry, argument)) => entry.run(argument, None, link.limits(), reply),
-            None => Entry::reject(reply),
-        });
+/// The descriptor becomes readable as the process ends. A result that is larger than a socket's
+/// buffer has to be read before that: [`wait_any`](crate::wait_any) and the joins do so.
+impl<R> AsFd for Process<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ties.pidfd.as_fd()
     }
 }
 
-/// Joins a child whose handle nobody will drop any more: it was leaked, or is in a static.
-///
-/// A program that exits grants it all the time it needs; one that is ended by a signal stops it
-/// within what is left of its own time.
-fn end_with_program(ties: &Ties, ending: &Ending) {
-    match ending.cause() {
-        Cause::Exit => drain_until_end(ties, None),
-        // A signal, `cleanup`, or our own parent's request: time is short.
-        _ => {
-            let begin = Instant::now();
-            let kill_at = ending.remaining().map(|left| begin + left * 4 / 5);
-            let signal = |signal: Signal| pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
-            // One that has ended already needs no signal.
-            let _ = signal(Signal::SIGTERM);
-            let _ = signal(Signal::SIGCONT);
-            drain_until_end(ties, kill_at);
-            let _ = signal(Signal::SIGKILL);
-        }
-    }
-    let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
-}
+impl<R: Portable> Future for Process<R> {
+    type Output = Result<R, JoinError>;
 
-/// Waits for the child's end or for `until`, and throws away what it writes: nobody reads it any
-/// more, and a child whose reply does not fit the socket's buffer would never end.
-fn drain_until_end(ties: &Ties, until: Option<Instant>) {
-    let mut room = vec![0; 64 * 1024];
-    let mut open = true;
-    while until.is_none_or(|until| Instant::now() < until) {
-        let mut fds = vec![PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN)];
-        if open {
-            fds.push(PollFd::new(ties.stream.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut fds, timeout(until)) {
-            Ok(_) if fds[0].any().unwrap_or(true) => return,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(_) => return,
-        }
-        let read = recv(ties.stream.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT);
-        open = open && !matches!(read, Ok(0) | Err(nix::errno::Errno::ECONNRESET));
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = match &self.waiting {
+            Waiting::Task(waiter) => waiter.poll(context),
+            Waiting::Nobody | Waiting::Reaper => match Waiter::start(&self.running, context) {
+                Ok(waiter) => {
+                    self.waiting = Waiting::Task(waiter);
+                    Poll::Pending
+                }
+                // No thread to be had: then this one has to wait.
+                Err(_) => Poll::Ready(()),
+            },
+        };
+        polled.map(|()| self.wait(None).and_then(|_| self.take()))
     }
 }
 
-impl From<&End> for ExitStatus {
-    fn from(end: &End) -> Self {
-        end.status
+impl<R> Sealed for Process<R> {
+    fn handle(&self) -> Handle<'_> {
+        Handle(&self.running)
     }
 }

@@ -3,26 +3,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::error::{JoinError, StartError};
+use crate::builder::Builder;
+use crate::end::End;
+use crate::error::{JoinError, StartError, StopError};
 use crate::portable::Portable;
 use crate::process::Process;
-
-/// Something that is joined by being dropped, whatever its type.
-trait Joinable: Send {
-    /// Ends the process without waiting for its function.
-    fn terminate(self: Box<Self>);
-}
-
-impl<R> Joinable for Process<R> {
-    fn terminate(self: Box<Self>) {
-        // The only error is that it is not ours, and then it is not ours to stop.
-        let _ = Process::terminate(*self);
-    }
-}
-
-type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
+use crate::running::{SharedRunning, lock};
+use crate::wait::sealed::{Handle, Sealed};
 
 /// Starts processes that end before the call of [`scope`] returns.
 pub struct Scope<'scope, 'env: 'scope> {
@@ -31,29 +21,46 @@ pub struct Scope<'scope, 'env: 'scope> {
     env: PhantomData<&'env mut &'env ()>,
 }
 
-/// What a scope knows of a process whose handle it gave out.
-trait Leftover: Send {
-    /// Takes the process out, unless it was joined.
-    fn take(&self) -> Option<Box<dyn Joinable>>;
-}
-
-struct Shared<R>(Slot<R>);
-
-impl<R: 'static> Leftover for Shared<R> {
-    fn take(&self) -> Option<Box<dyn Joinable>> {
-        let process = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Box::new(process))
-    }
-}
-
-/// The handle of a process that was started in a scope.
+/// The handle of a process that was started in a scope: a [`Process`] that cannot outlive it.
 ///
-/// It cannot outlive the scope. Dropping it waits for the process, as the scope's end does.
+/// Dropping it waits for the process, as the scope's end does.
 #[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct ScopedProcess<'scope, R> {
+    /// Emptied by whoever joins, so that a handle that is leaked holds nothing.
     slot: Slot<R>,
+    running: SharedRunning,
     scope: PhantomData<&'scope ()>,
+}
+
+type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
+
+/// What a scope knows of a process whose handle it gave out.
+trait Leftover: Send {
+    /// Asks the process to stop, unless it was joined.
+    fn stop(&self);
+
+    /// Joins the process, unless it was joined.
+    fn join(&self);
+}
+
+struct Started<R>(Slot<R>);
+
+impl<R> Leftover for Started<R> {
+    fn stop(&self) {
+        if let Some(process) = &*lock_slot(&self.0) {
+            lock(process.handle().0).stop();
+        }
+    }
+
+    fn join(&self) {
+        let process = lock_slot(&self.0).take();
+        drop(process);
+    }
+}
+
+fn lock_slot<R>(slot: &Slot<R>) -> MutexGuard<'_, Option<Process<R>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls `f` with a scope, and joins whatever was started in it before returning.
@@ -87,22 +94,14 @@ where
     let result = panic::catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let mut started = scope.started.lock().unwrap_or_else(PoisonError::into_inner);
     let started = std::mem::take(&mut *started);
-    let left = started.iter().filter_map(|leftover| leftover.take());
-    match result {
-        Ok(value) => {
-            left.for_each(drop);
-            value
-        }
-        Err(payload) => {
-            left.for_each(Joinable::terminate);
-            panic::resume_unwind(payload)
-        }
+    if result.is_err() {
+        // All of them first, so that their grace periods pass together.
+        started.iter().for_each(|leftover| leftover.stop());
     }
-}
-
-impl fmt::Debug for Scope<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").finish_non_exhaustive()
+    started.iter().for_each(|leftover| leftover.join());
+    match result {
+        Ok(value) => value,
+        Err(payload) => panic::resume_unwind(payload),
     }
 }
 
@@ -121,37 +120,121 @@ impl<'scope> Scope<'scope, '_> {
         T: Portable,
         R: Portable + 'static,
     {
-        let slot = Arc::new(Mutex::new(Some(Process::start(argument, f)?)));
-        let leftover = Box::new(Shared(Arc::clone(&slot)));
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).push(leftover);
-        Ok(ScopedProcess { slot, scope: PhantomData })
+        self.start_with(Process::builder(), argument, f)
+    }
+
+    /// Like [`Scope::start`], as the builder says.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; then nothing of the process is left.
+    pub fn start_with<T, R>(
+        &'scope self,
+        builder: Builder,
+        argument: T,
+        f: fn(T) -> R,
+    ) -> Result<ScopedProcess<'scope, R>, StartError>
+    where
+        T: Portable,
+        R: Portable + 'static,
+    {
+        let process = builder.start(argument, f)?;
+        let running = Arc::clone(process.handle().0);
+        let slot = Arc::new(Mutex::new(Some(process)));
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.push(Box::new(Started(Arc::clone(&slot))));
+        Ok(ScopedProcess { slot, running, scope: PhantomData })
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").finish_non_exhaustive()
     }
 }
 
 impl<R> ScopedProcess<'_, R> {
-    /// Waits until the function has returned and the process has ended; gives what it returned.
+    /// As [`Process::join`].
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says why there is no value; also then the process has ended.
+    /// As [`Process::join`].
     pub fn join(self) -> Result<R, JoinError>
     where
         R: Portable,
     {
-        match self.take() {
-            Some(process) => process.join(),
-            // Only the end of the scope takes it otherwise, which no handle outlives.
-            None => Err(JoinError::Unknown),
+        self.take().map_or(Err(JoinError::AlreadyJoined), Process::join)
+    }
+
+    /// As [`Process::terminate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::terminate`].
+    pub fn terminate(self) -> Result<End, StopError> {
+        self.take().map_or(Err(StopError::NotParent), Process::terminate)
+    }
+
+    /// As [`Process::kill`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::kill`].
+    pub fn kill(self) -> Result<End, StopError> {
+        self.take().map_or(Err(StopError::NotParent), Process::kill)
+    }
+
+    /// As [`Process::id`].
+    pub fn id(&self) -> u32 {
+        lock(&self.running).id()
+    }
+
+    /// As [`Process::is_finished`].
+    pub fn is_finished(&self) -> bool {
+        lock_slot(&self.slot).as_ref().is_none_or(Process::is_finished)
+    }
+
+    /// As [`Process::try_join`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::try_join`].
+    pub fn try_join(&mut self) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        self.join_timeout(Duration::ZERO)
+    }
+
+    /// As [`Process::join_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::join_timeout`].
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<Option<R>, JoinError>
+    where
+        R: Portable,
+    {
+        match &mut *lock_slot(&self.slot) {
+            Some(process) => process.join_timeout(timeout),
+            None => Err(JoinError::AlreadyJoined),
         }
     }
 
+    /// Only the scope's end takes it otherwise, which no handle outlives.
     fn take(&self) -> Option<Process<R>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock_slot(&self.slot).take()
     }
 }
 
 impl<R> Drop for ScopedProcess<'_, R> {
     fn drop(&mut self) {
         drop(self.take());
+    }
+}
+
+impl<R> Sealed for ScopedProcess<'_, R> {
+    fn handle(&self) -> Handle<'_> {
+        Handle(&self.running)
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Watcher {
     orders: Option<Sender<Order>>,
     /// When the call that runs has had its time.
     leave_at: Option<Instant>,
+    /// How long the callbacks that hear of the stop may hold up the finalizers.
+    callbacks: Duration,
 }
 
 /// What the watcher does next.
@@ -68,8 +70,9 @@ impl Watcher {
         port: Arc<Port>,
         inbox: Inbox,
         orders: Sender<Order>,
+        callbacks: Duration,
     ) -> Self {
-        Self { parent, port, inbox, orders: Some(orders), leave_at: None }
+        Self { parent, port, inbox, orders: Some(orders), leave_at: None, callbacks }
     }
 
     pub(crate) fn spawn(mut self) -> io::Result<()> {
@@ -150,13 +153,29 @@ impl Watcher {
         self.port.stop();
         self.orders = None;
         ending::set_deadline_at_most(order.work + order.finalizers);
-        ending::request_stop(StopReason::Parent);
         self.leave_at = Some(Instant::now() + order.work);
+        request_stop(StopReason::Parent, self.callbacks.min(order.finalizers / 2));
     }
 
     fn parent_is_gone(&self) -> Next {
         self.port.stop();
-        ending::request_stop(StopReason::ParentGone);
+        request_stop(StopReason::ParentGone, self.callbacks);
         Next::Leave
+    }
+}
+
+/// Tells the program's callbacks to stop, and waits for them, but not for ever: this thread is the
+/// only one that can end an orphan.
+fn request_stop(reason: StopReason, patience: Duration) {
+    let (done, told) = crossbeam_channel::bounded::<()>(0);
+    let thread = thread::Builder::new().name("epilogue-stop".into());
+    let asked = thread.spawn(move || {
+        ending::request_stop(reason);
+        drop(done);
+    });
+    match asked {
+        // Nothing is ever sent: it is the end of the channel that says that they have returned.
+        Ok(_) => drop(told.recv_timeout(patience)),
+        Err(_) => ending::request_stop(reason),
     }
 }

@@ -207,14 +207,18 @@ pub(crate) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// As much room as a read has at least.
+    chunk: usize,
 }
 
 impl Inbox {
-    /// As much room as a read has at least.
+    /// Few children are ever sent more at once, and each page of this would be a page of each.
+    const FIRST_CHUNK: usize = 2 * 1024;
+    /// From the first read on that had not room enough.
     const CHUNK: usize = 64 * 1024;
 
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, buffer: Vec::new(), start: 0, end: 0 }
+        Self { limit, buffer: Vec::new(), start: 0, end: 0, chunk: Self::FIRST_CHUNK }
     }
 
     /// Reads once; how many bytes came, 0 at the end of the stream.
@@ -226,12 +230,15 @@ impl Inbox {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.buffer.len() - self.end < Self::CHUNK {
+        if self.buffer.len() - self.end < self.chunk {
             // Doubling keeps the cost of a large frame linear, and a peer that announces much
             // and sends little makes us allocate little.
-            self.buffer.resize(self.end + Self::CHUNK.max(self.end), 0);
+            self.buffer.resize(self.end + self.chunk.max(self.end), 0);
         }
         let len = read(&mut self.buffer[self.end..])?;
+        if len == self.buffer.len() - self.end {
+            self.chunk = Self::CHUNK;
+        }
         self.end += len;
         Ok(len)
     }

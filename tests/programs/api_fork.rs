@@ -21,6 +21,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::new(2)?;
     let task = pool.submit(21u64, |x| x * 2)?;
     let process = Process::start(4u64, |x| x + 1)?;
+    let mut copy = None;
+    let items = (0..100u8).inspect(|&x| {
+        if x == 50 {
+            copy = Some(sys::copy());
+        }
+    });
+    let outcome = pool.map(items, |x| x);
+    let Some(Some(forked)) = copy else {
+        println!("iterator: {}", outcome.unwrap_err());
+        std::process::exit(0);
+    };
+    waitpid(forked, None)?;
+    println!("iterator in the original: {} items", outcome?.len());
     // One copy leaves through exit with all of it alive, the other drops it.
     let Some(exits) = sys::copy() else { std::process::exit(0) };
     let Some(drops) = sys::copy() else {

@@ -4,6 +4,7 @@
 //! finalizer that says `a`, calls the measured function ten times, says `ready` and waits for a
 //! line of input. Steps of another process or thread are one argument, divided by commas.
 
+use std::ffi::CString;
 use std::hint::black_box;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -49,7 +50,10 @@ fn take(verb: &str, what: &str) {
         "calls" => (0..number(what)).for_each(|_| measured_call()),
         "say" => say(what),
         "print" => print!("{what}"),
-        "c-print" => raw::print_in_c(&std::ffi::CString::new(what).unwrap()),
+        "c-print" => raw::print_in_c(&CString::new(what).unwrap()),
+        "plugin" => assert!(raw::run_plugin(&CString::new(what).unwrap())),
+        "allocate" => allocate(number(what)),
+        "status" => status(),
         "wait" => drop(std::io::stdin().read_line(&mut String::new()).unwrap()),
         "park" => loop {
             thread::park();
@@ -149,6 +153,26 @@ fn end(verb: &str, what: &str) {
         "bare-exec" => say(&format!("exec {}", this_program(what).exec())),
         _ => panic!("no step {verb:?}"),
     }
+}
+
+/// Allocates and frees without end, in as many threads besides this one.
+fn allocate(threads: i32) {
+    let work = || loop {
+        let sizes = (1..100_usize).map(|size| vec![0_u8; black_box(size * 37)]);
+        black_box(sizes.collect::<Vec<_>>());
+    };
+    (0..threads).for_each(|_| drop(thread::spawn(work)));
+    if threads == 0 {
+        work();
+    }
+}
+
+/// Says what the kernel knows of this process: its handlers, threads and descriptors.
+fn status() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = |key| status.lines().find_map(|line: &str| line.strip_prefix(key)).unwrap().trim();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    say(&format!("{} {} {descriptors}", line("SigCgt:"), line("Threads:")));
 }
 
 fn number(what: &str) -> i32 {

@@ -88,6 +88,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "nested" => nested(number),
         "starting" => starting(number),
+        "stubborn-callback" => stubborn(|()| {
+            hooks::register(Marks::from_env().variable().1);
+            embed::on_stop(|_| park());
+        }),
+        "stubborn-finalizer" => stubborn(|()| drop(embed::finalizer("stubborn", || park()))),
+        "stubborn-spin" => stubborn(|()| {
+            drop(embed::finalizer("stubborn", || {
+                SigSet::all().thread_block().unwrap();
+                loop {
+                    std::hint::spin_loop();
+                }
+            }));
+        }),
         other => Err(format!("no such story: {other}"))?,
     }
     Ok(())
@@ -203,6 +216,19 @@ fn interrupted() -> Result<(), Box<dyn Error>> {
     })?;
     assert!(pool.close()?.is_clean());
     Ok(())
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// A worker that does what it can not to end, and has little time for it.
+fn stubborn(resist: fn(())) {
+    let pool = Pool::builder().workers(1).grace_period(Duration::from_millis(400)).start().unwrap();
+    pool.submit((), resist).unwrap().join().unwrap();
+    wait();
 }
 
 /// Pools in the workers of pools, `depth` deep, all busy.

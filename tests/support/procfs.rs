@@ -44,9 +44,18 @@ pub fn processes() -> Vec<Entry> {
 
 /// The threads of `pid` that are not already ending.
 pub fn threads_of(pid: Pid) -> Vec<Entry> {
-    let mut threads = entries_below(Path::new(&format!("/proc/{pid}/task")));
-    threads.retain(|thread| !thread.exiting);
-    threads
+    let look = || entries_below(Path::new(&format!("/proc/{pid}/task")));
+    let pids = |threads: &[Entry]| threads.iter().map(|thread| thread.pid).collect::<Vec<_>>();
+    let mut threads = look();
+    // The kernel ends the listing early if the thread that it has come to ends meanwhile.
+    loop {
+        let again = look();
+        if pids(&again) == pids(&threads) {
+            threads.retain(|thread| !thread.exiting);
+            return threads;
+        }
+        threads = again;
+    }
 }
 
 /// The children of `pid`, their children, and so on; parents before children.

@@ -2,7 +2,7 @@
 //! call.
 #![expect(unsafe_code, reason = "fixtures must do what safe code cannot")]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -83,8 +83,21 @@ pub fn fault() {
     unsafe { nowhere.write_volatile(1) };
 }
 
+/// Opens the plugin at `path`, which stays open, and has it make ten calls.
+pub fn run_plugin(path: &CStr) -> bool {
+    // SAFETY: a C string. What the library does as it is opened is its fixture's business.
+    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+    assert!(!library.is_null(), "cannot open {path:?}");
+    // SAFETY: `library` is open, and stays so.
+    let run = unsafe { libc::dlsym(library, c"embed_plugin_run".as_ptr()) };
+    assert!(!run.is_null(), "no such symbol in {path:?}");
+    // SAFETY: the fixture defines the symbol as a function of this type.
+    let run = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn(c_int) -> bool>(run) };
+    run(10)
+}
+
 /// Has the C library write `text` at exit: it stays in a buffer until then.
-pub fn print_in_c(text: &std::ffi::CStr) {
+pub fn print_in_c(text: &CStr) {
     // SAFETY: a format without arguments but this C string.
     unsafe { libc::printf(c"%s".as_ptr(), text.as_ptr()) };
 }

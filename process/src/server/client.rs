@@ -15,13 +15,14 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ResGid, ResUid, getresgid, getresuid};
 
-use super::protocol::{Answer, Opened, Opening, Request, Unable, pack, unpack};
+use super::protocol::{Answer, Opened, Opening, Request, Stream, TEXT, UP, Unable, pack, unpack};
 use super::{Born, Order, ServerError};
 use crate::boot::VARIABLE;
-use crate::child::timeout;
+use crate::child::{Group, Spec, timeout};
 use crate::error::StartError;
 use crate::launch::{self, at};
 use crate::status::ExitStatus;
+use crate::stdio::Prepared;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::passing::{self, Message};
@@ -69,7 +70,7 @@ impl Server {
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
         let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
-        let environment = environment();
+        let environment = environment(&Spec::default());
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
         drop((far, slot_fd));
         let mut server = Self { pidfd, socket, slot, identity, environment, reaped: false };
@@ -77,7 +78,7 @@ impl Server {
             token,
             fingerprint: Image::this().map_or(0, Image::fingerprint),
             preload,
-            title: launch::title("epilogue server"),
+            title: cut(launch::title("epilogue server")),
         };
         let opened = match pack(&opening) {
             // Should it be gone already, there is no answer either.
@@ -101,7 +102,12 @@ impl Server {
     }
 
     /// Has a child forked.
-    pub(super) fn fork(&mut self, order: &Order<'_>, deadline: Instant) -> Result<Born, Failed> {
+    pub(super) fn fork(
+        &mut self,
+        spec: &Spec,
+        order: &Order<'_>,
+        deadline: Instant,
+    ) -> Result<Born, Failed> {
         let refused = |step| move |error| Failed::Refused(at(step)(error));
         if let Some(word) = self.slot.word(0) {
             word.store(0, Ordering::Release);
@@ -109,24 +115,30 @@ impl Server {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // Who may not even look its own directory up has children in that of the server.
         let directory = open(".", flags, Mode::empty()).ok();
-        let (output, error) = (io::stdout(), io::stderr());
-        let [output, error] = [output.as_fd(), error.as_fd()].map(|fd| is_open(fd).then_some(fd));
-        let environment = environment();
+        let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+        let streams = [input.as_fd(), output.as_fd(), error.as_fd()];
+        let streams = [0, 1, 2].map(|at| match (&order.stdio[at], order.stdio[at].file()) {
+            (_, Some(file)) => (Stream::Given, Some(file.as_fd())),
+            (Prepared::Null, None) => (Stream::Null, None),
+            (_, None) if is_open(streams[at]) => (Stream::Given, Some(streams[at])),
+            (_, None) => (Stream::Closed, None),
+        });
+        let environment = environment(spec);
         let changed = environment != self.environment;
         let file = changed.then(|| memfd(&environment)).transpose();
         let file = file.map_err(refused("writing the environment"))?;
-        let optional =
-            [directory.as_ref().map(AsFd::as_fd), output, error, file.as_ref().map(AsFd::as_fd)];
         let request = Request {
             token: order.token,
-            title: order.title.to_vec(),
+            title: cut(order.title.to_vec()),
+            own_group: spec.group == Group::Own,
+            streams: streams.map(|(stream, _)| stream),
             directory: directory.is_some(),
-            output: output.is_some(),
-            error: error.is_some(),
             environment: changed,
         };
-        let fds: Vec<BorrowedFd<'_>> =
-            [order.wire, order.claims].into_iter().chain(optional.into_iter().flatten()).collect();
+        let mut fds = vec![order.wire, order.claims];
+        fds.extend(streams.iter().filter_map(|(_, fd)| *fd));
+        fds.extend(directory.as_ref().map(AsFd::as_fd));
+        fds.extend(file.as_ref().map(AsFd::as_fd));
         let bytes = pack(&request).ok_or(Failed::Dead)?;
         match passing::send(self.socket.as_fd(), &bytes, &fds) {
             Ok(()) => {}
@@ -160,7 +172,7 @@ impl Server {
                 Err(Errno::EINTR) => false,
                 Err(_) => return Err(Failed::Dead),
             };
-            match passing::receive(self.socket.as_fd()) {
+            match passing::receive::<UP>(self.socket.as_fd()) {
                 Ok(Some(message)) => return Ok(message),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
                 // Or its answer could not be received whole: then it is not asked again either.
@@ -227,10 +239,11 @@ impl From<Unable> for ServerError {
     }
 }
 
-/// The variables of this process, as `name=value`, each with a zero at its end.
-fn environment() -> Vec<u8> {
+/// The variables of a child, as `name=value`, each with a zero at its end.
+fn environment(spec: &Spec) -> Vec<u8> {
     let mut block = Vec::new();
-    for (name, value) in std::env::vars_os().filter(|(name, _)| name != VARIABLE) {
+    let variables = spec.environment.apply(std::env::vars_os()).into_iter();
+    for (name, value) in variables.filter(|(name, _)| name != VARIABLE) {
         block.extend(name.into_vec());
         block.push(b'=');
         block.extend(value.into_vec());
@@ -243,6 +256,11 @@ fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"epilogue-environment", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file.into())
+}
+
+fn cut(mut title: Vec<u8>) -> Vec<u8> {
+    title.truncate(TEXT);
+    title
 }
 
 fn is_open(fd: BorrowedFd<'_>) -> bool {

@@ -7,10 +7,13 @@
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
 
+use std::ffi::c_int;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Barrier};
 use std::thread;
+use std::hint;
 use std::time::Duration;
 
 use epilogue_embed::ending::{self, Cause};
@@ -19,10 +22,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
 
-use super::protocol::{Answer, Opening, Request, Unable, pack, unpack};
+use super::protocol::{Answer, DOWN, Opening, Request, Stream, UP, Unable, pack, unpack};
 use crate::boot::{self, Refusal, Summons};
-use crate::panics;
+use crate::panics::{self, Backtraces};
 use crate::sys::dress;
 use crate::sys::fork::{self, Side};
 use crate::sys::image::Image;
@@ -32,6 +36,9 @@ use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
 use crate::sys::title::Title;
 use crate::watcher;
+
+/// How many threads a child starts before any code of the user's runs: its watcher and embed's.
+const CHILD_THREADS: usize = 2;
 
 /// The exit code of a server that could not begin.
 const CANNOT_BEGIN: i32 = 125;
@@ -68,7 +75,7 @@ impl Server {
         let slot_fd = process::inherited(CLAIMS_FD).ok()?;
         let parent = watcher::parent(socket.as_fd())?;
         wait_for(&socket, &parent)?;
-        let (bytes, _) = passing::receive(socket.as_fd()).ok()??;
+        let (bytes, _) = passing::receive::<DOWN>(socket.as_fd()).ok()??;
         let opening: Opening = unpack(&bytes)?;
         if opening.token != summons.token {
             return None;
@@ -100,7 +107,7 @@ impl Server {
     }
 
     fn answer(&mut self) -> bool {
-        let (bytes, fds) = match passing::receive(self.socket.as_fd()) {
+        let (bytes, fds) = match passing::receive::<DOWN>(self.socket.as_fd()) {
             Ok(Some(message)) => message,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             // Its descriptors did not fit. Some may have been received, and are nobody's now.
@@ -145,12 +152,25 @@ impl Server {
     fn dress(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<()> {
         let (own, rest) = fds.split_at(2);
         let mut rest = rest.iter();
-        let mut next = |present: bool| if present { rest.next() } else { None };
-        if let Some(directory) = next(request.directory) {
+        // From the last to the first, whose own is `/dev/null`, which the others may need.
+        let given = request.streams.map(|stream| match stream {
+            Stream::Given => rest.next(),
+            Stream::Null | Stream::Closed => None,
+        });
+        for (fd, (stream, given)) in [2, 1, 0].map(|fd| (fd as c_int, (request.streams[fd], given[fd]))) {
+            match stream {
+                Stream::Given => dress::place(given.map(AsFd::as_fd), fd)?,
+                Stream::Null if fd == 0 => {}
+                Stream::Null => dress::place(Some(io::stdin().as_fd()), fd)?,
+                Stream::Closed => dress::place(None, fd)?,
+            }
+        }
+        if let Some(directory) = rest.next() {
             nix::unistd::fchdir(directory)?;
         }
-        dress::place(next(request.output).map(AsFd::as_fd), libc::STDOUT_FILENO)?;
-        dress::place(next(request.error).map(AsFd::as_fd), libc::STDERR_FILENO)?;
+        if request.own_group {
+            nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        }
         // What was received has higher numbers than both: no source is replaced before its turn.
         dress::place(Some(own[0].as_fd()), WIRE_FD)?;
         dress::place(Some(own[1].as_fd()), CLAIMS_FD)?;
@@ -184,10 +204,11 @@ fn prepare(
     if let Some(title) = title {
         title.set(&opening.title);
     }
-    panics::remember_locations();
+    panics::remember(Backtraces::default());
+    warm_up();
     let before = descriptors();
     if let Some(offset) = opening.preload {
-        let preload = image.preload(offset).ok_or(Unable::OtherBuild)?;
+        let preload = image.initializer(offset).ok_or(Unable::OtherBuild)?;
         run_preload(preload, parent)?;
     }
     // Text that is still in a buffer would be written by every child once more.
@@ -201,6 +222,26 @@ fn prepare(
     if left.is_empty() { Ok(()) } else { Err(Unable::Descriptors(left)) }
 }
 
+/// Lets threads begin and end, as many as a child is about to start: the C library keeps their
+/// stacks and heaps, and each child finds them ready, instead of making its own.
+fn warm_up() {
+    let all = Arc::new(Barrier::new(CHILD_THREADS));
+    let begin = |_| {
+        let all = Arc::clone(&all);
+        let body = move || {
+            // Its first allocation gives a thread its heap, if all of them live at once.
+            drop(hint::black_box(Box::new(0u64)));
+            all.wait();
+        };
+        thread::Builder::new().spawn(body)
+    };
+    let threads: Vec<_> = (0..CHILD_THREADS).map(begin).collect();
+    // Fewer than wait for each other: then there is no waiting for them either.
+    if threads.iter().all(Result::is_ok) {
+        threads.into_iter().flatten().for_each(|thread| drop(thread.join()));
+    }
+}
+
 /// Calls the user's function. It may take as long as the parent waits, and no longer than the
 /// parent lives: nobody watches it meanwhile, so the kernel ends this process with the parent. The
 /// thread that started it, which the kernel means by that, is in there waiting for the answer.
@@ -209,7 +250,11 @@ fn run_preload(preload: fn(), parent: &OwnedFd) -> Result<(), Unable> {
     if matches!(ready([parent.as_fd()]), Ok([true])) {
         exit_now(CANNOT_BEGIN);
     }
-    let result = panics::catch(preload).map_err(Unable::Preload);
+    let result = panics::catch(preload).map_err(|mut panic| {
+        // The rest of the message goes where the panic hook wrote it.
+        panic.message.truncate(panic.message.floor_char_boundary(UP / 2));
+        Unable::Preload(panic)
+    });
     step("releasing the server", prctl::set_pdeathsig(Signal::SIGCONT))?;
     result
 }

@@ -35,6 +35,7 @@ use crate::child::Spec;
 use crate::error::StartError;
 use crate::fault::Panic;
 use crate::status::ExitStatus;
+use crate::stdio::Prepared;
 use crate::sys::image::Image;
 use crate::sys::per_process::PerProcess;
 use client::{Failed, Server};
@@ -135,6 +136,7 @@ pub(crate) struct Order<'a> {
     pub(crate) title: &'a [u8],
     pub(crate) wire: BorrowedFd<'a>,
     pub(crate) claims: BorrowedFd<'a>,
+    pub(crate) stdio: &'a [Prepared; 3],
 }
 
 /// A child that was forked.
@@ -185,7 +187,7 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
                 empty.insert(server)
             }
         };
-        match server.fork(order, deadline) {
+        match server.fork(spec, order, deadline) {
             Ok(born) => return Ok(born),
             Err(Failed::Refused(error)) => return Err(error),
             Err(Failed::Dead) => {

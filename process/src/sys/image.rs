@@ -76,8 +76,8 @@ impl Image {
         Some(unsafe { mem::transmute::<usize, Trampoline>(address) })
     }
 
-    /// The function at `offset` that a start server calls before its first fork.
-    pub(crate) fn preload(&self, offset: u64) -> Option<fn()> {
+    /// The initializer of a child at `offset`.
+    pub(crate) fn initializer(&self, offset: u64) -> Option<fn()> {
         let address = self.address_of(offset)?;
         // SAFETY: as for `trampoline`; the offset was taken from a `fn()`.
         Some(unsafe { mem::transmute::<usize, fn()>(address) })

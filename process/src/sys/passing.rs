@@ -11,8 +11,6 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
-/// The longest message.
-pub(crate) const MAX_MESSAGE: usize = 16 * 1024;
 /// The most descriptors of one message.
 pub(crate) const MAX_FDS: usize = 8;
 
@@ -40,13 +38,13 @@ pub(crate) fn send(to: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> 
     }
 }
 
-/// Receives one message without waiting for it. None at the end.
+/// Receives one message of up to `N` bytes without waiting for it. None at the end.
 ///
 /// # Errors
 ///
 /// `WouldBlock` where there is none; `ENOBUFS` where not all of its descriptors could be received.
-pub(crate) fn receive(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
-    let mut room = [0; MAX_MESSAGE];
+pub(crate) fn receive<const N: usize>(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
+    let mut room = [0; N];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let mut parts = [IoSliceMut::new(&mut room)];

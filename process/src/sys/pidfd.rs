@@ -6,6 +6,9 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{io, mem, ptr};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::status::ExitStatus;
 
 /// Opens a descriptor for `pid`, which must not have been reaped: afterwards it may be another.
@@ -28,6 +31,18 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Whether the process has ended, reaped or not.
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+}
+
+/// Blocks until the process has ended. It is not reaped.
+pub(crate) fn await_end(pidfd: BorrowedFd<'_>) {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
 }
 
 /// Whether a call of [`wait`] may block.

@@ -66,6 +66,15 @@ pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
     unsafe { sigaction(Signal::SIGPIPE, &action) }.map(drop)
 }
 
+/// Sets the nice value of this process.
+pub(crate) fn set_nice(nice: c_int) -> io::Result<()> {
+    // SAFETY: three integers; 0 means this process.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends the process at once: no handlers, no finalizers. For a child that must not go on.
 pub(crate) fn exit_now(code: c_int) -> ! {
     // SAFETY: does not return, and runs no code of this process.

@@ -8,8 +8,11 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::{io, mem, ptr};
+
+use crate::child::Group;
+use crate::stdio::Prepared;
 
 /// The descriptor of the wire in a child.
 pub(crate) const WIRE_FD: c_int = 3;
@@ -29,6 +32,8 @@ pub(crate) struct Image<'a> {
     pub(crate) environment: &'a [CString],
     pub(crate) wire: BorrowedFd<'a>,
     pub(crate) claims: BorrowedFd<'a>,
+    pub(crate) stdio: &'a [Prepared; 3],
+    pub(crate) group: Group,
     pub(crate) library: Option<BorrowedFd<'a>>,
 }
 
@@ -43,7 +48,14 @@ pub(crate) fn spawn(image: &Image<'_>) -> io::Result<libc::pid_t> {
     let wire = above_targets(image.wire)?;
     let claims = above_targets(image.claims)?;
     let mut actions = FileActions::new()?;
-    actions.open_null(0)?;
+    let standard = standard_streams(image.stdio)?;
+    for (fd, stream) in (0..).zip(&standard) {
+        match stream {
+            Stream::Kept => {}
+            Stream::Null => actions.open_null(fd)?,
+            Stream::Copy(copy) => actions.duplicate(copy.as_raw_fd(), fd)?,
+        }
+    }
     actions.duplicate(wire.as_raw_fd(), WIRE_FD)?;
     actions.duplicate(claims.as_raw_fd(), CLAIMS_FD)?;
     let library = image.library.map(above_targets).transpose()?;
@@ -51,7 +63,7 @@ pub(crate) fn spawn(image: &Image<'_>) -> io::Result<libc::pid_t> {
         actions.duplicate(library.as_raw_fd(), LIBRARY_FD)?;
     }
     actions.close_from(LIBRARY_FD + c_int::from(library.is_some()))?;
-    let attributes = Attributes::all_signals_blocked()?;
+    let attributes = Attributes::all_signals_blocked(image.group)?;
     let arguments = pointers(image.arguments);
     let environment = pointers(image.environment);
     let mut pid = 0;
@@ -70,8 +82,26 @@ pub(crate) fn spawn(image: &Image<'_>) -> io::Result<libc::pid_t> {
     Ok(pid)
 }
 
+/// What becomes of a standard stream.
+enum Stream {
+    Kept,
+    Null,
+    Copy(OwnedFd),
+}
+
+fn standard_streams(stdio: &[Prepared; 3]) -> io::Result<Vec<Stream>> {
+    let stream = |prepared: &Prepared| {
+        Ok(match (prepared, prepared.file()) {
+            (_, Some(file)) => Stream::Copy(above_targets(file.as_fd())?),
+            (Prepared::Null, None) => Stream::Null,
+            (Prepared::Inherit | Prepared::Given(_) | Prepared::Captured(_), None) => Stream::Kept,
+        })
+    };
+    stdio.iter().map(stream).collect()
+}
+
 /// A close-on-exec copy that no file action overwrites.
-fn above_targets(fd: BorrowedFd<'_>) -> io::Result<std::os::fd::OwnedFd> {
+fn above_targets(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let action = nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(LIBRARY_FD + 1);
     let copy = nix::fcntl::fcntl(fd, action)?;
     // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
@@ -143,14 +173,18 @@ struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
     /// Every signal blocked, and every one at its default action whatever the parent does.
-    fn all_signals_blocked() -> io::Result<Self> {
+    fn all_signals_blocked(group: Group) -> io::Result<Self> {
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: initialises the memory it is given.
         check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
         // SAFETY: initialised by the call above, which succeeded.
         let mut attributes = Self(unsafe { attributes.assume_init() });
         let all = nix::sys::signal::SigSet::all();
-        let flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        let mut flags = libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF;
+        if group == Group::Own {
+            // The group that is set is 0, which means one of its own.
+            flags |= libc::POSIX_SPAWN_SETPGROUP;
+        }
         let it = &mut attributes.0;
         // SAFETY: initialised attributes, an integer.
         check(unsafe { libc::posix_spawnattr_setflags(it, flags as libc::c_short) })?;

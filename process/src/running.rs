@@ -1,0 +1,275 @@
+//! A child with its one call, without the type of its result.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use epilogue_embed::Finalizer;
+use epilogue_embed::ending::{self, Cause, Ending};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, recv};
+
+use crate::child::{Child, Event, Spec, Ties, Work, timeout};
+use crate::end::End;
+use crate::entry::Entry;
+use crate::error::StartError;
+use crate::link::{Link, Order};
+use crate::sys::pidfd::{self, Wait};
+
+/// What came of the one call.
+#[derive(Debug)]
+pub(crate) enum Answered {
+    Nothing,
+    Reply(Vec<u8>),
+    Broken(String),
+}
+
+/// How far the process is, from the side of its handle.
+#[derive(Debug)]
+enum Progress {
+    Running(Box<Child>, Answered),
+    /// It has ended, and nothing of it is held any more but what it left.
+    Ended(Answered, End),
+    /// Somebody has taken what came of it.
+    Taken(End),
+}
+
+/// A child with its one call.
+#[derive(Debug)]
+pub(crate) struct Running {
+    progress: Progress,
+    captured: [Option<File>; 2],
+    at_exit: Option<Finalizer>,
+    id: u32,
+    owner: u32,
+}
+
+/// A running process, shared by its handle and whoever else may have to wait for it: a scope, or
+/// the thread that waits for a future.
+pub(crate) type SharedRunning = Arc<Mutex<Running>>;
+
+/// Locks it. Whoever holds the lock is waiting for the process.
+pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Running {
+    /// Starts it; with what can be reached of it while another thread waits.
+    pub(crate) fn start(spec: &Spec, call: &[u8]) -> Result<(Self, Arc<Ties>), StartError> {
+        let mut child = Child::start(spec, serve_one)?;
+        child.wire().call(0, call);
+        child.finish();
+        child.wait_until_up()?;
+        let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
+        let name = format!("epilogue: join process {}", child.name());
+        let at_exit = ending::register(name, move |ending| end_with_program(&hook, ending));
+        let running = Self {
+            captured: child.take_captured(),
+            id: child.id(),
+            progress: Progress::Running(Box::new(child), Answered::Nothing),
+            at_exit: Some(at_exit),
+            owner: std::process::id(),
+        };
+        Ok((running, ties))
+    }
+
+    /// The child, while it runs.
+    pub(crate) fn child(&self) -> Option<&Child> {
+        match &self.progress {
+            Progress::Running(child, _) => Some(child),
+            Progress::Ended(..) | Progress::Taken(_) => None,
+        }
+    }
+
+    fn child_mut(&mut self) -> Option<&mut Child> {
+        match &mut self.progress {
+            Progress::Running(child, _) => Some(child),
+            Progress::Ended(..) | Progress::Taken(_) => None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether this process started it, rather than a fork of that.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.child().is_none()
+    }
+
+    /// Takes notice of what has happened, and waits for nothing.
+    pub(crate) fn advance(&mut self) {
+        if let Some(child) = self.child_mut() {
+            child.reap();
+            child.flush();
+            child.tick(Instant::now());
+        }
+        while let Some(event) = self.child_mut().and_then(Child::event) {
+            self.note(event);
+        }
+    }
+
+    /// Waits until the process has ended, or until `deadline`; whether it has.
+    pub(crate) fn wait(&mut self, deadline: Option<Instant>) -> bool {
+        while let Some(event) = self.child_mut().and_then(|child| child.wait_event(deadline)) {
+            self.note(event);
+        }
+        self.has_ended()
+    }
+
+    /// What came of it, once it has ended. The answer is given once.
+    pub(crate) fn take(&mut self) -> Option<(Answered, End)> {
+        match &mut self.progress {
+            Progress::Running(..) => None,
+            Progress::Ended(answered, end) => {
+                let (answered, end) = (std::mem::replace(answered, Answered::Nothing), end.clone());
+                self.progress = Progress::Taken(end.clone());
+                Some((answered, end))
+            }
+            Progress::Taken(end) => Some((Answered::Nothing, end.clone())),
+        }
+    }
+
+    /// Whether its answer was taken already.
+    pub(crate) fn was_taken(&self) -> bool {
+        matches!(self.progress, Progress::Taken(_))
+    }
+
+    /// Stops it, abandoning its function.
+    pub(crate) fn stop(&mut self) {
+        if let Some(child) = self.child_mut() {
+            child.stop(None, Work::Abandon);
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(child) = self.child_mut() {
+            child.kill();
+        }
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn end(&self) -> Option<&End> {
+        match &self.progress {
+            Progress::Running(..) => None,
+            Progress::Ended(_, end) | Progress::Taken(end) => Some(end),
+        }
+    }
+
+    /// What it wrote, where that was captured.
+    pub(crate) fn captured(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let [stdout, stderr] = std::mem::take(&mut self.captured);
+        (read_all(stdout), read_all(stderr))
+    }
+
+    fn note(&mut self, event: Event) {
+        let Progress::Running(child, answered) = &mut self.progress else { return };
+        match event {
+            Event::Reply { payload, .. } => {
+                *answered = Answered::Reply(payload);
+                child.drained();
+            }
+            Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
+            Event::Hello | Event::Refused(_) => {}
+            Event::Ended(_) => {
+                let answered = std::mem::replace(answered, Answered::Nothing);
+                self.progress = Progress::Ended(answered, child.end());
+                if let Some(at_exit) = self.at_exit.take() {
+                    at_exit.cancel();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // In a fork the child is the business of the process that started it.
+        if self.is_ours() && !self.has_ended() {
+            if thread::panicking() {
+                self.stop();
+            }
+            self.wait(None);
+        }
+    }
+}
+
+/// A file that cannot be read gives what could be: the process has ended well all the same.
+fn read_all(file: Option<File>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut file) = file {
+        let _ = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+    }
+    bytes
+}
+
+/// The main function of such a child: one call, one answer.
+fn serve_one(link: Link) {
+    while let Some(order) = link.next() {
+        let Order::Call(call) = order else { continue };
+        if !link.claim(&call) {
+            continue;
+        }
+        link.reply(&call, |reply| match Entry::read(&call.payload) {
+            Some((entry, argument)) => entry.run(argument, None, link.limits(), reply),
+            None => Entry::reject(reply),
+        });
+    }
+}
+
+/// Joins a child whose handle nobody will drop any more: it was leaked, or is in a static.
+///
+/// A program that exits grants it all the time it needs; one that is ended by a signal stops it
+/// within what is left of its own time.
+fn end_with_program(ties: &Ties, ending: &Ending) {
+    match ending.cause() {
+        Cause::Exit => drain_until_end(ties, None),
+        // A signal, `cleanup`, or our own parent's request: time is short.
+        _ => {
+            let begin = Instant::now();
+            let kill_at = ending.remaining().map(|left| begin + left * 4 / 5);
+            ask_to_stop(ties);
+            drain_until_end(ties, kill_at);
+            // One that has ended already needs no signal.
+            let _ = pidfd::send_signal(ties.pidfd.as_fd(), Signal::SIGKILL as i32);
+        }
+    }
+    let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
+}
+
+/// Asks a child to stop without its wire, which somebody else holds.
+pub(crate) fn ask_to_stop(ties: &Ties) {
+    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+        // One that has ended already needs no signal.
+        let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
+    }
+}
+
+/// Waits for the child's end or for `until`, and throws away what it writes: nobody reads it any
+/// more, and a child whose reply does not fit the socket's buffer would never end.
+fn drain_until_end(ties: &Ties, until: Option<Instant>) {
+    let mut room = vec![0; 64 * 1024];
+    let mut open = true;
+    while until.is_none_or(|until| Instant::now() < until) {
+        let mut fds = vec![PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN)];
+        if open {
+            fds.push(PollFd::new(ties.stream.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout(until)) {
+            Ok(_) if fds[0].any().unwrap_or(true) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let read = recv(ties.stream.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT);
+        open = open && !matches!(read, Ok(0) | Err(Errno::ECONNRESET));
+    }
+}

@@ -1,0 +1,114 @@
+//! What a child sets up in itself before any code of the user's runs.
+//!
+//! All that `posix_spawn` can do is done by it (descriptors, signals, the process group). The
+//! rest is here: it travels in the first frame, and a step that fails is a refusal by its name.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use epilogue_embed::ending;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgrp, getppid};
+use serde::{Deserialize, Serialize};
+
+use crate::boot::{Refusal, step};
+use crate::child::Grandchildren;
+use crate::entry::ForeignFunction;
+use crate::panics::{self, Backtraces};
+use crate::sys::image::Image;
+use crate::sys::process;
+
+/// What the kernel shall hold a process to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Limited {
+    Memory,
+    Cpu,
+    Descriptors,
+    FileSize,
+    Core,
+}
+
+/// What a child sets up in itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) directory: Option<OsString>,
+    pub(crate) limits: Vec<(Limited, u64)>,
+    pub(crate) nice: Option<i32>,
+    pub(crate) cpus: Option<Vec<usize>>,
+    pub(crate) grandchildren: Grandchildren,
+    pub(crate) backtraces: Backtraces,
+    pub(crate) initializer: Option<Initializer>,
+}
+
+/// A function that runs in a child before it says hello, by its offset.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Initializer(u64);
+
+impl Initializer {
+    pub(crate) fn new(initializer: fn()) -> Result<Self, ForeignFunction> {
+        let image = Image::this().ok_or(ForeignFunction)?;
+        image.offset_of(initializer as usize).map(Self).ok_or(ForeignFunction)
+    }
+}
+
+impl Setup {
+    /// All but the initializer, which needs the watcher to run already.
+    pub(crate) fn apply(&self) -> Result<(), Refusal> {
+        if let Some(directory) = &self.directory {
+            let name = format!("changing to the directory {}", Path::new(directory).display());
+            step(&name, std::env::set_current_dir(OsStr::from_bytes(directory.as_bytes())))?;
+        }
+        for &(limited, value) in &self.limits {
+            let (name, resource) = limited.resource();
+            step(name, setrlimit(resource, value, value))?;
+        }
+        if self.grandchildren == Grandchildren::Ended {
+            let parent = getppid();
+            ending::register("epilogue: end the tree", move |_| end_orphans(parent));
+        }
+        if let Some(nice) = self.nice {
+            step("setting the nice value", process::set_nice(nice))?;
+        }
+        if let Some(cpus) = &self.cpus {
+            step("setting the CPU affinity", set_affinity(cpus))?;
+        }
+        Ok(())
+    }
+
+    /// Runs the user's initializer.
+    pub(crate) fn initialize(&self) -> Result<(), Refusal> {
+        let Some(Initializer(offset)) = self.initializer else { return Ok(()) };
+        let initializer = Image::this().and_then(|image| image.initializer(offset));
+        let initializer = initializer.ok_or(Refusal::OtherBuild)?;
+        step("the initializer", panics::catch(initializer))
+    }
+}
+
+/// Where the parent is gone, nobody but the child itself can end what it started.
+fn end_orphans(parent: Pid) {
+    if getppid() != parent {
+        // It reaches this process, too, which is ending already.
+        let _ = killpg(getpgrp(), Signal::SIGTERM);
+    }
+}
+
+impl Limited {
+    fn resource(self) -> (&'static str, Resource) {
+        match self {
+            Self::Memory => ("limiting memory", Resource::RLIMIT_AS),
+            Self::Cpu => ("limiting CPU time", Resource::RLIMIT_CPU),
+            Self::Descriptors => ("limiting descriptors", Resource::RLIMIT_NOFILE),
+            Self::FileSize => ("limiting the size of files", Resource::RLIMIT_FSIZE),
+            Self::Core => ("limiting core files", Resource::RLIMIT_CORE),
+        }
+    }
+}
+
+fn set_affinity(cpus: &[usize]) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    cpus.iter().try_for_each(|&cpu| set.set(cpu))?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}

@@ -1,0 +1,234 @@
+//! The children of a child: ended with it, if that was asked for.
+//!
+//! What a process starts by `Command` is its user's by default. With `end_tree` it ends with the
+//! process: it is sent `SIGTERM`, and killed when the grace period is over. Two mechanisms can
+//! tell who belongs to the tree:
+//!
+//! - a cgroup of the process's own, where this program may make one: nothing leaves it, and the
+//!   kernel kills it whole;
+//! - else a process group: a grandchild that makes a session or group of its own escapes.
+//!
+//! [`Mechanism`] says which of them held.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
+
+use crate::child::timeout;
+use crate::sys::pidfd;
+
+/// What told who belongs to a tree of processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// A cgroup (version 2) of the process's own. Nothing escapes it.
+    Cgroup,
+    /// A process group of the process's own. What makes a group or session of its own escapes.
+    ProcessGroup,
+}
+
+/// How the children of a process were ended with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TreeEnd {
+    /// What told who they were.
+    pub mechanism: Mechanism,
+    /// How many had outlived the process.
+    pub left: usize,
+    /// How many of them had to be killed, since they did not end when they were asked.
+    pub killed: usize,
+}
+
+/// The tree below one child, before it is known whether anything is in it.
+#[derive(Debug)]
+pub(crate) enum Tree {
+    Cgroup(Cgroup),
+    /// The child leads the group, so its number is the child's and stays so until it is reaped.
+    ProcessGroup(libc::pid_t),
+}
+
+impl Tree {
+    /// Puts a child that has not begun yet into a tree of its own. It leads a process group, too.
+    pub(crate) fn plant(child: libc::pid_t) -> Self {
+        match Cgroup::make().and_then(|cgroup| cgroup.add(child).map(|()| cgroup)) {
+            Ok(cgroup) => Self::Cgroup(cgroup),
+            // Not delegated to us, or not there at all.
+            Err(_) => Self::ProcessGroup(child),
+        }
+    }
+
+    /// Ends what is left below a child that has ended and was not reaped yet.
+    ///
+    /// When this returns, nothing of it runs any more; who was the child's is reaped by whoever
+    /// inherited it.
+    pub(crate) fn fell(&self, child: libc::pid_t, grace_period: Duration) -> TreeEnd {
+        let deadline = Instant::now() + grace_period;
+        let left = self.open_members(child);
+        for member in &left {
+            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+                // One that has ended meanwhile needs no signal.
+                let _ = pidfd::send_signal(member.as_fd(), signal as i32);
+            }
+        }
+        await_ends(&left, Some(deadline));
+        // Those that were started meanwhile had their time, too.
+        let mut killed = 0;
+        loop {
+            let stubborn = self.open_members(child);
+            if stubborn.is_empty() {
+                break;
+            }
+            killed += stubborn.len();
+            self.kill(&stubborn);
+            await_ends(&stubborn, None);
+        }
+        TreeEnd { mechanism: self.mechanism(), left: left.len().max(killed), killed }
+    }
+
+    fn mechanism(&self) -> Mechanism {
+        match self {
+            Self::Cgroup(_) => Mechanism::Cgroup,
+            Self::ProcessGroup(_) => Mechanism::ProcessGroup,
+        }
+    }
+
+    fn kill(&self, members: &[OwnedFd]) {
+        if let Self::Cgroup(cgroup) = self {
+            // All at once, so that one that forks without end cannot win. Since Linux 5.14.
+            let _ = fs::write(cgroup.path.join("cgroup.kill"), "1");
+        }
+        for member in members {
+            let _ = pidfd::send_signal(member.as_fd(), Signal::SIGKILL as i32);
+        }
+    }
+
+    /// Descriptors of all that run in the tree, without the child itself.
+    fn open_members(&self, child: libc::pid_t) -> Vec<OwnedFd> {
+        let pids = match self {
+            Self::Cgroup(cgroup) => cgroup.members().unwrap_or_default(),
+            Self::ProcessGroup(group) => group_members(*group),
+        };
+        let others = pids.into_iter().filter(|&pid| pid != child);
+        others
+            .filter_map(|pid| {
+                let opened = pidfd::open(pid).ok()?;
+                // By now the number could mean a stranger: whoever is a member, is no stranger.
+                self.holds(pid).then_some(opened)
+            })
+            .collect()
+    }
+
+    fn holds(&self, pid: libc::pid_t) -> bool {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.members().is_ok_and(|members| members.contains(&pid)),
+            Self::ProcessGroup(group) => group_of(pid) == Some(*group),
+        }
+    }
+}
+
+/// Waits until all have ended, or until `deadline`.
+fn await_ends(members: &[OwnedFd], deadline: Option<Instant>) {
+    let mut running: Vec<&OwnedFd> = members.iter().collect();
+    while !running.is_empty() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let mut fds: Vec<_> =
+            running.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut fds, timeout(deadline)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let ended: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+        let mut ended = ended.into_iter();
+        running.retain(|_| !ended.next().unwrap_or(false));
+    }
+}
+
+/// A cgroup that was made for one child, and goes with it.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes a cgroup below our own.
+    fn make() -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("epilogue-{}-{number}", std::process::id());
+        let path = own_cgroup().ok_or(io::ErrorKind::NotFound)?.join(name);
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+
+    fn add(&self, pid: libc::pid_t) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// The processes in it and in what was made below it. Zombies are not listed.
+    fn members(&self) -> io::Result<Vec<libc::pid_t>> {
+        let mut found = Vec::new();
+        collect(&self.path, &mut found)?;
+        Ok(found)
+    }
+}
+
+fn collect(path: &Path, found: &mut Vec<libc::pid_t>) -> io::Result<()> {
+    let procs = fs::read_to_string(path.join("cgroup.procs"))?;
+    found.extend(procs.lines().filter_map(|line| line.parse::<libc::pid_t>().ok()));
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), found)?;
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Removes a cgroup from the bottom up. One that is not empty stays, which only happens if its
+/// child was not waited for.
+fn remove(path: &Path) {
+    let below = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove(&entry.path());
+    }
+    let _ = fs::remove_dir(path);
+}
+
+/// The directory of the cgroup that this process is in, if there is a hierarchy of version 2.
+fn own_cgroup() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .map(|root| Path::new(root).join(path))
+        .find(|directory| directory.join("cgroup.procs").exists())
+}
+
+fn group_members(group: libc::pid_t) -> Vec<libc::pid_t> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid| group_of(pid) == Some(group))
+        .collect()
+}
+
+/// The process group of a process that runs. A zombie has ended already.
+fn group_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, parentheses included; the fields follow the last of them.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let (state, _parent, group) = (fields.next()?, fields.next()?, fields.next()?);
+    (state != "Z" && state != "X").then(|| group.parse().ok()).flatten()
+}
