@@ -17,50 +17,63 @@ use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::{hook, pidfd, process, spawn};
 
-/// A child that was started, and has not been told anything yet.
+/// A child that was started.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    pub(crate) pid: libc::pid_t,
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) stream: UnixStream,
-    /// The same connection, for whoever ends the child if its owner cannot.
-    pub(crate) second: UnixStream,
-    pub(crate) claims: SharedWords,
-    /// What the child expects in its first frame.
-    pub(crate) token: u64,
+    pub(crate) born: Born,
     /// What its standard output and error go to, where they are captured.
     pub(crate) captured: [Option<File>; 2],
 }
 
-/// Starts this executable once more, as a child.
-pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
-    if process::is_secure() {
-        return Err(StartError::Privileged);
-    }
-    if !hook::works() {
-        return Err(StartError::NoHook);
-    }
-    let token = token();
-    let (stream, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
-    // All that can fail comes before the child: from then on it has to be reaped.
-    let second = stream.try_clone().map_err(at("sharing the wire"))?;
-    let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
-    let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
-    let title = title(&spec.name);
-    let (wire, claim_words) = (far.as_fd(), claims_fd.as_fd());
-    let Born { pid, pidfd } = match spec.start_method {
-        StartMethod::Spawn => {
-            spawn(spec, title, &format!("{token:x}"), [wire, claim_words], &stdio)?
+/// Our end of the connection to a child.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub(crate) stream: UnixStream,
+    /// The same connection, for whoever ends the child if its owner cannot.
+    pub(crate) second: UnixStream,
+    pub(crate) claims: SharedWords,
+}
+
+/// Everything that a child gets, before there is one.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// What the child expects in its first frame.
+    pub(crate) token: u64,
+    wire: UnixStream,
+    claims: OwnedFd,
+    stdio: [Prepared; 3],
+}
+
+impl Launch {
+    /// Makes the connection. All that can fail comes before the child, which has to be reaped.
+    pub(crate) fn prepare(spec: &Spec) -> Result<(Self, Near), StartError> {
+        if process::is_secure() {
+            return Err(StartError::Privileged);
         }
-        StartMethod::Server => {
-            let stdio = &stdio;
-            let order = Order { token, title: &title, wire, claims: claim_words, stdio };
-            server::fork(spec, &order)?
+        if !hook::works() {
+            return Err(StartError::NoHook);
         }
-    };
-    let [_, out, error] = stdio;
-    let captured = [out.into_captured(), error.into_captured()];
-    Ok(Launched { pid, pidfd, stream, second, claims, token, captured })
+        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
+        let second = stream.try_clone().map_err(at("sharing the wire"))?;
+        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
+        let near = Near { stream, second, claims: words };
+        Ok((Self { token: token(), wire, claims, stdio }, near))
+    }
+
+    /// Starts the child. When this returns it alone has its end of the connection.
+    pub(crate) fn start(self, spec: &Spec) -> Result<Launched, StartError> {
+        let (token, title) = (self.token, title(&spec.name));
+        let (wire, claims, stdio) = (self.wire.as_fd(), self.claims.as_fd(), &self.stdio);
+        let born = match spec.start_method {
+            StartMethod::Spawn => spawn(spec, title, &format!("{token:x}"), [wire, claims], stdio),
+            StartMethod::Server => {
+                server::fork(spec, &Order { token, title: &title, wire, claims, stdio })
+            }
+        }?;
+        let [_, out, error] = self.stdio;
+        Ok(Launched { born, captured: [out.into_captured(), error.into_captured()] })
+    }
 }
 
 /// Proves to a child that its wire and what called it belong together.
