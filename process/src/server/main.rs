@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! 1. It has one thread for as long as it forks, so no lock is ever held by another one.
+//! 1. It has one thread from before the first fork on, so no lock is ever held by another one.
 //! 2. Every signal is blocked, as in a child that is about to begin: what a child inherits is what
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
