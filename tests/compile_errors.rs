@@ -121,7 +121,7 @@ fn a_reference_is_an_error() {
 fn a_handle_cannot_leave_its_scope() {
     let errors = errors("escapes.rs");
     the_error(&errors, &["scope(|s| s.start(1u64", "lifetime"]);
-    the_error(&errors, &["kept", "s.start"]);
+    the_error(&errors, &["error[E0521]", "kept", "s.start"]);
     the_error(&errors, &["error[E0382]", "process"]);
 }
 

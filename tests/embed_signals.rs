@@ -180,11 +180,32 @@ fn a_finalizer_that_leaves_ends_there_and_the_ending_goes_on() {
 }
 
 #[test]
+fn an_exit_in_the_middle_of_an_ending_skips_no_finalizer() {
+    for exits in ["exit-on-stop", "std-exit-on-stop", "std-exits:b", "leaves:b"] {
+        let ending = told(&["handle:15", "finalizer:a", exits, "finalizer:c", "raise:15", "park"]);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{exits}: {ending}");
+        assert_eq!(lines(&ending), ["c", "a"], "{exits}: {ending}");
+    }
+    let ending = told(&["finalizer:a", "std-exits:b", "finalizer:c", "cleanup"]);
+    assert_eq!(ending.code(), Some(8), "{ending}");
+    assert_eq!(lines(&ending), ["c", "a"], "{ending}");
+}
+
+#[test]
 fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
-    // On another thread, too: an exit there takes away the main thread's stack for signals.
-    for begin in
-        ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "thread:std-exit:0"]
-    {
+    for begin in ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "say:return"] {
+        let ending = told(&["handle:15", "finalizer:a", "is-hit:15", begin, "wait"]);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{begin}: {ending}");
+        let said = lines(&ending).into_iter().filter(|line| !line.starts_with("re"));
+        let said: Vec<_> = said.collect();
+        assert_eq!(said, ["slow begins", "slow ends", "a"], "{begin}: {ending}");
+    }
+}
+
+#[test]
+fn a_signal_during_an_exit_on_another_thread_is_no_crash() {
+    // Such an exit takes away the main thread's stack for signals.
+    for begin in ["thread:exit:0", "thread:std-exit:0"] {
         let oracle = Oracle::begin();
         let _watchdog = Watchdog::start(PATIENCE);
         let mut program = story(&["handle:15", "finalizer:a", "waits:slow", begin, "park"]);
@@ -192,28 +213,19 @@ fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
         (0..50).for_each(|_| program.signal(Signal::SIGTERM));
         program.tell("go on");
         let ending = program.finish();
-        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{begin}: {ending}");
-        let said: Vec<_> =
-            lines(&ending).into_iter().filter(|line| !line.starts_with("report")).collect();
-        assert_eq!(said, ["slow begins", "slow ends", "a"], "{begin}: {ending}");
+        // The exit may be done before the kernel has delivered them.
+        let in_time = ending.signal() == Some(Signal::SIGTERM);
+        assert!(in_time || ending.code() == Some(0), "{begin}: {ending}");
+        assert_eq!(lines(&ending), ["slow begins", "slow ends", "a"], "{begin}: {ending}");
         oracle.nothing_left();
     }
 }
 
 #[test]
 fn a_second_interrupt_skips_what_is_left() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let mut program = story(&["handle:2", "finalizer:a", "waits:slow", "say:ready", "park"]);
-    program.wait_for_line("ready");
-    program.signal(Signal::SIGINT);
-    program.wait_for_line("slow begins");
-    program.signal(Signal::SIGINT);
-    program.tell("go on");
-    let ending = program.finish();
+    let ending = told(&["handle:2", "finalizer:a", "is-hit:2", "raise:2", "park"]);
     assert_eq!(ending.signal(), Some(Signal::SIGINT), "{ending}");
-    assert_eq!(lines(&ending), ["ready", "slow begins", "slow ends"], "{ending}");
-    oracle.nothing_left();
+    assert_eq!(lines(&ending), ["slow begins", "slow ends"], "{ending}");
 }
 
 #[test]

@@ -37,13 +37,12 @@ fn pool_with_hooks(marks: &Marks, grace_period: Duration) -> (Pool, Vec<Pid>) {
                 hooks::register(&marks);
                 Gate::pass(&gate);
             })
+            .unwrap()
         })
         .collect();
     let pids = gate.wait_for(WORKERS);
     gate.open_once();
-    for task in tasks {
-        task.unwrap().join().unwrap();
-    }
+    tasks.into_iter().for_each(|task| task.join().unwrap());
     (pool, pids)
 }
 
@@ -89,7 +88,8 @@ fn close_finishes_what_nobody_awaits_and_names_every_finalizer() {
     all_workers_left_well(&report, Rung::Finish);
     let mut reported: Vec<_> = report.workers.iter().map(|worker| worker.pid as i32).collect();
     let mut pids: Vec<_> = pids.into_iter().map(Pid::as_raw).collect();
-    (reported.sort(), pids.sort());
+    reported.sort();
+    pids.sort();
     assert_eq!(reported, pids);
     assert!(report.is_clean(), "{report}");
     let tasks = (WORKERS + TASKS) as u64;
@@ -461,6 +461,19 @@ fn a_process_whose_reply_nobody_reads_yet_is_joined_by_being_dropped() {
     oracle.nothing_left();
 }
 
+#[test]
+fn a_process_answers_also_if_its_argument_just_fills_the_connection() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // Around two fillings of the connection's buffer the argument fits and what follows does not:
+    // the answer can be there before the parent has written its last frame.
+    for length in (415..440).map(|length| length * 1024) {
+        let process = Process::start(vec![1u8; length], |bytes| bytes.len()).unwrap();
+        assert_eq!(process.join().unwrap(), length);
+    }
+    oracle.nothing_left();
+}
+
 // What remains, and what an idle pool costs.
 
 #[test]
@@ -475,6 +488,22 @@ fn pools_in_a_row_leave_descriptors_threads_and_children_as_they_were() {
             oracle.nothing_left();
         }
     }
+    oracle.nothing_left();
+}
+
+#[test]
+fn pools_that_many_threads_start_and_end_do_not_hold_each_other_up() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // A child that inherited the wire of another pool's would keep that one from its end of file.
+    thread::scope(|threads| {
+        let start = |thread: usize| {
+            threads.spawn(move || (0..12).for_each(|round| one_of_many(thread + round)))
+        };
+        let all: Vec<_> = (0..6).map(start).collect();
+        // The scope waits for what they do, and only this for their ends.
+        all.into_iter().for_each(|thread| thread.join().unwrap());
+    });
     oracle.nothing_left();
 }
 

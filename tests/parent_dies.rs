@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs};
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -54,6 +55,14 @@ fn the_workers_of_a_busy_parent_that_is_killed_end_well() {
     kill_a_parent_that_is("unprepared");
 }
 
+/// Stops a process, and waits until it is.
+fn stop(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).unwrap();
+    while procfs::threads_of(pid).iter().any(|thread| thread.state != 'T') {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn a_stopped_worker_is_woken_by_its_parents_death_and_ends_well() {
     let oracle = Oracle::begin();
@@ -64,10 +73,7 @@ fn a_stopped_worker_is_woken_by_its_parents_death_and_ends_well() {
     let workers = procfs::descendants_of(program.pid());
     assert_eq!(workers.len(), 2);
     for worker in &workers {
-        kill(worker.pid, Signal::SIGSTOP).unwrap();
-        while procfs::threads_of(worker.pid).iter().any(|thread| thread.state != 'T') {
-            thread::yield_now();
-        }
+        stop(worker.pid);
     }
     program.signal(Signal::SIGKILL);
     program.reap();
@@ -158,6 +164,24 @@ fn pools_in_pools_end_well_when_the_outermost_parent_is_killed() {
         assert_eq!(hooks::all_ran_once(&marks), size(depth));
         oracle.nothing_left();
     }
+}
+
+#[test]
+fn a_stopped_worker_of_a_pool_in_a_pool_ends_well_when_the_outermost_parent_is_killed() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let mut gate = Gate::new();
+    let mut command = program("nested", 2, &marks);
+    let mut program = Program::start(command.env("GATE", gate.path()));
+    let innermost = gate.wait_for(4);
+    stop(innermost[0]);
+    program.signal(Signal::SIGKILL);
+    program.reap();
+    oracle.orphans_end_within(BOUND);
+    drop((program, gate));
+    assert_eq!(hooks::all_ran_once(&marks), size(2));
+    oracle.nothing_left();
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{ExitStatus, JoinError, Pool, Process, Rung, StartMethod, TaskError, end_servers};
+use epilogue::{
+    ExitStatus, JoinError, Pool, Process, Rung, StartMethod, Stdio, TaskError, end_servers,
+};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, raw};
@@ -48,9 +50,10 @@ fn marks_of(marks: &Marks) -> PathBuf {
 #[test]
 fn a_value_a_panic_and_every_death_arrive_as_what_they_are() {
     with_each(|method| {
-        assert_eq!(by(method).start(20u64, |n| (1..=n).product::<u64>()).unwrap().join().unwrap(), {
-            2_432_902_008_176_640_000
-        });
+        assert_eq!(
+            by(method).start(20u64, |n| (1..=n).product::<u64>()).unwrap().join().unwrap(),
+            { 2_432_902_008_176_640_000 }
+        );
         let panicked = by(method).start((), |()| -> u8 { panic!("on purpose") }).unwrap().join();
         let Err(JoinError::Panicked(panic)) = panicked else { panic!("{panicked:?}") };
         assert_eq!(panic.message, "on purpose");
@@ -124,6 +127,47 @@ fn a_process_has_the_names_signals_directory_and_environment_of_one_that_was_spa
 }
 
 #[test]
+fn every_option_of_a_builder_holds_with_either_method() {
+    the_same_with_each(|method| {
+        let directory = tempfile::tempdir().unwrap();
+        let builder = by(method)
+            .env_clear()
+            .env("STORY", "told")
+            .current_dir(directory.path())
+            .stdin(fs::File::open("/proc/self/stat").unwrap())
+            .stdout(Stdio::Capture)
+            .stderr(Stdio::Null)
+            .own_process_group()
+            .limit_descriptors(33)
+            .nice(7)
+            .cpu_affinity([0])
+            .initializer(|| print!("before, "));
+        let look = |()| {
+            println!("from within");
+            let stream = |fd| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            let streams = [stream(0), stream(2)].map(|path| path.ends_with("null"));
+            let stat = fs::read_to_string("/proc/self/stat").unwrap();
+            let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            let own_group = fields[2] == std::process::id().to_string();
+            let limits = fs::read_to_string("/proc/self/limits").unwrap();
+            let limit = limits.lines().find(|line| line.starts_with("Max open files"));
+            let limit = limit.unwrap().split_whitespace().nth(3).unwrap().to_owned();
+            let directory = std::env::current_dir().unwrap();
+            let environment: BTreeSet<_> = std::env::vars().collect();
+            (streams, own_group, fields[16].to_owned(), limit, directory, environment)
+        };
+        let output = builder.start((), look).unwrap().join_output();
+        let (streams, own_group, nice, limit, seen, environment) = output.result.unwrap();
+        assert_eq!(streams, [false, true]);
+        assert!(own_group && nice == "7" && limit == "33", "{own_group} {nice} {limit}");
+        assert_eq!(seen, directory.path().canonicalize().unwrap());
+        assert!(environment.contains(&("STORY".to_owned(), "told".to_owned())));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "before, from within\n");
+        environment
+    });
+}
+
+#[test]
 fn what_the_program_changes_of_itself_is_seen_by_the_next_process() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
@@ -169,8 +213,10 @@ fn a_process_that_cannot_be_stopped_is_killed_at_the_end_of_the_grace_period() {
         let mut gate = Gate::new();
         let deaf = |gate: PathBuf| {
             raw::ignore(15);
-            epilogue::embed::finalizer("endless", || loop {
-                std::thread::park();
+            epilogue::embed::finalizer("endless", || {
+                loop {
+                    std::thread::park();
+                }
             });
             Gate::pass(&gate);
             loop {

@@ -9,9 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{
-    Pool, Process, ServerError, StartError, StartMethod, end_servers,
-};
+use epilogue::{Pool, Process, ServerError, StartError, StartMethod, end_servers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Oracle, Watchdog, procfs};

@@ -156,13 +156,14 @@ fn globals_of_cpp_have_their_values_in_a_worker_wherever_they_are_linked() {
         eprintln!("not tried: there is no C++ compiler");
         return oracle.nothing_left();
     }
-    for program in ["globals_first", "globals_last"] {
+    for (program, came_first) in [("globals_first", "false"), ("globals_last", "true")] {
         let build = Build::program(program, "globals").package("startup_globals").feature("cpp");
         let ending = run(&build.build(), "");
         assert!(ending.status.success(), "{program}: {ending}");
         assert_eq!(lines(&ending, "here "), ["54"], "{program}: {ending}");
         assert_eq!(lines(&ending, "process "), ["54"], "{program}: {ending}");
         assert_eq!(lines(&ending, "pool "), ["[54]"], "{program}: {ending}");
+        assert_eq!(lines(&ending, "came first "), [came_first], "{program}: {ending}");
     }
     oracle.nothing_left();
 }

@@ -270,6 +270,7 @@ fn a_busy_worker_that_is_killed_loses_its_task_only_and_is_named() {
                 Gate::pass(&gate);
                 std::process::id()
             })
+            .unwrap()
         })
         .collect();
     let pids = gate.wait_for(2);
@@ -279,7 +280,7 @@ fn a_busy_worker_that_is_killed_loses_its_task_only_and_is_named() {
     gate.open_once();
     let mut lost = 0;
     for task in tasks {
-        match task.unwrap().join() {
+        match task.join() {
             Ok(pid) => assert_eq!(pid, pids[1].as_raw() as u32),
             Err(TaskError::WorkerLost(worker)) => {
                 assert_eq!(worker.pid, pids[0].as_raw() as u32);
@@ -374,7 +375,7 @@ fn a_process_that_is_killed_in_the_middle_of_its_answer_has_none() {
     // Where the kernel hides what a thread waits for, that it sleeps must do.
     let place = || std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
     let is_asleep = || procfs::threads_of(pid).iter().any(|it| it.pid == pid && it.state == 'S');
-    while !(is_asleep() && (place() == "0" || place().contains("sock") || place() == "")) {
+    while !(is_asleep() && (place() == "0" || place().contains("sock") || place().is_empty())) {
         thread::yield_now();
     }
     kill_all(&[pid]);
@@ -505,6 +506,7 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
             }
             rounds += 1;
         }
+        killer.join().unwrap();
     });
     assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100);
     let report = pool.close().unwrap();

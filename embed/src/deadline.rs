@@ -14,10 +14,11 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// Sets how long all finalizers of an ending have together. Three seconds by default.
 ///
-/// In an ending that a signal or a normal exit began, the kernel kills the process with `SIGKILL`
-/// at the deadline, whatever a finalizer does: it may spin with all signals blocked or have stopped
-/// the whole process. [`cleanup`](crate::cleanup) and [`exit`](crate::exit()) leave a finalizer
-/// behind that has not returned at the deadline, report it, and go on.
+/// In an ending that a signal, [`exit`](crate::exit()) or a normal exit began, the kernel kills the
+/// process with `SIGKILL` at the deadline, whatever a finalizer does: it may spin with all signals
+/// blocked or have stopped the whole process. [`cleanup`](crate::cleanup), and so
+/// [`exec`](crate::exec) and [`exit_now`](crate::exit_now), leave a finalizer behind that has not
+/// returned at the deadline, and go on.
 ///
 /// Holds for endings that begin later. A time too long for the clock means no deadline.
 ///

@@ -99,18 +99,19 @@ pub fn exec(command: &mut Command) -> io::Error {
 
 /// See [`crate::ending::leave`].
 pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
-    if inside_finalizer() && cfg!(panic = "unwind") {
-        // The process is ending already: this finalizer has said its last word.
+    let state = state();
+    let is_inside = inside_finalizer() || state.gate.is_mine();
+    if is_inside && cfg!(panic = "unwind") {
+        // The process is ending already: this finalizer or callback has said its last word.
         panic::resume_unwind(Box::new(LeftEarly));
     }
-    let state = state();
-    if state.gate.enter(cause).is_err() {
+    if is_inside || state.gate.enter(cause).is_err() {
         park_for_ever();
     }
     hook();
     // A child that has nothing but its own goodbye to say needs no thread for that.
     let place = match cause {
-        Cause::Exit if !state.registry.has_finalizers() => Place::Here,
+        Cause::Exit if state.registry.is_one_hook() => Place::Here,
         _ => Place::Elsewhere,
     };
     clean_up(state, cause, Enforcer::Kernel, place);
@@ -192,19 +193,18 @@ extern "C" fn at_exit() {
 }
 
 fn finish() {
-    if inside_finalizer() {
-        return;
-    }
     let state = state();
-    let cause = match state.gate.enter(Cause::Exit) {
-        Ok(()) => Cause::Exit,
-        Err(Phase::Ended(_, cause)) => cause,
-        Err(Phase::Busy(..) | Phase::Open) => return,
+    let entered = match inside_finalizer() {
+        // It called `exit`, in place of its own end: the others have their turn now.
+        true => Ok(()),
+        false => state.gate.enter(Cause::Exit),
     };
-    if matches!(cause, Cause::Signal(_)) {
+    let cause = match entered {
         // Everything is saved, and the clock runs until the death.
-        return;
-    }
+        Err(Phase::Ended(_, Cause::Signal(_))) => return,
+        Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
+        Ok(()) | Err(Phase::Open) => Cause::Exit,
+    };
     clean_up(state, cause, Enforcer::Kernel, Place::Elsewhere);
     coverage::hand_over();
     state.gate.end(cause);

@@ -55,6 +55,12 @@ impl Gate {
         *lock(&self.phase) == Phase::Open
     }
 
+    /// Whether this thread has the turn.
+    pub(crate) fn is_mine(&self) -> bool {
+        let phase = lock(&self.phase);
+        matches!(*phase, Phase::Busy(owner, _) if owner == this_thread())
+    }
+
     /// Gives the turn back: the program goes on.
     pub(crate) fn open(&self) {
         self.set(Phase::Open);

@@ -102,9 +102,9 @@ impl Registry {
         lock(&self.0).waiting.is_empty()
     }
 
-    /// Whether something of the program's own waits to be run, besides the hooks of libraries.
-    pub(crate) fn has_finalizers(&self) -> bool {
-        lock(&self.0).waiting.iter().any(|entry| entry.kind == Kind::Finalizer)
+    /// Whether one thing waits to be run, and is a library's.
+    pub(crate) fn is_one_hook(&self) -> bool {
+        matches!(&lock(&self.0).waiting[..], [Entry { kind: Kind::Hook, .. }])
     }
 
     fn pop(&self) -> Option<Entry> {

@@ -11,7 +11,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::thread;
 
 use nix::errno::Errno;
@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) inbox: Inbox,
     is_served: AtomicBool,
     interrupts: AtomicU32,
+    /// The first signal that is to end in death, or zero: an exit under way must end in it, too.
+    death: AtomicI32,
     install: Mutex<()>,
 }
 
@@ -47,6 +49,7 @@ impl Desk {
             inbox: Inbox::new(),
             is_served: AtomicBool::new(false),
             interrupts: AtomicU32::new(0),
+            death: AtomicI32::new(0),
             install: Mutex::new(()),
         }
     }
@@ -77,8 +80,8 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 /// signal does what it did before.
 ///
 /// That is: the handler that was installed before is called once, on the thread that got the
-/// signal; else the default action follows, so that the wait status shows the signal. A signal that
-/// is ignored stays ignored. A handler that the program installs *later* replaces this one, or
+/// signal; else the default action follows, so that the wait status shows the signal, even if the
+/// program exits by itself meanwhile. A signal that is ignored stays ignored. A handler that the program installs *later* replaces this one, or
 /// calls it before its own work; call [`cleanup`](crate::cleanup) there, or install it first.
 ///
 /// On `SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`, `SIGTRAP` and `SIGSYS` only the coverage
@@ -148,7 +151,8 @@ pub(crate) fn let_in_handled() {
 
 /// The signal that a normal exit must end in, if one arrived when the exit was under way.
 pub(crate) fn deferred_death() -> Option<c_int> {
-    DESK.get()?.inbox.waiting().find(|signal| served::is_deadly(*signal))
+    let death = DESK.get()?.death.load(Ordering::Acquire);
+    (death != 0).then_some(death)
 }
 
 /// Has embed's thread in a process that has handlers: a copy made by `fork` starts with none.
@@ -231,6 +235,11 @@ fn on_request(delivery: &Delivery) {
 fn leave_at(desk: &Desk, delivery: &Delivery) {
     if delivery.signal == libc::SIGINT {
         desk.interrupts.fetch_add(1, Ordering::Relaxed);
+    }
+    if served::is_deadly(delivery.signal) {
+        // In the handler, not on the thread: an exit on another must not slip through between.
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = desk.death.compare_exchange(0, delivery.signal, order.0, order.1);
     }
     desk.inbox.put(delivery);
 }

@@ -4,8 +4,8 @@ use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
 
-use epilogue_process::{Limits, StartMethod};
 use epilogue_process::child::Spec;
+use epilogue_process::{Limits, StartMethod};
 
 use crate::error::BuildError;
 use crate::pool::Pool;

@@ -31,8 +31,8 @@ use crate::error::StartError;
 use crate::launch::{Launch, Launched, Near};
 use crate::link::Link;
 use crate::local::LocalWire;
-use crate::server::{Born, StartMethod};
 use crate::memory;
+use crate::server::{Born, StartMethod};
 use crate::setup::{Initializer, Setup};
 use crate::status::ExitStatus;
 use crate::stdio::Stdio;
@@ -174,6 +174,8 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     goodbye: Option<Vec<Finalizer>>,
+    /// An answer that came while the end of what was queued still waited to be written.
+    early: Option<Event>,
     out_of_memory: bool,
     captured: [Option<File>; 2],
     tree: Option<Tree>,
@@ -214,6 +216,7 @@ impl Child {
             life: Life::Running,
             wire_open: true,
             goodbye: None,
+            early: None,
             out_of_memory: false,
             captured,
             // Before the first frame: until then it runs none of the user's code.
@@ -327,6 +330,9 @@ impl Child {
 
     /// The next thing that happened, if any.
     pub fn event(&mut self) -> Option<Event> {
+        if let Some(early) = self.early.take() {
+            return Some(early);
+        }
         while self.wire_open {
             match self.wire.receive() {
                 Ok(Received::Frame(frame)) => match self.accept(frame) {
@@ -439,6 +445,10 @@ impl Child {
             self.wire.send(Kind::Stop, 0, &payload);
             self.flush();
         }
+        if order.work.is_zero() {
+            // There is nothing to wait for: one that is stopped shall hear of it now.
+            self.signal(Signal::SIGCONT);
+        }
     }
 
     /// Signals the child; one that has ended already needs none.
@@ -485,21 +495,23 @@ impl Child {
     ///
     /// [`StartError`] if it does not get there; then it has been reaped.
     pub(crate) fn wait_until_up(&mut self) -> Result<(), StartError> {
-        let mut refusal = None;
+        let (mut refusal, mut early) = (None, None);
         let mut up = false;
         while !up || (self.wire_open && !self.is_flushed()) {
             match self.event() {
                 Some(Event::Hello) => up = true,
                 Some(Event::Refused(refused)) => refusal = Some(refused),
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
-                // No call has reached it whole, so there is nothing that it could answer.
-                Some(Event::Reply { .. } | Event::Broken(_)) => {}
+                // The call can be there, and answered, before what follows it has been written.
+                Some(reply @ Event::Reply { .. }) => early = Some(reply),
+                Some(Event::Broken(_)) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());
                 }
             }
         }
+        self.early = early;
         Ok(())
     }
 

@@ -40,9 +40,9 @@ pub enum StartError {
     },
     /// The child did not say hello in time. It was killed.
     #[error(
-        "the child did not start within {deadline:?} and was killed: a constructor that runs \
-         before main may hang, or the machine is overloaded; the builder's start_deadline \
-         sets the time"
+        "the child did not start within {deadline:?} and was killed: its initializer, or a \
+         constructor that runs before main, may hang, or the machine is overloaded; the \
+         builder's start_deadline sets the time"
     )]
     NoHello {
         /// The time that it had.

@@ -1,6 +1,6 @@
 //! How a child is started: what it gets, and what of it stays with the parent.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, NulError, OsString};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -111,7 +111,8 @@ fn spawn(
     let library = Image::this().filter(|image| image.is_library()).map(open_library);
     let library = library.transpose().map_err(at("opening the library that holds epilogue"))?;
     let arguments = [CString::new(title).unwrap_or_default()];
-    let environment = environment(spec, value, library.is_some());
+    let environment = environment(spec, value, library.is_some())
+        .map_err(|error| at("making the environment")(error.into()))?;
     let image = spawn::Image {
         program: c"/proc/self/exe",
         arguments: &arguments,
@@ -170,7 +171,7 @@ fn open_library(image: &Image) -> io::Result<File> {
 const PRELOAD: &str = "LD_PRELOAD";
 
 /// The environment of a child: that of this process, and what makes it a child.
-fn environment(spec: &Spec, value: &str, preload: bool) -> Vec<CString> {
+fn environment(spec: &Spec, value: &str, preload: bool) -> Result<Vec<CString>, NulError> {
     let own = (OsString::from(VARIABLE), OsString::from(value));
     // The executable does not know of us: a library that the program loads itself comes too
     // late, so the loader has to bring it along.
@@ -189,10 +190,10 @@ fn environment(spec: &Spec, value: &str, preload: bool) -> Vec<CString> {
         .filter(|(name, _)| name != VARIABLE && !(preload && name == PRELOAD))
         .chain(library)
         .chain([own])
-        .filter_map(|(mut name, value)| {
+        .map(|(mut name, value)| {
             name.push("=");
             name.push(value);
-            CString::new(name.into_vec()).ok()
+            CString::new(name.into_vec())
         })
         .collect()
 }

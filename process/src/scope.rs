@@ -86,6 +86,11 @@ fn lock_slot<R>(slot: &Slot<R>) -> MutexGuard<'_, Option<Process<R>>> {
 /// ```compile_fail
 /// let handle = epilogue_process::scope(|s| s.start(1u64, |x| x + 1));
 /// ```
+///
+/// ```compile_fail,E0521
+/// let mut kept = None;
+/// epilogue_process::scope(|s| kept = s.start(1u64, |x| x + 1).ok());
+/// ```
 pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,

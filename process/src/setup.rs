@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use epilogue_embed::ending;
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
@@ -20,6 +21,9 @@ use crate::entry::ForeignFunction;
 use crate::panics::{self, Backtraces};
 use crate::sys::image::Image;
 use crate::sys::process;
+
+/// 0, 1, 2 and the wire.
+const OWN_DESCRIPTORS: u64 = 4;
 
 /// What the kernel shall hold a process to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +67,12 @@ impl Setup {
         }
         for &(limited, value) in &self.limits {
             let (name, resource) = limited.resource();
-            step(name, setrlimit(resource, value, value))?;
+            let set = match limited {
+                // `poll` takes no more than the limit at once: the watcher could not watch.
+                Limited::Descriptors if value < OWN_DESCRIPTORS => Err(Errno::EINVAL),
+                _ => setrlimit(resource, value, value),
+            };
+            step(name, set)?;
         }
         if self.grandchildren == Grandchildren::Ended {
             let parent = getppid();
@@ -89,7 +98,8 @@ impl Setup {
 
 /// Where the parent is gone, nobody but the child itself can end what it started.
 fn end_orphans(parent: Pid) {
-    if getppid() != parent {
+    // Never a group that it only belongs to.
+    if getppid() != parent && getpgrp() == Pid::this() {
         // It reaches this process, too, which is ending already.
         let _ = killpg(getpgrp(), Signal::SIGTERM);
     }

@@ -59,6 +59,8 @@ fn take(verb: &str, what: &str) {
             thread::park();
         },
         "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
+        "exit-on-stop" => embed::on_stop(|_| embed::exit(9)),
+        "std-exit-on-stop" => embed::on_stop(|_| std::process::exit(7)),
         "is-asked" => say(&format!("asked {}", embed::stop_requested())),
         "deadline" => embed::set_deadline(Duration::from_millis(number(what) as u64)),
         "chdir" => std::env::set_current_dir(what).unwrap(),
@@ -78,42 +80,50 @@ fn take(verb: &str, what: &str) {
 
 fn register(verb: &str, what: &str) {
     let name = what.to_owned();
-    match verb {
-        "finalizer" => drop(embed::finalizer(name.clone(), move || measured_finalizer(&name))),
-        "hook" => drop(ending::register(name.clone(), move |ending| {
-            say(&format!("{name} {:?} {}", ending.cause(), ending.remaining().is_some()));
-        })),
-        "goodbye" => drop(embed::finalizer("goodbye", || {
+    let said = name.clone();
+    let _stays_registered = match verb {
+        "finalizer" => embed::finalizer(name, move || measured_finalizer(&said)),
+        "hook" => ending::register(name, move |ending| {
+            say(&format!("{said} {:?} {}", ending.cause(), ending.remaining().is_some()));
+        }),
+        "goodbye" => embed::finalizer("goodbye", || {
             for end in ending::finished() {
                 say(&format!("{} {:?}", end.name(), end.outcome()));
             }
-        })),
-        "panics" => drop(embed::finalizer(name, || panic!("on purpose"))),
-        "parks" => drop(embed::finalizer(name.clone(), move || {
-            say(&name);
+        }),
+        "panics" => embed::finalizer(name, || panic!("on purpose")),
+        "parks" => embed::finalizer(name, move || {
+            say(&said);
             take("park", "");
-        })),
-        "spins" => drop(embed::finalizer(name, || {
+        }),
+        "spins" => embed::finalizer(name, || {
             SigSet::all().thread_block().unwrap();
             loop {
                 std::hint::spin_loop();
             }
-        })),
-        "stops" => {
-            drop(embed::finalizer(name, || nix::sys::signal::raise(Signal::SIGSTOP).unwrap()))
-        }
-        "waits" => drop(embed::finalizer(name.clone(), move || {
-            say(&format!("{name} begins"));
+        }),
+        "stops" => embed::finalizer(name, || nix::sys::signal::raise(Signal::SIGSTOP).unwrap()),
+        "waits" => embed::finalizer(name, move || {
+            say(&format!("{said} begins"));
             take("wait", "");
-            say(&format!("{name} ends"));
-        })),
-        "leaves" => drop(embed::finalizer(name, || embed::exit(9))),
-        "cancelled" => embed::finalizer(name, || say("cancelled")).cancel(),
+            say(&format!("{said} ends"));
+        }),
+        "std-exits" => embed::finalizer(name, || std::process::exit(8)),
+        "is-hit" => embed::finalizer(name, move || {
+            // Handled on this thread, so before it goes on.
+            let signal = Signal::try_from(number(&said)).unwrap();
+            say("slow begins");
+            (0..50).for_each(|_| nix::sys::signal::raise(signal).unwrap());
+            say("slow ends");
+        }),
+        "leaves" => embed::finalizer(name, || embed::exit(9)),
+        "cancelled" => return embed::finalizer(name, || say("cancelled")).cancel(),
         "now" => {
-            say(&format!("{:?}", embed::finalizer(name.clone(), move || say(&name)).run_now()))
+            let outcome = embed::finalizer(name, move || say(&said)).run_now();
+            return say(&format!("{outcome:?}"));
         }
-        _ => signal(verb, what),
-    }
+        _ => return signal(verb, what),
+    };
 }
 
 fn signal(verb: &str, what: &str) {
@@ -141,6 +151,9 @@ fn end(verb: &str, what: &str) {
                 say(&format!("report {} {:?}", end.name(), end.outcome()));
             }
         }
+        "flush-for-ever" => loop {
+            embed::flush().unwrap();
+        },
         "flush" => match embed::flush() {
             Ok(()) => {}
             Err(error) => say(&format!("flush {error}: {}", error.io_error())),

@@ -11,13 +11,14 @@ use std::time::Duration;
 use epilogue::{Pool, Process, embed};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
-use support::{Gate, Marks, hooks};
+use support::{Gate, Marks, hooks, sys};
 
 const TASKS: usize = 6;
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
 fn main() -> Result<(), Box<dyn Error>> {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().for_each(sys::reset);
     let mut arguments = std::env::args().skip(1);
     let story = arguments.next().ok_or("no story")?;
     let number = arguments.next().map_or(Ok(2), |number| number.parse())?;
@@ -92,14 +93,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             hooks::register(Marks::from_env().variable().1);
             embed::on_stop(|_| park());
         }),
-        "stubborn-finalizer" => stubborn(|()| drop(embed::finalizer("stubborn", || park()))),
+        "stubborn-finalizer" => stubborn(|()| {
+            embed::finalizer("stubborn", || park());
+        }),
         "stubborn-spin" => stubborn(|()| {
-            drop(embed::finalizer("stubborn", || {
+            embed::finalizer("stubborn", || {
                 SigSet::all().thread_block().unwrap();
                 loop {
                     std::hint::spin_loop();
                 }
-            }));
+            });
         }),
         other => Err(format!("no such story: {other}"))?,
     }

@@ -49,7 +49,7 @@ impl Profiles {
     }
 
     /// What is there and is no profile: rests of a write that was cut short.
-    pub fn litter(&self) -> Vec<PathBuf> {
+    fn litter(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         walk(self.path(), &mut files);
         files.retain(|file| file.extension().is_none_or(|suffix| suffix != "profraw"));
@@ -60,9 +60,12 @@ impl Profiles {
     ///
     /// # Panics
     ///
-    /// If a profile cannot be read, or holds more than one: not every tool reads the second.
+    /// If a profile cannot be read or holds more than one, which not every tool reads, or if a rest
+    /// of one is there.
     #[track_caller]
     pub fn count(&self, name: &str) -> u64 {
+        let litter = self.litter();
+        assert!(litter.is_empty(), "{litter:?}");
         self.files().iter().map(|file| count(file, name)).sum()
     }
 }

@@ -37,6 +37,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Gives `signal` its default action: a shell that starts us in the background has us ignore some,
+/// which our programs would inherit.
+pub fn reset(signal: Signal) {
+    // SAFETY: the default action is no code of ours.
+    unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
+}
+
 /// Runs `handler` when this process leaves through `exit`.
 pub fn at_exit(handler: extern "C" fn()) {
     // SAFETY: `handler` is a function of this program, which is never unloaded.

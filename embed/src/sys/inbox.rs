@@ -92,12 +92,6 @@ impl Inbox {
         })
     }
 
-    /// The signals that nobody has taken out.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = c_int> + '_ {
-        let full = |place: &Place| place.state.load(Ordering::Acquire) == FULL;
-        (0..).zip(&self.places).filter(move |(_, place)| full(place)).map(|(signal, _)| signal)
-    }
-
     /// Waits until something may be there.
     pub(crate) fn wait(&self) {
         self.wake.wait();

@@ -1,5 +1,6 @@
 //! The program's side of one start server.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -70,7 +71,7 @@ impl Server {
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
         let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
-        let environment = environment(&Spec::default());
+        let environment = environment(&Spec::default()).map_err(at("making the environment"))?;
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
         drop((far, slot_fd));
         let mut server = Self { pidfd, socket, slot, identity, environment, reaped: false };
@@ -90,8 +91,12 @@ impl Server {
         match opened.map(|(bytes, _)| unpack::<Opened>(&bytes)) {
             Ok(Some(Ok(()))) => Ok(server),
             Ok(Some(Err(unable))) => Err(StartError::Server(unable.into())),
-            Ok(None) | Err(Failed::Dead) => Err(StartError::Server(ServerError::Lost(server.reap()))),
-            Err(Failed::Silent) => Err(StartError::Server(ServerError::Silent { deadline: patience })),
+            Ok(None) | Err(Failed::Dead) => {
+                Err(StartError::Server(ServerError::Lost(server.reap())))
+            }
+            Err(Failed::Silent) => {
+                Err(StartError::Server(ServerError::Silent { deadline: patience }))
+            }
             Err(Failed::Refused(error)) => Err(error),
         }
     }
@@ -123,7 +128,7 @@ impl Server {
             (_, None) if is_open(streams[at]) => (Stream::Given, Some(streams[at])),
             (_, None) => (Stream::Closed, None),
         });
-        let environment = environment(spec);
+        let environment = environment(spec).map_err(refused("making the environment"))?;
         let changed = environment != self.environment;
         let file = changed.then(|| memfd(&environment)).transpose();
         let file = file.map_err(refused("writing the environment"))?;
@@ -143,7 +148,9 @@ impl Server {
         match passing::send(self.socket.as_fd(), &bytes, &fds) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failed::Dead),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(Failed::Dead),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(Failed::Dead);
+            }
             Err(error) => return Err(refused("asking the start server")(error)),
         }
         self.environment = environment;
@@ -240,16 +247,15 @@ impl From<Unable> for ServerError {
 }
 
 /// The variables of a child, as `name=value`, each with a zero at its end.
-fn environment(spec: &Spec) -> Vec<u8> {
+fn environment(spec: &Spec) -> io::Result<Vec<u8>> {
     let mut block = Vec::new();
     let variables = spec.environment.apply(std::env::vars_os()).into_iter();
-    for (name, value) in variables.filter(|(name, _)| name != VARIABLE) {
-        block.extend(name.into_vec());
-        block.push(b'=');
-        block.extend(value.into_vec());
-        block.push(0);
+    for (mut name, value) in variables.filter(|(name, _)| name != VARIABLE) {
+        name.push("=");
+        name.push(value);
+        block.extend(CString::new(name.into_vec())?.into_bytes_with_nul());
     }
-    block
+    Ok(block)
 }
 
 fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {

@@ -9,11 +9,11 @@
 
 use std::ffi::c_int;
 use std::fs;
+use std::hint;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::hint;
 use std::time::Duration;
 
 use epilogue_embed::ending::{self, Cause};
@@ -157,7 +157,9 @@ impl Server {
             Stream::Given => rest.next(),
             Stream::Null | Stream::Closed => None,
         });
-        for (fd, (stream, given)) in [2, 1, 0].map(|fd| (fd as c_int, (request.streams[fd], given[fd]))) {
+        for (fd, (stream, given)) in
+            [2, 1, 0].map(|fd| (fd as c_int, (request.streams[fd], given[fd])))
+        {
             match stream {
                 Stream::Given => dress::place(given.map(AsFd::as_fd), fd)?,
                 Stream::Null if fd == 0 => {}
@@ -190,11 +192,7 @@ impl Server {
 }
 
 /// Everything up to the first fork, the user's `preload` included.
-fn prepare(
-    opening: &Opening,
-    title: Option<Title>,
-    parent: &OwnedFd,
-) -> Result<(), Unable> {
+fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<(), Unable> {
     let image = Image::this().ok_or(Unable::OtherBuild)?;
     if image.fingerprint() != opening.fingerprint {
         return Err(Unable::OtherBuild);

@@ -254,7 +254,7 @@ impl Servers {
             let end = |ending: &Ending| {
                 if let Some(servers) = SERVERS.get() {
                     // A server that is started later needs a hook again.
-                    drop(lock(&servers.hook).take());
+                    let _ = lock(&servers.hook).take();
                     let left = ending.remaining().map_or(GRACE, |left| left * 4 / 5);
                     servers.end_all(Instant::now() + left);
                 }
