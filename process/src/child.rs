@@ -271,13 +271,18 @@ impl Child {
 
     /// What to wait for: the wire, then the pidfd. None of either while it is of no interest.
     pub fn interest(&self) -> [Option<PollFd<'_>>; 2] {
+        let wire = self.wire_interest().map(|flags| PollFd::new(self.wire.as_fd(), flags));
+        let running = matches!(self.life, Life::Running);
+        [wire, running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))]
+    }
+
+    /// What to wait for on the wire, while it is open.
+    pub(crate) fn wire_interest(&self) -> Option<PollFlags> {
         let mut flags = PollFlags::POLLIN;
         if !self.wire.is_flushed() {
             flags |= PollFlags::POLLOUT;
         }
-        let wire = self.wire_open.then(|| PollFd::new(self.wire.as_fd(), flags));
-        let running = matches!(self.life, Life::Running);
-        [wire, running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))]
+        self.wire_open.then_some(flags)
     }
 
     /// When [`Child::tick`] has to be called next, if ever.

@@ -15,7 +15,7 @@ use crate::end::End;
 use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
 use crate::portable::Portable;
-use crate::running::{Answered, Running, SharedRunning, ask_to_stop, lock};
+use crate::running::{Answered, Running, SharedRunning, lock};
 use crate::wait::sealed::{Handle, Sealed};
 
 /// One function in a process of its own, and the handle to wait for it.
@@ -45,7 +45,7 @@ use crate::wait::sealed::{Handle, Sealed};
 #[must_use = "dropping a process waits for it"]
 pub struct Process<R> {
     running: SharedRunning,
-    /// What can be reached while another thread waits, and so holds `running`.
+    /// What needs no lock.
     ties: Arc<Ties>,
     waiting: Waiting,
     id: u32,
@@ -256,10 +256,6 @@ impl<R> Process<R> {
     }
 
     fn end(self, how: fn(&mut Running)) -> Result<End, StopError> {
-        if let Waiting::Task(_) = self.waiting {
-            // The thread that waits for it has the wire; a signal reaches the process all the same.
-            ask_to_stop(&self.ties);
-        }
         let mut running = lock(&self.running);
         if !running.is_ours() {
             return Err(StopError::NotParent);
@@ -286,13 +282,7 @@ impl<R> Process<R> {
 
     /// Waits until `deadline`; whether the process has ended.
     fn wait(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
-        let mut running = match (deadline, self.running.try_lock()) {
-            (_, Ok(running)) => running,
-            (_, Err(TryLockError::Poisoned(poisoned))) => poisoned.into_inner(),
-            (None, Err(TryLockError::WouldBlock)) => lock(&self.running),
-            // It was awaited, and the thread that does so would hold us up.
-            (Some(_), Err(TryLockError::WouldBlock)) => return Ok(false),
-        };
+        let mut running = lock(&self.running);
         if !running.is_ours() {
             return Err(JoinError::NotParent);
         }
@@ -320,10 +310,8 @@ impl<R> Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        match self.waiting {
-            Waiting::Reaper => return,
-            Waiting::Task(_) if thread::panicking() => ask_to_stop(&self.ties),
-            Waiting::Task(_) | Waiting::Nobody => {}
+        if let Waiting::Reaper = self.waiting {
+            return;
         }
         let mut running = lock(&self.running);
         if running.is_ours() && !running.has_ended() {

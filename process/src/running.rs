@@ -53,7 +53,7 @@ pub(crate) struct Running {
 /// the thread that waits for a future.
 pub(crate) type SharedRunning = Arc<Mutex<Running>>;
 
-/// Locks it. Whoever holds the lock is waiting for the process.
+/// Locks it. Who may not be alone in waiting for the process uses [`look`] and [`wait_for`].
 pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -108,6 +108,10 @@ impl Running {
 
     /// Takes notice of what has happened, and waits for nothing.
     pub(crate) fn advance(&mut self) {
+        // A fork of the process that started it would take away what the original is to read.
+        if !self.is_ours() {
+            return;
+        }
         if let Some(child) = self.child_mut() {
             child.reap();
             child.flush();
@@ -203,6 +207,39 @@ impl Drop for Running {
     }
 }
 
+/// What there is to wait for, while others may wait for the same process or want to stop it: it
+/// is waited for without the lock.
+#[derive(Debug)]
+pub(crate) struct Sight {
+    ties: Arc<Ties>,
+    wire: Option<PollFlags>,
+    due: Option<Instant>,
+}
+
+/// Takes notice of what has happened. None if there is nothing to wait for: the process has ended,
+/// or is another process's and will never be seen to end here.
+pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
+    let mut running = lock(running);
+    running.advance();
+    let child = running.child().filter(|_| running.is_ours())?;
+    let ties = Arc::clone(child.ties());
+    Some(Sight { ties, wire: child.wire_interest(), due: child.due() })
+}
+
+/// Waits until it is worth to [`look`] again at one of them.
+pub(crate) fn wait_for(sights: &[Sight]) {
+    let mut fds = Vec::new();
+    for Sight { ties, wire, due: _ } in sights {
+        fds.push(PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN));
+        fds.extend(wire.map(|flags| PollFd::new(ties.stream.as_fd(), flags)));
+    }
+    match poll(&mut fds, timeout(sights.iter().filter_map(|sight| sight.due).min())) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        // Out of kernel memory; it may have some the next time.
+        Err(_) => thread::yield_now(),
+    }
+}
+
 /// A file that cannot be read gives what could be: the process has ended well all the same.
 fn read_all(file: Option<File>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -237,21 +274,16 @@ fn end_with_program(ties: &Ties, ending: &Ending) {
         _ => {
             let begin = Instant::now();
             let kill_at = ending.remaining().map(|left| begin + left * 4 / 5);
-            ask_to_stop(ties);
+            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+                // One that has ended already needs no signal.
+                let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
+            }
             drain_until_end(ties, kill_at);
             // One that has ended already needs no signal.
             let _ = pidfd::send_signal(ties.pidfd.as_fd(), Signal::SIGKILL as i32);
         }
     }
     let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
-}
-
-/// Asks a child to stop without its wire, which somebody else holds.
-pub(crate) fn ask_to_stop(ties: &Ties) {
-    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        // One that has ended already needs no signal.
-        let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
-    }
 }
 
 /// Waits for the child's end or for `until`, and throws away what it writes: nobody reads it any

@@ -1,16 +1,9 @@
 //! Waiting for several processes at once, without polling any of them.
 
-use std::sync::MutexGuard;
-use std::time::Instant;
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, poll};
-
-use crate::child::timeout;
 use crate::error::JoinError;
 use crate::portable::Portable;
 use crate::process::Process;
-use crate::running::{Running, SharedRunning, lock};
+use crate::running::{SharedRunning, look, wait_for};
 use crate::scope::ScopedProcess;
 
 /// A handle that can be waited for with others, whatever the type of its result.
@@ -35,6 +28,7 @@ pub(crate) mod sealed {
 /// Waits until one of the processes has ended, and says which: its position among `handles`.
 ///
 /// When this returns, joining that one returns at once. The others go on. None if there are none.
+/// Several threads may wait for the same processes.
 ///
 /// # Examples
 ///
@@ -50,25 +44,18 @@ pub(crate) mod sealed {
 /// ```
 pub fn wait_any(handles: &[&dyn Waitable]) -> Option<usize> {
     let shared: Vec<&SharedRunning> = handles.iter().map(|handle| handle.handle().0).collect();
-    let mut running: Vec<MutexGuard<'_, Running>> = shared.iter().map(|one| lock(one)).collect();
-    if running.is_empty() {
-        return None;
-    }
     loop {
-        running.iter_mut().for_each(|one| one.advance());
-        // A handle of another process's child will never be seen to end here.
-        let over = |one: &MutexGuard<'_, Running>| one.has_ended() || !one.is_ours();
-        if let Some(ended) = running.iter().position(over) {
-            return Some(ended);
+        let mut sights = Vec::new();
+        for (position, one) in shared.iter().enumerate() {
+            match look(one) {
+                Some(sight) => sights.push(sight),
+                None => return Some(position),
+            }
         }
-        let due: Option<Instant> = running.iter().filter_map(|one| one.child()?.due()).min();
-        let interests = running.iter().filter_map(|one| Some(one.child()?.interest()));
-        let mut fds: Vec<PollFd<'_>> = interests.flatten().flatten().collect();
-        match poll(&mut fds, timeout(due)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            // Out of kernel memory; it may have some the next time.
-            Err(_) => std::thread::yield_now(),
+        if sights.is_empty() {
+            return None;
         }
+        wait_for(&sights);
     }
 }
 
