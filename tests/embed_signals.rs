@@ -165,6 +165,14 @@ fn a_hook_outlives_the_deadline_at_a_normal_exit_only() {
 }
 
 #[test]
+fn a_hook_that_takes_longer_than_the_deadline_finishes_at_a_normal_exit() {
+    let steps = ["deadline:100", "finalizer:a", "slow-hook:pool", "finalizer:b", "std-exit:0"];
+    let ending = told(&steps);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert_eq!(lines(&ending), ["b", "pool", "a"], "{ending}");
+}
+
+#[test]
 fn a_cancelled_finalizer_never_runs_and_one_run_by_hand_does_not_run_again() {
     let ending = told(&["cancelled:x", "now:a", "cleanup"]);
     assert_eq!(lines(&ending), ["a", "Some(Ran)"], "{ending}");

@@ -48,10 +48,7 @@ impl Ending {
 
     /// How much time all that is left to run has together; `None` where there is no deadline.
     pub fn remaining(&self) -> Option<Duration> {
-        match self.cause {
-            Cause::Exit => None,
-            Cause::Cleanup | Cause::Signal(_) | Cause::Parent => state().deadline.remaining(),
-        }
+        state().deadline.remaining()
     }
 }
 

@@ -238,7 +238,7 @@ fn prepare(
         step("handling the terminal's signals", process::swallow(signal))?;
     }
     panics::remember(start.setup.backtraces);
-    start.setup.apply()?;
+    start.setup.apply(port)?;
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
     step("handling SIGTERM", embed::cleanup_on_sigterm())?;

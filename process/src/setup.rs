@@ -4,23 +4,28 @@
 //! rest is here: it travels in the first frame, and a step that fails is a refusal by its name.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use epilogue_embed::ending;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getpgrp, getppid};
+use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, step};
 use crate::child::Grandchildren;
 use crate::entry::ForeignFunction;
+use crate::link::Port;
 use crate::panics::{self, Backtraces};
 use crate::sys::image::Image;
 use crate::sys::process;
+use crate::tree::Tree;
 
 /// 0, 1, 2 and the wire.
 const OWN_DESCRIPTORS: u64 = 4;
@@ -60,7 +65,7 @@ impl Initializer {
 
 impl Setup {
     /// All but the initializer, which needs the watcher to run already.
-    pub(crate) fn apply(&self) -> Result<(), Refusal> {
+    pub(crate) fn apply(&self, port: &Arc<Port>) -> Result<(), Refusal> {
         if let Some(directory) = &self.directory {
             let name = format!("changing to the directory {}", Path::new(directory).display());
             step(&name, std::env::set_current_dir(OsStr::from_bytes(directory.as_bytes())))?;
@@ -75,8 +80,10 @@ impl Setup {
             step(name, set)?;
         }
         if self.grandchildren == Grandchildren::Ended {
-            let parent = getppid();
-            ending::register("epilogue: end the tree", move |_| end_orphans(parent));
+            let (parent, port) = (getppid(), Arc::clone(port));
+            ending::register("epilogue: end the tree", move |ending| {
+                end_orphans(parent, &port, ending.remaining());
+            });
         }
         if let Some(nice) = self.nice {
             step("setting the nice value", process::set_nice(nice))?;
@@ -97,12 +104,21 @@ impl Setup {
 }
 
 /// Where the parent is gone, nobody but the child itself can end what it started.
-fn end_orphans(parent: Pid) {
-    // Never a group that it only belongs to.
-    if getppid() != parent && getpgrp() == Pid::this() {
-        // It reaches this process, too, which is ending already.
-        let _ = killpg(getpgrp(), Signal::SIGTERM);
+fn end_orphans(parent: Pid, port: &Port, remaining: Option<Duration>) {
+    if is_gone(parent, port)
+        && let Some(tree) = Tree::own(parent.as_raw())
+    {
+        // Half for the request; the kill must come before that of this process itself.
+        tree.fell_own(remaining.unwrap_or_default() / 2);
     }
+}
+
+/// As it dies, a parent first closes the wire, and only then is it not our parent any more. If it
+/// becomes another program by `exec`, it still is our parent, and knows nothing of us.
+fn is_gone(parent: Pid, port: &Port) -> bool {
+    let mut wire = [PollFd::new(port.stream().as_fd(), PollFlags::empty())];
+    let closed = poll(&mut wire, PollTimeout::ZERO) != Ok(0);
+    closed || getppid() != parent
 }
 
 impl Limited {

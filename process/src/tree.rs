@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::child::timeout;
 use crate::sys::pidfd;
@@ -64,11 +65,61 @@ impl Tree {
         }
     }
 
+    /// The tree that this process was planted in by its parent, which is gone.
+    pub(crate) fn own(parent: libc::pid_t) -> Option<Self> {
+        let group = nix::unistd::getpgrp();
+        let made_by_parent = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&format!("{CGROUP_PREFIX}{parent}-")))
+        };
+        match own_cgroup().filter(made_by_parent) {
+            Some(path) => Some(Self::Cgroup(Cgroup { path })),
+            // Never a group that it only belongs to.
+            None => (group == Pid::this()).then_some(Self::ProcessGroup(group.as_raw())),
+        }
+    }
+
     /// Ends what is left below a child that has ended and was not reaped yet.
     ///
     /// When this returns, nothing of it runs any more; who was the child's is reaped by whoever
     /// inherited it.
     pub(crate) fn fell(&self, child: libc::pid_t, grace_period: Duration) -> TreeEnd {
+        let left = self.ask(child, grace_period);
+        // Those that were started meanwhile had their time, too.
+        let mut stubborn = self.open_members(child);
+        let mut killed = 0;
+        loop {
+            killed += stubborn.len();
+            // All at once, and also if a look finds nobody: one that forks and ends, again and
+            // again, is a step ahead of every look. The child itself has ended.
+            self.kill_all();
+            self.kill(&stubborn);
+            await_ends(&stubborn, None);
+            stubborn = self.open_members(child);
+            if stubborn.is_empty() {
+                break;
+            }
+        }
+        TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
+    }
+
+    /// Ends what is left below this process, which is about to end and has nobody else to do it.
+    pub(crate) fn fell_own(&self, grace_period: Duration) {
+        let this = Pid::this().as_raw();
+        self.ask(this, grace_period);
+        loop {
+            let stubborn = self.open_members(this);
+            if stubborn.is_empty() {
+                break;
+            }
+            self.kill(&stubborn);
+            await_ends(&stubborn, None);
+        }
+    }
+
+    /// Asks all that run in the tree, but the child itself, to end, and waits for that: how many
+    /// those are.
+    fn ask(&self, child: libc::pid_t, grace_period: Duration) -> usize {
         let deadline = Instant::now() + grace_period;
         let left = self.open_members(child);
         for member in &left {
@@ -78,18 +129,7 @@ impl Tree {
             }
         }
         await_ends(&left, Some(deadline));
-        // Those that were started meanwhile had their time, too.
-        let mut killed = 0;
-        loop {
-            let stubborn = self.open_members(child);
-            if stubborn.is_empty() {
-                break;
-            }
-            killed += stubborn.len();
-            self.kill(&stubborn);
-            await_ends(&stubborn, None);
-        }
-        TreeEnd { mechanism: self.mechanism(), left: left.len().max(killed), killed }
+        left.len()
     }
 
     fn mechanism(&self) -> Mechanism {
@@ -99,11 +139,19 @@ impl Tree {
         }
     }
 
-    fn kill(&self, members: &[OwnedFd]) {
-        if let Self::Cgroup(cgroup) = self {
-            // All at once, so that one that forks without end cannot win. Since Linux 5.14.
-            let _ = fs::write(cgroup.path.join("cgroup.kill"), "1");
+    /// Kills whoever is in the tree, as the kernel knows it: nobody can fork away meanwhile.
+    fn kill_all(&self) {
+        match self {
+            // Since Linux 5.14.
+            Self::Cgroup(cgroup) => drop(fs::write(cgroup.path.join("cgroup.kill"), "1")),
+            // The child was not reaped, so the number is still that of its group.
+            Self::ProcessGroup(group) => {
+                let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
+            }
         }
+    }
+
+    fn kill(&self, members: &[OwnedFd]) {
         for member in members {
             let _ = pidfd::send_signal(member.as_fd(), Signal::SIGKILL as i32);
         }
@@ -149,6 +197,9 @@ fn await_ends(members: &[OwnedFd], deadline: Option<Instant>) {
     }
 }
 
+/// How the names of cgroups begin; the parent's pid and a number follow.
+const CGROUP_PREFIX: &str = "epilogue-";
+
 /// A cgroup that was made for one child, and goes with it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -160,7 +211,7 @@ impl Cgroup {
     fn make() -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("epilogue-{}-{number}", std::process::id());
+        let name = format!("{CGROUP_PREFIX}{}-{number}", std::process::id());
         let path = own_cgroup().ok_or(io::ErrorKind::NotFound)?.join(name);
         fs::create_dir(&path)?;
         Ok(Self { path })

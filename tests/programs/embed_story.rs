@@ -86,6 +86,10 @@ fn register(verb: &str, what: &str) {
         "hook" => ending::register(name, move |ending| {
             say(&format!("{said} {:?} {}", ending.cause(), ending.remaining().is_some()));
         }),
+        "slow-hook" => ending::register(name, move |_| {
+            thread::sleep(Duration::from_millis(300));
+            say(&said);
+        }),
         "goodbye" => embed::finalizer("goodbye", || {
             for end in ending::finished() {
                 say(&format!("{} {:?}", end.name(), end.outcome()));

@@ -1,0 +1,359 @@
+//! What a process starts itself is its user's, or ends with it if that was asked for: in a cgroup
+//! where one may be made, else in a process group, and the end says which. Processes that start
+//! processes end with whichever of them is killed.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use epilogue::{JoinError, Mechanism, Process, Rung, scope};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, setuid};
+use support::{Gate, Oracle, Watchdog, procfs};
+
+/// By when all must have ended that nobody waits for.
+const BOUND: Duration = Duration::from_secs(20);
+
+fn begin() -> (Oracle, Watchdog) {
+    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
+}
+
+/// What a process starts, by a script of the shell's that says its pid when it is ready.
+#[derive(Debug, Clone, Copy)]
+enum Grandchild {
+    Plain,
+    /// Ignores `SIGTERM`.
+    Deaf,
+    /// In a session, and so in a process group, of its own.
+    Session,
+    /// Both.
+    DeafSession,
+    /// Starts another in its place and ends, again and again; all ignore `SIGTERM`.
+    ForksOn,
+}
+
+use Grandchild::{Deaf, DeafSession, ForksOn, Plain, Session};
+
+impl Grandchild {
+    fn command(self) -> Command {
+        const SLEEP: &str = "echo $$; exec sleep 1000";
+        const DEAF: &str = "trap '' TERM; echo $$; exec sleep 1000";
+        // It ends by itself some day, in case a test fails.
+        const NEXT: &str = "[ $N -gt 0 ] && N=$((N-1)) sh -c \"$NEXT\" & exit";
+        let (program, arguments) = match self {
+            Plain => ("sh", vec!["-c", SLEEP]),
+            Deaf => ("sh", vec!["-c", DEAF]),
+            Session => ("setsid", vec!["sh", "-c", SLEEP]),
+            DeafSession => ("setsid", vec!["sh", "-c", DEAF]),
+            ForksOn => ("sh", vec!["-c", "trap '' TERM; echo $$; eval \"$NEXT\""]),
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).env("NEXT", NEXT).env("N", "20000");
+        command
+    }
+
+    fn start(self) -> i32 {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let stdout = command.spawn().unwrap().stdout.unwrap();
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    const ALL: [Self; 5] = [Plain, Deaf, Session, DeafSession, ForksOn];
+}
+
+fn start_all(numbers: &[usize]) -> Vec<i32> {
+    numbers.iter().map(|&number| Grandchild::ALL[number].start()).collect()
+}
+
+fn numbers(grandchildren: &[Grandchild]) -> Vec<usize> {
+    grandchildren.iter().map(|&one| one as usize).collect()
+}
+
+/// Those below us that have not ended. What has, waits for us to reap it.
+fn running(oracle: &Oracle) -> Vec<procfs::Entry> {
+    let mut processes = oracle.leftovers().processes;
+    processes.retain(|process| !matches!(process.state, 'Z' | 'X'));
+    processes
+}
+
+/// Which mechanism held, how many were left, how many were killed.
+type Told = (bool, usize, usize);
+
+/// A process that starts these and returns; what its end tells of them.
+fn fell(numbers: Vec<usize>) -> Told {
+    let builder = Process::builder().end_tree().grace_period(Duration::from_millis(500));
+    let process = builder.start(numbers, |numbers| start_all(&numbers)).unwrap();
+    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    let tree = process.terminate().unwrap().tree.unwrap();
+    (tree.mechanism == Mechanism::Cgroup, tree.left, tree.killed)
+}
+
+/// The same by nobody, who may make no cgroup.
+fn fell_as_nobody(numbers: Vec<usize>) -> Told {
+    let process = Process::start(numbers, |numbers| {
+        if Uid::effective().is_root() {
+            setuid(Uid::from_raw(65534)).unwrap();
+        }
+        fell(numbers)
+    });
+    process.unwrap().join().unwrap()
+}
+
+/// Tells the same story with both mechanisms; `story` is given how to start and whether nothing
+/// escapes, if that mechanism is there.
+#[track_caller]
+fn with_both(story: impl Fn(&Oracle, fn(Vec<usize>) -> Told, bool)) {
+    let (oracle, _watchdog) = begin();
+    for (fell, wanted) in [(fell as fn(Vec<usize>) -> Told, true), (fell_as_nobody, false)] {
+        let (is_cgroup, ..) = fell(Vec::new());
+        if is_cgroup != wanted {
+            let which = if wanted { "a cgroup" } else { "a process group" };
+            eprintln!("NOT TRIED: {which}, which this user on this machine does not get");
+            continue;
+        }
+        story(&oracle, fell, is_cgroup);
+        let left = running(&oracle);
+        assert!(left.is_empty(), "cgroup: {is_cgroup}, left: {left:#?}");
+        oracle.orphans_end_within(BOUND);
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn where_nothing_was_started_nothing_is_told() {
+    with_both(|_, fell, is_cgroup| assert_eq!(fell(vec![]), (is_cgroup, 0, 0)));
+}
+
+#[test]
+fn grandchildren_are_asked_to_end_with_the_process() {
+    with_both(|_, fell, is_cgroup| {
+        assert_eq!(fell(numbers(&[Plain; 3])), (is_cgroup, 3, 0));
+    });
+}
+
+#[test]
+fn one_that_is_deaf_is_killed_and_the_others_are_not() {
+    with_both(|_, fell, is_cgroup| {
+        assert_eq!(fell(numbers(&[Plain, Deaf, Plain])), (is_cgroup, 3, 1));
+    });
+}
+
+#[test]
+fn one_that_forks_on_cannot_get_away() {
+    with_both(|_, fell, is_cgroup| {
+        let (found, ..) = fell(numbers(&[ForksOn]));
+        assert_eq!(found, is_cgroup);
+    });
+}
+
+#[test]
+fn one_in_a_session_of_its_own_escapes_a_process_group_but_no_cgroup() {
+    with_both(|oracle, fell, is_cgroup| {
+        let told = fell(numbers(&[Session, DeafSession, Plain]));
+        match is_cgroup {
+            true => assert_eq!(told, (true, 3, 1)),
+            false => {
+                assert_eq!(told, (false, 1, 0));
+                let escaped = running(oracle);
+                assert_eq!(escaped.len(), 2, "{escaped:#?}");
+                for process in escaped {
+                    kill(process.pid, Signal::SIGKILL).unwrap();
+                }
+                oracle.orphans_end_within(BOUND);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_tree_ends_however_its_process_does() {
+    let (oracle, _watchdog) = begin();
+    let start = |gate: &mut Gate| {
+        let builder = Process::builder().end_tree().grace_period(Duration::from_secs(20));
+        let argument = (gate.path(), numbers(&[Plain]));
+        let process =
+            builder.limit_core(0).start(argument, |(gate, numbers): (PathBuf, Vec<_>)| {
+                start_all(&numbers);
+                Gate::pass(&gate);
+                std::process::abort()
+            });
+        gate.wait();
+        process.unwrap()
+    };
+    let mut gate = Gate::new();
+    let nothing_runs = || assert!(running(&oracle).is_empty(), "{:#?}", running(&oracle));
+    let mut told = Vec::new();
+    let process: Process<()> = start(&mut gate);
+    assert_eq!(running(&oracle).len(), 2);
+    told.push(process.kill().unwrap());
+    nothing_runs();
+    let process: Process<()> = start(&mut gate);
+    told.push(process.terminate().unwrap());
+    nothing_runs();
+    for end in told {
+        let tree = end.tree.unwrap();
+        assert_eq!((tree.left, tree.killed), (1, 0), "{end:?}");
+    }
+    let process: Process<()> = start(&mut gate);
+    gate.open_once();
+    let aborted = process.join();
+    assert!(matches!(aborted, Err(JoinError::Signaled { signal: 6, .. })), "{aborted:?}");
+    nothing_runs();
+    let process: Process<()> = start(&mut gate);
+    gate.open_once();
+    drop(process);
+    nothing_runs();
+    let scoped = scope(|s| {
+        let builder = Process::builder().end_tree();
+        let pids = s.start_with(builder, numbers(&[Plain, Plain]), |all| start_all(&all)).unwrap();
+        pids.join().unwrap()
+    });
+    assert_eq!(scoped.len(), 2);
+    nothing_runs();
+    drop(gate);
+    oracle.nothing_left_within(BOUND);
+}
+
+#[test]
+fn no_cgroup_is_left_of_a_tree() {
+    let (oracle, _watchdog) = begin();
+    let here = || {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("").to_owned();
+        let ours = format!("epilogue-{}-", std::process::id());
+        let below = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .flat_map(|root| std::fs::read_dir(PathBuf::from(root).join(&path)).ok());
+        let names = below.flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(&ours)).count()
+    };
+    let builder = Process::builder().end_tree();
+    let never = builder.clone().start((), |()| -> u8 { park() }).unwrap();
+    let made = here();
+    let end = never.kill().unwrap();
+    assert_eq!(made, usize::from(end.tree.unwrap().mechanism == Mechanism::Cgroup));
+    let refused = builder.current_dir("/nowhere").start((), |()| ());
+    assert!(refused.is_err());
+    assert_eq!(here(), 0);
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_a_process_starts_is_its_users_by_default() {
+    let (oracle, _watchdog) = begin();
+    let process = Process::start(numbers(&[Plain, Deaf]), |all| start_all(&all)).unwrap();
+    let pids = process.join().unwrap();
+    let left: Vec<_> = running(&oracle).iter().map(|process| process.pid.as_raw()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    for pid in pids {
+        assert!(left.contains(&pid), "{pid} of {left:?}");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    oracle.nothing_left_within(BOUND);
+}
+
+/// A program whose process starts these, and is then killed.
+fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    if as_nobody {
+        // Everybody may stand at the gate.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        let directory = gate.path().parent().unwrap().to_owned();
+        std::fs::set_permissions(directory, Clone::clone(&everybody)).unwrap();
+        std::fs::set_permissions(gate.path(), everybody).unwrap();
+    }
+    let argument = (gate.path(), numbers(grandchildren), as_nobody);
+    let program =
+        Process::start(argument, |(gate, numbers, as_nobody): (PathBuf, Vec<_>, bool)| {
+            if as_nobody && Uid::effective().is_root() {
+                setuid(Uid::from_raw(65534)).unwrap();
+            }
+            let builder = Process::builder().end_tree().grace_period(Duration::from_secs(4));
+            let process =
+                builder.start((gate, numbers), |(gate, numbers): (PathBuf, Vec<usize>)| {
+                    start_all(&numbers);
+                    Gate::pass(&gate);
+                    park()
+                });
+            let process: Process<()> = process.unwrap();
+            process.join().unwrap();
+        })
+        .unwrap();
+    gate.wait();
+    let end = program.kill().unwrap();
+    assert_eq!(end.rung, Rung::Kill);
+    oracle.orphans_end_within(BOUND);
+    drop(gate);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
+    for as_nobody in [false, true] {
+        parent_is_killed(&[Plain, Plain], as_nobody);
+        parent_is_killed(&[Plain, Deaf], as_nobody);
+    }
+}
+
+#[test]
+fn what_left_the_group_ends_in_its_cgroup_when_the_parent_is_killed() {
+    let (oracle, watchdog) = begin();
+    let (is_cgroup, ..) = fell(Vec::new());
+    oracle.nothing_left();
+    drop((watchdog, oracle));
+    if is_cgroup {
+        parent_is_killed(&[Session, DeafSession], false);
+    } else {
+        eprintln!("NOT TRIED: a cgroup, which this user on this machine does not get");
+    }
+}
+
+/// A chain of processes, each the child of the one before: all stand at the gate.
+fn descend((depth, gate): (u32, PathBuf)) -> u32 {
+    if depth > 0 {
+        let argument = (depth - 1, gate.clone());
+        let below = Process::start(argument, descend).unwrap();
+        Gate::pass(&gate);
+        return below.join().unwrap_or(0) + 1;
+    }
+    Gate::pass(&gate);
+    park()
+}
+
+#[test]
+fn all_below_end_when_any_level_is_killed() {
+    const LEVELS: u32 = 4;
+    for level in 0..LEVELS as usize {
+        let (oracle, _watchdog) = begin();
+        let mut gate = Gate::new();
+        let top = Process::start((LEVELS - 1, gate.path()), descend).unwrap();
+        gate.wait_for(LEVELS as usize);
+        // In the order of their ages: parents come before children.
+        let family = procfs::descendants_of(Pid::this());
+        assert_eq!(family.len(), LEVELS as usize);
+        assert_eq!(family[0].pid.as_raw() as u32, top.id());
+        kill(family[level].pid, Signal::SIGKILL).unwrap();
+        gate.open_once();
+        drop(gate);
+        let outcome = top.join();
+        match level {
+            0 => assert!(matches!(outcome, Err(JoinError::Signaled { signal: 9, .. }))),
+            _ => assert_eq!(outcome.unwrap(), level as u32),
+        }
+        oracle.nothing_left_within(BOUND);
+    }
+}
+
+fn park() -> ! {
+    loop {
+        thread::park();
+    }
+}
