@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{Pool, Process, ServerError, StartError, StartMethod, end_servers};
+use epilogue::{JoinError, Pool, Process, ServerError, StartError, StartMethod, end_servers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Oracle, Watchdog, procfs};
@@ -205,12 +205,16 @@ fn a_start_meets_a_server_that_is_killed_at_any_moment() {
             let (mut answered, mut refused) = (0, 0);
             while answered < 100 {
                 match forked().start(answered, |n: u32| n + 1) {
-                    Ok(process) => {
-                        assert_eq!(process.join().unwrap(), answered + 1);
-                        answered += 1;
-                    }
+                    Ok(process) => match process.join() {
+                        Ok(answer) => {
+                            assert_eq!(answer, answered + 1);
+                            answered += 1;
+                        }
+                        // A child has the server's name for a moment, and was killed for it.
+                        Err(JoinError::Signaled { signal: 9, .. }) => refused += 1,
+                        Err(error) => panic!("{error}"),
+                    },
                     Err(StartError::Server(ServerError::Lost(_))) => refused += 1,
-                    // A child has the server's name for a moment, and was killed for it.
                     Err(StartError::EndedEarly { status }) if status.signal() == Some(9) => {
                         refused += 1;
                     }
