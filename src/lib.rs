@@ -31,9 +31,10 @@ pub use epilogue_process as process;
 
 pub use epilogue_pool::{
     BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
+    WorkerReport,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,
-    Panic, Portable, Process, Rung, Scope, ScopedProcess, ServerError, StartError, StartMethod,
-    Stdio, StopError, TreeEnd, Waitable, end_servers, init, join_all, scope, wait_any,
+    Panic, Portable, Process, Rung, Scope, ScopedProcess, ServerError, Side, StartError,
+    StartMethod, Stdio, StopError, TreeEnd, Waitable, end_servers, init, join_all, scope, wait_any,
 };

@@ -74,6 +74,34 @@ fn a_pool_without_workers_is_refused() {
     oracle.nothing_left();
 }
 
+#[test]
+fn a_time_without_end_is_as_good_as_none() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::builder().workers(1).grace_period(Duration::MAX).start_deadline(Duration::MAX);
+    let pool = pool.start().unwrap();
+    goes_on(pool);
+
+    let builder = Process::builder().grace_period(Duration::MAX).start_deadline(Duration::MAX);
+    let process = builder.clone().start(20u64, |x| x + 1).unwrap();
+    assert_eq!(process.join().unwrap(), 21);
+    let process = builder.start((), |()| -> u8 { park_for_ever() }).unwrap();
+    assert!(process.terminate().unwrap().success());
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_name_may_hold_what_no_argument_can() {
+    let (oracle, _watchdog) = begin();
+    let names = ["a\0b", "", "\0", "\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}\u{fc}"];
+    for name in names {
+        goes_on(Pool::builder().workers(1).name(name).start().unwrap());
+        let process = Process::builder().name(name).start(20u64, |x| x + 1).unwrap();
+        assert_eq!(process.name(), name);
+        assert_eq!(process.join().unwrap(), 21);
+    }
+    oracle.nothing_left();
+}
+
 // Iterators.
 
 #[test]

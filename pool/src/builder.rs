@@ -43,13 +43,13 @@ impl Builder {
     /// Tasks that are finished, as on [`Pool::close`], take as long as they take: the time counts
     /// from when a worker has nothing left to do, or has been asked to stop.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
-        self.spec.grace_period = grace_period;
+        self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self
     }
 
     /// Sets how long a worker has to start. Ten seconds by default.
     pub fn start_deadline(mut self, start_deadline: Duration) -> Self {
-        self.spec.start_deadline = start_deadline;
+        self.spec.start_deadline = start_deadline.min(Spec::LONGEST);
         self
     }
 

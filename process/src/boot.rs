@@ -289,9 +289,11 @@ fn open_standard_descriptors() -> io::Result<()> {
 }
 
 fn set_name(name: &str) -> nix::Result<()> {
+    // What `ps` shows of the program has none either.
+    let mut name = name.replace('\0', "");
     // The kernel keeps 15 bytes.
-    let short = &name[..name.floor_char_boundary(15)];
-    let name = CString::new(short).map_err(|_| nix::errno::Errno::EINVAL)?;
+    name.truncate(name.floor_char_boundary(15));
+    let name = CString::new(name).map_err(|_| nix::errno::Errno::EINVAL)?;
     nix::sys::prctl::set_name(&name)
 }
 

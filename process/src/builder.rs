@@ -32,13 +32,13 @@ impl Builder {
 
     /// Sets how long the process has to stop before it is killed. Five seconds by default.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
-        self.spec.grace_period = grace_period;
+        self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self
     }
 
     /// Sets how long the process has to start. Ten seconds by default.
     pub fn start_deadline(mut self, start_deadline: Duration) -> Self {
-        self.spec.start_deadline = start_deadline;
+        self.spec.start_deadline = start_deadline.min(Spec::LONGEST);
         self
     }
 

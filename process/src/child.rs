@@ -99,6 +99,10 @@ impl Default for Spec {
 }
 
 impl Spec {
+    /// The longest time that a builder passes on, which is as good as no limit: a hundred years.
+    /// The clock has an end, and a sum beyond it panics.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
     /// The defaults, with a name.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
