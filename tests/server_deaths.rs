@@ -104,7 +104,7 @@ fn a_preload_that_fails_is_an_error_that_says_so_and_leaves_nothing() {
             panic!("{panics:?}")
         };
         assert_eq!(panic.message, "no model");
-        let threads = || drop(thread::spawn(|| thread::park()));
+        let threads = || drop(thread::spawn(thread::park));
         let threads = Process::builder().preload(threads).start((), |()| ());
         let refused = StartError::Server(ServerError::Threads { count: 2 });
         assert_eq!(threads.unwrap_err().to_string(), refused.to_string());
