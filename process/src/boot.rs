@@ -33,8 +33,10 @@ use crate::entry::MainEntry;
 use crate::launch;
 use crate::link::{Link, Port};
 use crate::panics;
+use crate::server;
 use crate::setup::Setup;
 use crate::sys::descriptors::receive;
+use crate::sys::dress;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
@@ -100,10 +102,33 @@ pub enum Refusal {
 /// The proof that this process was started as a child.
 #[derive(Debug)]
 pub(crate) struct Summons {
-    token: u64,
+    pub(crate) token: u64,
+    role: Role,
     /// Whether the descriptors are what they have to be.
-    descriptors: Result<(), Refusal>,
+    pub(crate) descriptors: Result<(), Refusal>,
 }
+
+impl Summons {
+    /// What a child that a start server forked would have found in its environment.
+    pub(crate) fn child(token: u64) -> Self {
+        let descriptors = match (0..=2).all(dress::is_open) {
+            true => Ok(()),
+            false => step("opening the standard descriptors", open_standard_descriptors()),
+        };
+        Self { token, role: Role::Child, descriptors }
+    }
+}
+
+/// What this process was started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Child,
+    /// It forks children.
+    Server,
+}
+
+/// How the variable says that a process is a start server.
+pub(crate) const SERVER: &str = "server-";
 
 /// Whether this process was started as a child. The variable that says so is gone afterwards,
 /// so that no program the child starts takes itself for one, and so is what it inherited.
@@ -117,15 +142,22 @@ pub(crate) fn summons() -> Option<Summons> {
     if Image::this().is_some_and(Image::is_library) {
         launch::restore_preload();
     }
-    let token = value.to_str().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let (role, token) = match value.to_str().map(|text| (text, text.strip_prefix(SERVER))) {
+        Some((_, Some(token))) => (Role::Server, u64::from_str_radix(token, 16).ok()),
+        Some((token, None)) => (Role::Child, u64::from_str_radix(token, 16).ok()),
+        None => (Role::Child, None),
+    };
     match token {
-        Some(token) => Some(Summons { token, descriptors: set_descriptors() }),
+        Some(token) => Some(Summons { token, role, descriptors: set_descriptors() }),
         None => exit_now(CANNOT_BEGIN),
     }
 }
 
 /// Serves, and ends this process.
 pub(crate) fn serve(summons: Summons) -> ! {
+    if summons.role == Role::Server {
+        server::serve(&summons);
+    }
     // Nothing may unwind into the C code that called the start hook.
     let code = match panics::catch(|| begin(&summons)) {
         Ok(Some((main, link))) => match panics::catch(|| main(link)) {

@@ -10,6 +10,7 @@ use crate::error::StartError;
 use crate::panics::Backtraces;
 use crate::portable::Portable;
 use crate::process::Process;
+use crate::server::StartMethod;
 use crate::setup::Limited;
 use crate::stdio::Stdio;
 
@@ -44,6 +45,41 @@ impl Builder {
     /// Sets what may be sent either way: sizes in bytes, depths of nesting.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.spec.limits = limits;
+        self
+    }
+
+    /// Sets how the process begins. [`StartMethod::Spawn`] by default.
+    pub fn start_method(mut self, start_method: StartMethod) -> Self {
+        self.spec.start_method = start_method;
+        self
+    }
+
+    /// Has `load` called once in the start server, before its first fork: what it leaves in memory,
+    /// in a static, all children of that server share copy on write. Implies [`StartMethod::Server`].
+    ///
+    /// It runs in the server, not here, at the first start with it, which takes as long as it does
+    /// and may have to set [`Builder::start_deadline`] for that. If it panics, or leaves threads or
+    /// descriptors behind, that start fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use epilogue_process::Process;
+    ///
+    /// static MODEL: OnceLock<Vec<u64>> = OnceLock::new();
+    ///
+    /// fn load() {
+    ///     MODEL.get_or_init(|| (0..1000).map(|n| n * n).collect());
+    /// }
+    ///
+    /// let process = Process::builder().preload(load).start(9usize, |n| MODEL.get()?.get(n).copied())?;
+    /// assert_eq!(process.join()?, Some(81));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn preload(mut self, load: fn()) -> Self {
+        self.spec.preload = Some(load);
+        self.spec.start_method = StartMethod::Server;
         self
     }
 

@@ -28,11 +28,12 @@ use crate::end::{End, Finalizer};
 use crate::entry::{ForeignFunction, MAX_FAULT, MainEntry};
 use crate::environment::Environment;
 use crate::error::StartError;
-use crate::launch::{Launched, launch};
+use crate::launch::{Launch, Launched, Near};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
 use crate::parcel::Parcel;
+use crate::server::{Born, StartMethod};
 use crate::setup::{Initializer, Setup};
 use crate::status::ExitStatus;
 use crate::stdio::Stdio;
@@ -53,6 +54,10 @@ pub struct Spec {
     pub start_deadline: Duration,
     /// What may be sent and received.
     pub limits: Limits,
+    /// How it begins.
+    pub start_method: StartMethod,
+    /// What its start server calls before its first fork.
+    pub preload: Option<fn()>,
     pub(crate) environment: Environment,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) group: Group,
@@ -84,6 +89,8 @@ impl Default for Spec {
             grace_period: Duration::from_secs(5),
             start_deadline: Duration::from_secs(10),
             limits: Limits::default(),
+            start_method: StartMethod::default(),
+            preload: None,
             environment: Environment::default(),
             stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
             group: Group::Shared,
@@ -196,10 +203,21 @@ impl Child {
     pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
         let main = MainEntry::new(main)?;
         memory::note();
-        let Launched { pid, pidfd, stream, second, claims, token, captured } = launch(spec)?;
+        let (launch, Near { stream, second, claims }) = Launch::prepare(spec)?;
+        let mut wire = LocalWire::new(stream, claims, spec.frame_limit());
+        let first = first_frame(spec, launch.token, main)?;
+        // In the socket before there is a child, which then need not wait for it; but not before
+        // somebody watches what the child will start.
+        let is_early = spec.setup.grandchildren == Grandchildren::Kept;
+        if is_early {
+            wire.send(Kind::Start, 0, &first);
+            // Should that fail, reading finds the same trouble, and tells of it.
+            let _ = wire.flush();
+        }
+        let Launched { born: Born { pid, pidfd }, captured } = launch.start(spec)?;
         let mut child = Self {
             pid,
-            wire: LocalWire::new(stream, claims, spec.frame_limit()),
+            wire,
             ties: Arc::new(Ties { pidfd, stream: second }),
             name: spec.name.clone(),
             start_deadline: spec.start_deadline,
@@ -212,30 +230,16 @@ impl Child {
             out_of_memory: false,
             captured,
             // Before the first frame: until then it runs none of the user's code.
-            tree: (spec.setup.grandchildren == Grandchildren::Ended).then(|| Tree::plant(pid)),
+            tree: (!is_early).then(|| Tree::plant(pid)),
             tree_end: None,
             grace_period: spec.grace_period,
             owner: std::process::id(),
         };
-        child.send_start(spec, token, main)?;
+        if !is_early {
+            child.wire.send(Kind::Start, 0, &first);
+            child.flush();
+        }
         Ok(child)
-    }
-
-    fn send_start(&mut self, spec: &Spec, token: u64, main: MainEntry) -> Result<(), StartError> {
-        let start = Start {
-            token,
-            fingerprint: Image::this().map_or(0, Image::fingerprint),
-            main,
-            name: spec.name.clone(),
-            limits: Start::new_limits(&spec.limits),
-            finalizers: spec.finalizers(),
-            setup: spec.setup.clone(),
-        };
-        let mut payload = Vec::new();
-        encode(&start, &mut payload, &Limits::default())?;
-        self.wire.send(Kind::Start, 0, &payload);
-        self.flush();
-        Ok(())
     }
 
     /// Its process id. Once it has been reaped, the number may mean another process.
@@ -559,6 +563,22 @@ impl Child {
     pub(crate) fn take_captured(&mut self) -> [Option<File>; 2] {
         std::mem::take(&mut self.captured)
     }
+}
+
+/// Who the child is and what it shall do.
+fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, StartError> {
+    let start = Start {
+        token,
+        fingerprint: Image::this().map_or(0, Image::fingerprint),
+        main,
+        name: spec.name.clone(),
+        limits: Start::new_limits(&spec.limits),
+        finalizers: spec.finalizers(),
+        setup: spec.setup.clone(),
+    };
+    let mut payload = Vec::new();
+    encode(&start, &mut payload, &Limits::default())?;
+    Ok(payload)
 }
 
 /// What becomes of the call that runs when a child is asked to stop.

@@ -8,6 +8,7 @@ use crate::codec::{DecodeError, EncodeError};
 use crate::end::End;
 use crate::entry::ForeignFunction;
 use crate::fault::{Failure, Fault, Panic};
+use crate::server::ServerError;
 use crate::status::ExitStatus;
 
 /// Why a process was not started. Nothing of it is left.
@@ -53,6 +54,9 @@ pub enum StartError {
         /// How it ended.
         status: ExitStatus,
     },
+    /// The start server could not start it.
+    #[error("the start server cannot start it: {0}")]
+    Server(#[from] ServerError),
     /// The child could not prepare itself. It has ended.
     #[error("the child could not start: {0}")]
     Refused(Refusal),

@@ -8,58 +8,92 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 
-use crate::boot::VARIABLE;
+use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
 use crate::error::StartError;
+use crate::server::{self, Born, Order, StartMethod};
 use crate::stdio::{Prepared, Stdio};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::{hook, pidfd, process, spawn};
 
-/// A child that was started, and has not been told anything yet.
+/// A child that was started.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    pub(crate) pid: libc::pid_t,
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) stream: UnixStream,
-    /// The same connection, for whoever ends the child if its owner cannot.
-    pub(crate) second: UnixStream,
-    pub(crate) claims: SharedWords,
-    /// What the child expects in its first frame.
-    pub(crate) token: u64,
+    pub(crate) born: Born,
     /// What its standard output and error go to, where they are captured.
     pub(crate) captured: [Option<File>; 2],
 }
 
-/// Starts this executable once more, as a child.
-pub(crate) fn launch(spec: &Spec) -> Result<Launched, StartError> {
-    if process::is_secure() {
-        return Err(StartError::Privileged);
-    }
-    if !hook::works() {
-        return Err(StartError::NoHook);
-    }
-    let token = RandomState::new().build_hasher().finish();
-    let (stream, far) = UnixStream::pair().map_err(at("making a socket pair"))?;
-    // All that can fail comes before the child: from then on it has to be reaped.
-    let second = stream.try_clone().map_err(at("sharing the wire"))?;
-    let (claims, claims_fd) = SharedWords::create().map_err(at("making shared memory"))?;
-    let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
-    let pid = spawn(spec, token, far.as_fd(), claims_fd.as_fd(), &stdio)?;
-    // From here on the child sees the end of its wire if we give up.
-    drop((far, claims_fd));
-    match pidfd::open(pid) {
-        Ok(pidfd) => {
-            let [_, out, error] = stdio;
-            let captured = [out.into_captured(), error.into_captured()];
-            Ok(Launched { pid, pidfd, stream, second, claims, token, captured })
+/// Our end of the connection to a child.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub(crate) stream: UnixStream,
+    /// The same connection, for whoever ends the child if its owner cannot.
+    pub(crate) second: UnixStream,
+    pub(crate) claims: SharedWords,
+}
+
+/// Everything that a child gets, before there is one.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    /// What the child expects in its first frame.
+    pub(crate) token: u64,
+    wire: UnixStream,
+    claims: OwnedFd,
+    stdio: [Prepared; 3],
+}
+
+impl Launch {
+    /// Makes the connection. All that can fail comes before the child, which has to be reaped.
+    pub(crate) fn prepare(spec: &Spec) -> Result<(Self, Near), StartError> {
+        if process::is_secure() {
+            return Err(StartError::Privileged);
         }
-        Err(error) => {
-            drop((stream, second));
-            let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-            Err(at("opening a pidfd")(error))
+        if !hook::works() {
+            return Err(StartError::NoHook);
         }
+        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
+        let second = stream.try_clone().map_err(at("sharing the wire"))?;
+        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
+        let near = Near { stream, second, claims: words };
+        Ok((Self { token: token(), wire, claims, stdio }, near))
     }
+
+    /// Starts the child. When this returns it alone has its end of the connection.
+    pub(crate) fn start(self, spec: &Spec) -> Result<Launched, StartError> {
+        let (token, title) = (self.token, title(&spec.name));
+        let (wire, claims, stdio) = (self.wire.as_fd(), self.claims.as_fd(), &self.stdio);
+        let born = match spec.start_method {
+            StartMethod::Spawn => spawn(spec, title, &format!("{token:x}"), [wire, claims], stdio),
+            StartMethod::Server => {
+                server::fork(spec, &Order { token, title: &title, wire, claims, stdio })
+            }
+        }?;
+        let [_, out, error] = self.stdio;
+        Ok(Launched { born, captured: [out.into_captured(), error.into_captured()] })
+    }
+}
+
+/// Proves to a child that its wire and what called it belong together.
+pub(crate) fn token() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Starts this executable as a start server.
+pub(crate) fn spawn_server(
+    token: u64,
+    socket: BorrowedFd<'_>,
+    slot: BorrowedFd<'_>,
+) -> Result<OwnedFd, StartError> {
+    /// How long a name its children can show.
+    const ROOM: usize = 256;
+    let mut title = title("epilogue server");
+    title.resize(ROOM.max(title.len()), b' ');
+    let stdio = [Prepared::Null, Prepared::Inherit, Prepared::Inherit];
+    let value = format!("{SERVER}{token:x}");
+    Ok(spawn(&Spec::default(), title, &value, [socket, slot], &stdio)?.pidfd)
 }
 
 fn prepare(stdio: &[Stdio; 3]) -> io::Result<[Prepared; 3]> {
@@ -69,15 +103,15 @@ fn prepare(stdio: &[Stdio; 3]) -> io::Result<[Prepared; 3]> {
 
 fn spawn(
     spec: &Spec,
-    token: u64,
-    wire: BorrowedFd<'_>,
-    claims: BorrowedFd<'_>,
+    title: Vec<u8>,
+    value: &str,
+    [wire, claims]: [BorrowedFd<'_>; 2],
     stdio: &[Prepared; 3],
-) -> Result<libc::pid_t, StartError> {
+) -> Result<Born, StartError> {
     let library = Image::this().filter(|image| image.is_library()).map(open_library);
     let library = library.transpose().map_err(at("opening the library that holds epilogue"))?;
-    let arguments = [argument_zero(&spec.name)];
-    let environment = environment(spec, token, library.is_some())
+    let arguments = [CString::new(title).unwrap_or_default()];
+    let environment = environment(spec, value, library.is_some())
         .map_err(|error| at("making the environment")(error.into()))?;
     let image = spawn::Image {
         program: c"/proc/self/exe",
@@ -89,18 +123,31 @@ fn spawn(
         group: spec.group,
         library: library.as_ref().map(File::as_fd),
     };
-    spawn::spawn(&image).map_err(at("starting /proc/self/exe"))
+    adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
+}
+
+/// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended.
+pub(crate) fn adopt(pid: libc::pid_t) -> Result<Born, StartError> {
+    match pidfd::open(pid) {
+        Ok(pidfd) => Ok(Born { pid, pidfd }),
+        Err(error) => {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(at("opening a pidfd")(error))
+        }
+    }
 }
 
 /// What `ps` shows: the program, and what this process of it is for.
-fn argument_zero(name: &str) -> CString {
+pub(crate) fn title(name: &str) -> Vec<u8> {
     let program = std::env::args_os().next().unwrap_or_default();
     let program = program.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let mut text = program.to_vec();
     text.extend_from_slice(b": ");
     text.extend_from_slice(name.as_bytes());
     text.retain(|&byte| byte != 0);
-    CString::new(text).unwrap_or_default()
+    text
 }
 
 /// The file of the library that holds this crate, open: its path may be relative to a directory
@@ -124,8 +171,8 @@ fn open_library(image: &Image) -> io::Result<File> {
 const PRELOAD: &str = "LD_PRELOAD";
 
 /// The environment of a child: that of this process, and what makes it a child.
-fn environment(spec: &Spec, token: u64, preload: bool) -> Result<Vec<CString>, NulError> {
-    let own = (OsString::from(VARIABLE), OsString::from(format!("{token:x}")));
+fn environment(spec: &Spec, value: &str, preload: bool) -> Result<Vec<CString>, NulError> {
+    let own = (OsString::from(VARIABLE), OsString::from(value));
     // The executable does not know of us: a library that the program loads itself comes too
     // late, so the loader has to bring it along.
     let library = preload.then(|| {

@@ -267,10 +267,14 @@ pub(crate) struct Inbox {
     given_out: Vec<Weak<OwnedFd>>,
     /// How many of those there may be; read when the first arrive.
     most_given_out: Option<usize>,
+    /// As much room as a read has at least.
+    chunk: usize,
 }
 
 impl Inbox {
-    /// As much room as a read has at least.
+    /// Few children are ever sent more at once, and each page of this would be a page of each.
+    const FIRST_CHUNK: usize = 2 * 1024;
+    /// From the first read on that had not room enough.
     const CHUNK: usize = 64 * 1024;
     /// The frame that is being read can have descriptors, and the one that the same read began.
     const MOST_BATCHES: usize = 2;
@@ -281,6 +285,7 @@ impl Inbox {
             buffer: Vec::new(),
             start: 0,
             end: 0,
+            chunk: Self::FIRST_CHUNK,
             taken: 0,
             batches: VecDeque::new(),
             given_out: Vec::new(),
@@ -297,13 +302,16 @@ impl Inbox {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        if self.buffer.len() - self.end < Self::CHUNK {
+        if self.buffer.len() - self.end < self.chunk {
             // Doubling keeps the cost of a large frame linear, and a peer that announces much
             // and sends little makes us allocate little.
-            self.buffer.resize(self.end + Self::CHUNK.max(self.end), 0);
+            self.buffer.resize(self.end + self.chunk.max(self.end), 0);
         }
         let received = read(&mut self.buffer[self.end..])?;
         let from = self.taken + self.end as u64;
+        if received.len == self.buffer.len() - self.end {
+            self.chunk = Self::CHUNK;
+        }
         self.end += received.len;
         if received.descriptors_lost {
             return Err(WireError::TooManyDescriptors);

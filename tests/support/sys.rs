@@ -50,3 +50,19 @@ pub fn at_exit(handler: extern "C" fn()) {
     let refused = unsafe { libc::atexit(handler) };
     assert_eq!(refused, 0, "atexit has no room left");
 }
+
+/// Sets a limit of another process, both the soft and the hard one.
+pub fn limit(pid: Pid, resource: nix::sys::resource::Resource, limit: u64) -> io::Result<()> {
+    let new = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: reads `new`, which lives through the call; a null `old` is allowed.
+    match unsafe { libc::prlimit(pid.as_raw(), resource as _, &new, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets an environment variable of this process, which has one thread.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: the fixture has no other thread that reads the environment.
+    unsafe { std::env::set_var(name, value) };
+}

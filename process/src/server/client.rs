@@ -1,0 +1,274 @@
+//! The program's side of one start server.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::{ResGid, ResUid, getresgid, getresuid};
+
+use super::protocol::{Answer, Opened, Opening, Request, Stream, TEXT, UP, Unable, pack, unpack};
+use super::{Born, Order, ServerError};
+use crate::boot::VARIABLE;
+use crate::child::{Group, Spec, timeout};
+use crate::error::StartError;
+use crate::launch::{self, at};
+use crate::status::ExitStatus;
+use crate::stdio::Prepared;
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::passing::{self, Message};
+use crate::sys::pidfd::{self, Wait};
+
+/// Why a server has not forked.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It said so, or could not be asked. It goes on.
+    Refused(StartError),
+    /// It has ended, or is about to.
+    Dead,
+    /// It did not answer in time.
+    Silent,
+}
+
+/// A server of this process.
+#[derive(Debug)]
+pub(super) struct Server {
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+    /// Its first word is where the kernel leaves the pid of the child that was forked last.
+    slot: SharedWords,
+    /// Who this process was when it was started.
+    identity: Identity,
+    /// The environment that it was told of last.
+    environment: Vec<u8>,
+    reaped: bool,
+}
+
+type Identity = (ResUid, ResGid);
+
+fn identity() -> io::Result<Identity> {
+    Ok((getresuid()?, getresgid()?))
+}
+
+impl Server {
+    /// Starts a server. When this returns, it has loaded what it shall, and waits for orders.
+    pub(super) fn start(
+        preload: Option<u64>,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Self, StartError> {
+        let token = launch::token();
+        let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
+        let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
+        let identity = identity().map_err(at("reading the user's id"))?;
+        let environment = environment(&Spec::default()).map_err(at("making the environment"))?;
+        let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
+        drop((far, slot_fd));
+        let mut server = Self { pidfd, socket, slot, identity, environment, reaped: false };
+        let opening = Opening {
+            token,
+            fingerprint: Image::this().map_or(0, Image::fingerprint),
+            preload,
+            title: cut(launch::title("epilogue server")),
+        };
+        let opened = match pack(&opening) {
+            // Should it be gone already, there is no answer either.
+            Some(bytes) => match passing::send(server.socket.as_fd(), &bytes, &[]) {
+                Ok(()) | Err(_) => server.receive(deadline),
+            },
+            None => Err(Failed::Dead),
+        };
+        match opened.map(|(bytes, _)| unpack::<Opened>(&bytes)) {
+            Ok(Some(Ok(()))) => Ok(server),
+            Ok(Some(Err(unable))) => Err(StartError::Server(unable.into())),
+            Ok(None) | Err(Failed::Dead) => {
+                Err(StartError::Server(ServerError::Lost(server.reap())))
+            }
+            Err(Failed::Silent) => {
+                Err(StartError::Server(ServerError::Silent { deadline: patience }))
+            }
+            Err(Failed::Refused(error)) => Err(error),
+        }
+    }
+
+    /// Whether this process is still who it was when it started the server.
+    pub(super) fn is_current(&self) -> bool {
+        identity().is_ok_and(|identity| identity == self.identity)
+    }
+
+    /// Has a child forked.
+    pub(super) fn fork(
+        &mut self,
+        spec: &Spec,
+        order: &Order<'_>,
+        deadline: Instant,
+    ) -> Result<Born, Failed> {
+        let refused = |step| move |error| Failed::Refused(at(step)(error));
+        if let Some(word) = self.slot.word(0) {
+            word.store(0, Ordering::Release);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // Who may not even look its own directory up has children in that of the server.
+        let directory = open(".", flags, Mode::empty()).ok();
+        let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+        let streams = [input.as_fd(), output.as_fd(), error.as_fd()];
+        let streams = [0, 1, 2].map(|at| match (&order.stdio[at], order.stdio[at].file()) {
+            (_, Some(file)) => (Stream::Given, Some(file.as_fd())),
+            (Prepared::Null, None) => (Stream::Null, None),
+            (_, None) if is_open(streams[at]) => (Stream::Given, Some(streams[at])),
+            (_, None) => (Stream::Closed, None),
+        });
+        let environment = environment(spec).map_err(refused("making the environment"))?;
+        let changed = environment != self.environment;
+        let file = changed.then(|| memfd(&environment)).transpose();
+        let file = file.map_err(refused("writing the environment"))?;
+        let request = Request {
+            token: order.token,
+            title: cut(order.title.to_vec()),
+            own_group: spec.group == Group::Own,
+            streams: streams.map(|(stream, _)| stream),
+            directory: directory.is_some(),
+            environment: changed,
+        };
+        let mut fds = vec![order.wire, order.claims];
+        fds.extend(streams.iter().filter_map(|(_, fd)| *fd));
+        fds.extend(directory.as_ref().map(AsFd::as_fd));
+        fds.extend(file.as_ref().map(AsFd::as_fd));
+        let bytes = pack(&request).ok_or(Failed::Dead)?;
+        match passing::send(self.socket.as_fd(), &bytes, &fds) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failed::Dead),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(Failed::Dead);
+            }
+            Err(error) => return Err(refused("asking the start server")(error)),
+        }
+        self.environment = environment;
+        let (bytes, mut fds) = self.receive(deadline)?;
+        match (unpack::<Answer>(&bytes), fds.pop()) {
+            (Some(Ok(pid)), Some(pidfd)) => Ok(Born { pid, pidfd }),
+            (Some(Err(number)), _) => {
+                let error = io::Error::from_raw_os_error(number);
+                Err(refused("forking in the start server")(error))
+            }
+            _ => Err(Failed::Dead),
+        }
+    }
+
+    /// The next message, if it comes in time and before the server's end.
+    fn receive(&self, deadline: Instant) -> Result<Message, Failed> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                // A copy of the server may hold its end of the socket for a moment longer.
+                PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
+            ];
+            let ended = match poll(&mut fds, timeout(Some(deadline))) {
+                Ok(0) if deadline <= Instant::now() => return Err(Failed::Silent),
+                Ok(_) => fds[1].any().unwrap_or(true),
+                Err(Errno::EINTR) => false,
+                Err(_) => return Err(Failed::Dead),
+            };
+            match passing::receive::<UP>(self.socket.as_fd()) {
+                Ok(Some(message)) => return Ok(message),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
+                // Or its answer could not be received whole: then it is not asked again either.
+                Ok(None) | Err(_) => return Err(Failed::Dead),
+            }
+        }
+    }
+
+    /// Asks it to end, and ends it at `kill_at`.
+    pub(super) fn end(mut self, kill_at: Instant) {
+        use nix::sys::socket::{Shutdown, shutdown};
+        use std::os::fd::AsRawFd;
+        // Not by closing it: somebody may have forked, and hold a copy.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        // One that was stopped cannot see it.
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGCONT as i32);
+        while Instant::now() < kill_at {
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout(Some(kill_at))) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.reap();
+    }
+
+    /// Kills it if it is there, and reaps it.
+    fn reap(&mut self) -> ExitStatus {
+        self.reaped = true;
+        let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGKILL as i32);
+        let status = pidfd::wait(self.pidfd.as_fd(), Wait::Block);
+        status.ok().flatten().unwrap_or(ExitStatus::Unknown)
+    }
+
+    /// Kills and reaps it; gives the child that it was asked for, if that exists all the same.
+    pub(super) fn bury(mut self) -> (Option<Result<Born, StartError>>, ExitStatus) {
+        let status = self.reap();
+        // Nobody writes it any more.
+        let pid = self.slot.word(0).map_or(0, |word| word.load(Ordering::Acquire));
+        // The kernel wrote four bytes of the eight, in its own order.
+        let [a, b, c, d, ..] = pid.to_ne_bytes();
+        let pid = libc::pid_t::from_ne_bytes([a, b, c, d]);
+        ((pid != 0).then(|| launch::adopt(pid)), status)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.reap();
+        }
+    }
+}
+
+impl From<Unable> for ServerError {
+    fn from(unable: Unable) -> Self {
+        match unable {
+            Unable::OtherBuild => Self::OtherBuild,
+            Unable::Preload(panic) => Self::Preload(panic),
+            Unable::Threads(count) => Self::Threads { count },
+            Unable::Descriptors(numbers) => Self::Descriptors(numbers),
+            Unable::Step { step, error } => Self::Step { step, error },
+        }
+    }
+}
+
+/// The variables of a child, as `name=value`, each with a zero at its end.
+fn environment(spec: &Spec) -> io::Result<Vec<u8>> {
+    let mut block = Vec::new();
+    let variables = spec.environment.apply(std::env::vars_os()).into_iter();
+    for (mut name, value) in variables.filter(|(name, _)| name != VARIABLE) {
+        name.push("=");
+        name.push(value);
+        block.extend(CString::new(name.into_vec())?.into_bytes_with_nul());
+    }
+    Ok(block)
+}
+
+fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(c"epilogue-environment", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file.into())
+}
+
+fn cut(mut title: Vec<u8>) -> Vec<u8> {
+    title.truncate(TEXT);
+    title
+}
+
+fn is_open(fd: BorrowedFd<'_>) -> bool {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD).is_ok()
+}

@@ -1,0 +1,319 @@
+//! The server itself: a process of this program that only forks.
+//!
+//! # Invariants
+//!
+//! 1. It has one thread from before the first fork on, so no lock is ever held by another one.
+//! 2. Every signal is blocked, as in a child that is about to begin: what a child inherits is what
+//!    one that was spawned has.
+//! 3. It knows every descriptor that it opened since it began, so a child can close them all.
+
+use std::ffi::c_int;
+use std::fs;
+use std::hint;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use epilogue_embed::ending::{self, Cause};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use super::protocol::{Answer, DOWN, Opening, Request, Stream, UP, Unable, pack, unpack};
+use crate::boot::{self, Refusal, Summons};
+use crate::panics::{self, Backtraces};
+use crate::sys::dress;
+use crate::sys::fork::{self, Side};
+use crate::sys::image::Image;
+use crate::sys::memory::SharedWords;
+use crate::sys::passing;
+use crate::sys::process::{self, exit_now};
+use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
+use crate::sys::title::Title;
+use crate::watcher;
+
+/// How many threads a child starts before any code of the user's runs: its watcher and embed's.
+const CHILD_THREADS: usize = 2;
+
+/// The exit code of a server that could not begin.
+const CANNOT_BEGIN: i32 = 125;
+
+/// Serves, and ends this process.
+pub(crate) fn serve(summons: &Summons) -> ! {
+    // Nothing may unwind into the C code that called the start hook.
+    match panics::catch(|| Server::begin(summons)) {
+        Ok(Some(mut server)) => {
+            // A panic in here would be ours; what it leaves is a server that ends.
+            let _ = panics::catch(|| while server.turn() {});
+            ending::leave(0, Cause::Parent)
+        }
+        Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
+    }
+}
+
+struct Server {
+    socket: OwnedFd,
+    parent: OwnedFd,
+    signals: SignalFd,
+    /// Where the kernel leaves the pid of the child that was made last, for the parent to see.
+    slot: SharedWords,
+    /// Keeps the number of the claims taken: what is received must not get it.
+    _slot: OwnedFd,
+    title: Option<Title>,
+    /// What the children's environment is, where that is not this process's own.
+    environment: Option<Vec<u8>>,
+}
+
+impl Server {
+    fn begin(summons: &Summons) -> Option<Self> {
+        let socket = process::inherited(WIRE_FD).ok()?;
+        let slot_fd = process::inherited(CLAIMS_FD).ok()?;
+        let parent = watcher::parent(socket.as_fd())?;
+        wait_for(&socket, &parent)?;
+        let (bytes, _) = passing::receive::<DOWN>(socket.as_fd()).ok()??;
+        let opening: Opening = unpack(&bytes)?;
+        if opening.token != summons.token {
+            return None;
+        }
+        let slot = SharedWords::map(&slot_fd).ok()?;
+        let title = Title::find();
+        let prepared = summons.descriptors.clone().map_err(Unable::from);
+        let prepared = prepared.and_then(|()| prepare(&opening, title, &parent));
+        passing::send(socket.as_fd(), &pack(&prepared)?, &[]).ok()?;
+        prepared.ok()?;
+        let mask = SigSet::from(Signal::SIGTERM);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&mask, flags).ok()?;
+        Some(Self { socket, parent, signals, slot, _slot: slot_fd, title, environment: None })
+    }
+
+    /// Waits for one thing and does it; false if it is time to leave.
+    fn turn(&mut self) -> bool {
+        let all = [self.socket.as_fd(), self.parent.as_fd(), self.signals.as_fd()];
+        let [socket, parent, signals] = match ready(all) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        if parent || signals {
+            return false;
+        }
+        !socket || self.answer()
+    }
+
+    fn answer(&mut self) -> bool {
+        let (bytes, fds) = match passing::receive::<DOWN>(self.socket.as_fd()) {
+            Ok(Some(message)) => message,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            // Its descriptors did not fit. Some may have been received, and are nobody's now.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                self.tell(&Err(libc::EMFILE), &[]);
+                return false;
+            }
+            Ok(None) | Err(_) => return false,
+        };
+        let Some(request) = unpack::<Request>(&bytes) else { return false };
+        if fds.len() != request.count() {
+            return false;
+        }
+        let mut fds = fds;
+        if request.environment {
+            match fds.pop().map(read_all) {
+                Some(Ok(environment)) => self.environment = Some(environment),
+                _ => return false,
+            }
+        }
+        let Some(pid) = self.slot.word(0) else { return false };
+        match fork::alone(pid) {
+            Ok(Side::Child) => self.become_child(&request, &fds),
+            Ok(Side::Original { pid, pidfd }) => self.tell(&Ok(pid), &[pidfd.as_fd()]),
+            Err(error) => self.tell(&Err(error.raw_os_error().unwrap_or(libc::EIO)), &[]),
+        }
+    }
+
+    fn tell(&self, answer: &Answer, fds: &[BorrowedFd<'_>]) -> bool {
+        pack(answer).is_some_and(|bytes| passing::send(self.socket.as_fd(), &bytes, fds).is_ok())
+    }
+
+    /// In the child: becomes what a process is that was spawned, and begins as one.
+    fn become_child(&self, request: &Request, fds: &[OwnedFd]) -> ! {
+        // Nothing may unwind into the server's code: this is another process now.
+        match panics::catch(|| self.dress(request, fds)) {
+            Ok(Ok(())) => boot::serve(Summons::child(request.token)),
+            Ok(Err(_)) | Err(_) => exit_now(CANNOT_BEGIN),
+        }
+    }
+
+    fn dress(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<()> {
+        let (own, rest) = fds.split_at(2);
+        let mut rest = rest.iter();
+        // From the last to the first, whose own is `/dev/null`, which the others may need.
+        let given = request.streams.map(|stream| match stream {
+            Stream::Given => rest.next(),
+            Stream::Null | Stream::Closed => None,
+        });
+        for (fd, (stream, given)) in
+            [2, 1, 0].map(|fd| (fd as c_int, (request.streams[fd], given[fd])))
+        {
+            match stream {
+                Stream::Given => dress::place(given.map(AsFd::as_fd), fd)?,
+                Stream::Null if fd == 0 => {}
+                Stream::Null => dress::place(Some(io::stdin().as_fd()), fd)?,
+                Stream::Closed => dress::place(None, fd)?,
+            }
+        }
+        if let Some(directory) = rest.next() {
+            nix::unistd::fchdir(directory)?;
+        }
+        if request.own_group {
+            nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        }
+        // What was received has higher numbers than both: no source is replaced before its turn.
+        dress::place(Some(own[0].as_fd()), WIRE_FD)?;
+        dress::place(Some(own[1].as_fd()), CLAIMS_FD)?;
+        // Not a whole range: what a constructor opened stays, as in a child that was spawned.
+        let own = [self.parent.as_fd(), self.signals.as_fd()];
+        for fd in fds.iter().map(AsFd::as_fd).chain(own) {
+            dress::place(None, fd.as_raw_fd())?;
+        }
+        if let Some(title) = self.title {
+            title.set(&request.title);
+        }
+        if let Some(environment) = &self.environment {
+            dress::replace_environment(environment);
+        }
+        Ok(())
+    }
+}
+
+/// Everything up to the first fork, the user's `preload` included.
+fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<(), Unable> {
+    let image = Image::this().ok_or(Unable::OtherBuild)?;
+    if image.fingerprint() != opening.fingerprint {
+        return Err(Unable::OtherBuild);
+    }
+    step("naming the server", prctl::set_name(c"epilogue-server"))?;
+    step("ignoring SIGPIPE", process::ignore_sigpipe())?;
+    if let Some(title) = title {
+        title.set(&opening.title);
+    }
+    panics::remember(Backtraces::default());
+    warm_up();
+    let before = descriptors();
+    if let Some(offset) = opening.preload {
+        let preload = image.initializer(offset).ok_or(Unable::OtherBuild)?;
+        run_preload(preload, parent)?;
+    }
+    // Text that is still in a buffer would be written by every child once more.
+    step("flushing standard output", io::stdout().flush())?;
+    dress::flush_c_streams();
+    match threads() {
+        1 => {}
+        several => return Err(Unable::Threads(several)),
+    }
+    let left: Vec<RawFd> = descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+    if left.is_empty() { Ok(()) } else { Err(Unable::Descriptors(left)) }
+}
+
+/// Lets threads begin and end, as many as a child is about to start: the C library keeps their
+/// stacks and heaps, and each child finds them ready, instead of making its own.
+fn warm_up() {
+    let all = Arc::new(Barrier::new(CHILD_THREADS));
+    let begin = |_| {
+        let all = Arc::clone(&all);
+        let body = move || {
+            // Its first allocation gives a thread its heap, if all of them live at once.
+            drop(hint::black_box(Box::new(0u64)));
+            all.wait();
+        };
+        thread::Builder::new().spawn(body)
+    };
+    let threads: Vec<_> = (0..CHILD_THREADS).map(begin).collect();
+    // Fewer than wait for each other: then there is no waiting for them either.
+    if threads.iter().all(Result::is_ok) {
+        threads.into_iter().flatten().for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Calls the user's function. It may take as long as the parent waits, and no longer than the
+/// parent lives: nobody watches it meanwhile, so the kernel ends this process with the parent. The
+/// thread that started it, which the kernel means by that, is in there waiting for the answer.
+fn run_preload(preload: fn(), parent: &OwnedFd) -> Result<(), Unable> {
+    step("binding the server to its parent", prctl::set_pdeathsig(Signal::SIGKILL))?;
+    if matches!(ready([parent.as_fd()]), Ok([true])) {
+        exit_now(CANNOT_BEGIN);
+    }
+    let result = panics::catch(preload).map_err(|mut panic| {
+        // The rest of the message goes where the panic hook wrote it.
+        panic.message.truncate(panic.message.floor_char_boundary(UP / 2));
+        Unable::Preload(panic)
+    });
+    step("releasing the server", prctl::set_pdeathsig(Signal::SIGCONT))?;
+    result
+}
+
+/// How many threads there are. A thread that was joined is still counted for a moment.
+fn threads() -> usize {
+    let count = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    for _ in 0..100 {
+        if count() == 1 {
+            return 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    count()
+}
+
+fn descriptors() -> Vec<RawFd> {
+    let Ok(listing) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let names = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let all: Vec<RawFd> = names.collect();
+    // The listing sees the descriptor it is read through, which is closed by now.
+    all.into_iter().filter(|fd| dress::is_open(*fd)).collect()
+}
+
+fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::from(fd);
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Waits for the first message. None if the parent is gone.
+fn wait_for(socket: &OwnedFd, parent: &OwnedFd) -> Option<()> {
+    loop {
+        match ready([socket.as_fd(), parent.as_fd()]) {
+            Ok([_, true]) => return None,
+            Ok([true, false]) => return Some(()),
+            Ok([false, false]) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits until one is readable or at its end, and tells which are. One alone is not waited for.
+fn ready<const N: usize>(fds: [BorrowedFd<'_>; N]) -> nix::Result<[bool; N]> {
+    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let timeout = if N == 1 { PollTimeout::ZERO } else { PollTimeout::NONE };
+    poll(&mut polled, timeout)?;
+    Ok(polled.map(|fd| fd.any().unwrap_or(true)))
+}
+
+impl From<Refusal> for Unable {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::OtherBuild => Self::OtherBuild,
+            Refusal::Step { step, error } => Self::Step { step, error },
+        }
+    }
+}
+
+fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Unable> {
+    result.map_err(|error| Unable::Step { step: step.to_owned(), error: error.to_string() })
+}

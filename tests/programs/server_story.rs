@@ -1,0 +1,135 @@
+//! A program whose processes are forked by a start server, and which ends as its argument says.
+
+use std::error::Error;
+use std::io::{Write, stdin, stdout};
+use std::path::PathBuf;
+use std::process;
+use std::sync::OnceLock;
+
+use epilogue::process::Builder;
+use epilogue::{Pool, Process, StartMethod, embed};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::getpid;
+use support::{Gate, Marks, hooks, procfs, raw, sys};
+
+static POOL: OnceLock<Pool> = OnceLock::new();
+
+fn main() -> Result<(), Box<dyn Error>> {
+    match std::env::args().nth(1).ok_or("no story")?.as_str() {
+        "changes" => changes()?,
+        "busy" => {
+            let _busy = busy()?;
+            wait();
+        }
+        "busy-embed" => {
+            embed::cleanup_on_sigterm()?;
+            let _busy = busy()?;
+            wait();
+        }
+        "server-stopped" => {
+            let _busy = busy()?;
+            let family = procfs::descendants_of(getpid());
+            let server = family.iter().find(|entry| entry.name == "epilogue-server");
+            kill(server.ok_or("no server")?.pid, Signal::SIGSTOP)?;
+            wait();
+        }
+        "exit" => {
+            let _first = registered()?;
+            let _second = registered()?;
+            wait();
+            process::exit(3);
+        }
+        "leaked" => {
+            std::mem::forget((registered()?, registered()?));
+            wait();
+            process::exit(3);
+        }
+        "static-pool" => {
+            let pool = Pool::builder().workers(2).start_method(StartMethod::Server).start()?;
+            let mut gate = Gate::new();
+            let task = |path: PathBuf| {
+                register();
+                Gate::pass(&path);
+            };
+            let tasks = [pool.submit(gate.path(), task)?, pool.submit(gate.path(), task)?];
+            gate.wait_for(2);
+            drop(gate);
+            tasks.into_iter().try_for_each(|task| task.join())?;
+            drop(POOL.set(pool));
+            wait();
+            process::exit(3);
+        }
+        "copy" => copy()?,
+        other => Err(format!("no such story: {other}"))?,
+    }
+    Ok(())
+}
+
+fn forked() -> Builder {
+    Process::builder().start_method(StartMethod::Server)
+}
+
+fn wait() {
+    println!("ready");
+    drop(stdout().flush());
+    drop(stdin().read_line(&mut String::new()));
+}
+
+fn register() {
+    hooks::register(Marks::from_env().variable().1);
+}
+
+fn registered() -> Result<Process<()>, Box<dyn Error>> {
+    Ok(forked().start((), |()| register())?)
+}
+
+/// Two processes that have registered what must run as they end, and go on for ever.
+fn busy() -> Result<[Process<()>; 2], Box<dyn Error>> {
+    let mut gate = Gate::new();
+    let endless = |path: PathBuf| {
+        register();
+        Gate::pass(&path);
+        loop {
+            std::thread::park();
+        }
+    };
+    let both = [forked().start(gate.path(), endless)?, forked().start(gate.path(), endless)?];
+    gate.wait_for(2);
+    Ok(both)
+}
+
+/// The environment, the directory and the standard output are those of the moment.
+fn changes() -> Result<(), Box<dyn Error>> {
+    let look = |()| {
+        let output = std::fs::read_link("/proc/self/fd/1").map(|path| path.display().to_string());
+        let directory = std::env::current_dir().map(|path| path.display().to_string());
+        (std::env::var("STORY").ok(), directory.ok(), output.ok())
+    };
+    let first = forked().start((), look)?.join()?;
+    assert_eq!(first.0, None);
+    sys::set_variable("STORY", "second");
+    std::env::set_current_dir("/")?;
+    wait();
+    let null = std::fs::File::options().write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdout(&null)?;
+    let second = forked().start((), look)?.join()?;
+    let expected = (Some("second"), Some("/"), Some("/dev/null"));
+    assert_eq!((second.0.as_deref(), second.1.as_deref(), second.2.as_deref()), expected);
+    Ok(())
+}
+
+/// A copy that was forked starts its own; the original's goes on.
+fn copy() -> Result<(), Box<dyn Error>> {
+    assert_eq!(forked().start(20, |n: u32| n + 1)?.join()?, 21);
+    match raw::fork() {
+        None => {
+            println!("copy {}", forked().start(41, |n: u32| n + 1)?.join()?);
+        }
+        Some(copy) => {
+            waitpid(copy, None)?;
+            println!("original {}", forked().start(41, |n: u32| n + 1)?.join()?);
+        }
+    }
+    Ok(())
+}

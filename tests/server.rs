@@ -1,0 +1,356 @@
+//! What a process is promised holds however it begins: every story is told once with `Spawn` and
+//! once with `Server`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use epilogue::process::Builder;
+use epilogue::{
+    ExitStatus, JoinError, Pool, Process, Rung, StartMethod, Stdio, TaskError, end_servers,
+};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid};
+use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, raw};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
+
+fn by(method: StartMethod) -> Builder {
+    Process::builder().start_method(method)
+}
+
+/// Tells a story with each method; nothing is left of either, nor of the server.
+fn with_each(story: impl Fn(StartMethod)) {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    for method in METHODS {
+        story(method);
+        end_servers();
+        oracle.nothing_left();
+    }
+}
+
+/// What both methods show must be the same.
+fn the_same_with_each<T: PartialEq + std::fmt::Debug>(look: impl Fn(StartMethod) -> T) {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let [spawned, forked] = METHODS.map(look);
+    assert_eq!(spawned, forked);
+    end_servers();
+    oracle.nothing_left();
+}
+
+fn marks_of(marks: &Marks) -> PathBuf {
+    marks.variable().1.to_owned()
+}
+
+#[test]
+fn a_value_a_panic_and_every_death_arrive_as_what_they_are() {
+    with_each(|method| {
+        assert_eq!(
+            by(method).start(20u64, |n| (1..=n).product::<u64>()).unwrap().join().unwrap(),
+            { 2_432_902_008_176_640_000 }
+        );
+        let panicked = by(method).start((), |()| -> u8 { panic!("on purpose") }).unwrap().join();
+        let Err(JoinError::Panicked(panic)) = panicked else { panic!("{panicked:?}") };
+        assert_eq!(panic.message, "on purpose");
+        assert!(panic.location.unwrap().contains("server.rs"));
+        let exited = by(method).start((), |()| -> u8 { std::process::exit(7) }).unwrap().join();
+        assert!(matches!(exited, Err(JoinError::Exited(7))), "{exited:?}");
+        let aborted = by(method).start((), |()| -> u8 { std::process::abort() }).unwrap().join();
+        assert!(matches!(aborted, Err(JoinError::Signaled { signal: 6, .. })), "{aborted:?}");
+        let killed = by(method).start((), |()| raise(Signal::SIGKILL)).unwrap().join();
+        assert!(matches!(killed, Err(JoinError::Signaled { signal: 9, .. })), "{killed:?}");
+        let large = by(method).start(1 << 20, |length: usize| vec![7u8; length]).unwrap();
+        assert_eq!(large.join().unwrap().len(), 1 << 20);
+    });
+}
+
+fn raise(signal: Signal) {
+    nix::sys::signal::raise(signal).unwrap();
+}
+
+#[test]
+fn a_process_has_no_descriptors_but_the_standard_ones_and_its_own_two() {
+    the_same_with_each(|method| {
+        let listing = |()| {
+            let entries = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
+            let mut all: Vec<(String, String)> = entries
+                .filter_map(|entry| {
+                    let target = fs::read_link(entry.path()).ok()?.to_str()?.to_owned();
+                    let kind = target.split([':', '[']).next()?.to_owned();
+                    Some((entry.file_name().into_string().ok()?, kind))
+                })
+                .collect();
+            // The listing sees the descriptor it is read through.
+            all.retain(|(_, kind)| !kind.starts_with("/proc/"));
+            all.sort();
+            all
+        };
+        let all = by(method).start((), listing).unwrap().join().unwrap();
+        // The fifth is what tells it of its parent's end.
+        let kinds: Vec<_> = all.iter().skip(3).map(|(_, kind)| kind.as_str()).collect();
+        assert_eq!(kinds, ["socket", "anon_inode"]);
+        all
+    });
+}
+
+#[test]
+fn a_process_has_the_names_signals_directory_and_environment_of_one_that_was_spawned() {
+    the_same_with_each(|method| {
+        let look = |()| {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let wanted = ["Name", "SigBlk", "SigIgn", "SigCgt", "Threads", "Umask", "NSpgid"];
+            let mut seen: Vec<String> = status
+                .lines()
+                .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
+                .map(str::to_owned)
+                .collect();
+            let command = fs::read_to_string("/proc/self/cmdline").unwrap();
+            seen.push(command.trim_end_matches('\0').to_owned());
+            seen.push(std::env::current_dir().unwrap().display().to_string());
+            seen.push(format!("{:?}", nix::unistd::getppid()));
+            let environment: BTreeSet<_> = std::env::vars().collect();
+            (seen, environment)
+        };
+        let process = by(method).name("a name of its own").start((), look).unwrap();
+        let (seen, environment) = process.join().unwrap();
+        assert!(seen.iter().any(|line| line.ends_with(": a name of its own")), "{seen:?}");
+        assert!(seen.contains(&format!("{:?}", getpid())), "not a child of ours: {seen:?}");
+        assert!(environment.iter().all(|(name, _)| !name.starts_with("EPILOGUE_CHILD")));
+        assert_eq!(environment, std::env::vars().collect());
+        (seen, environment)
+    });
+}
+
+#[test]
+fn every_option_of_a_builder_holds_with_either_method() {
+    the_same_with_each(|method| {
+        let directory = tempfile::tempdir().unwrap();
+        let builder = by(method)
+            .env_clear()
+            .env("STORY", "told")
+            .current_dir(directory.path())
+            .stdin(fs::File::open("/proc/self/stat").unwrap())
+            .stdout(Stdio::Capture)
+            .stderr(Stdio::Null)
+            .own_process_group()
+            .limit_descriptors(33)
+            .nice(7)
+            .cpu_affinity([0])
+            .initializer(|| print!("before, "));
+        let look = |()| {
+            println!("from within");
+            let stream = |fd| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            let streams = [stream(0), stream(2)].map(|path| path.ends_with("null"));
+            let stat = fs::read_to_string("/proc/self/stat").unwrap();
+            let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            let own_group = fields[2] == std::process::id().to_string();
+            let limits = fs::read_to_string("/proc/self/limits").unwrap();
+            let limit = limits.lines().find(|line| line.starts_with("Max open files"));
+            let limit = limit.unwrap().split_whitespace().nth(3).unwrap().to_owned();
+            let directory = std::env::current_dir().unwrap();
+            let environment: BTreeSet<_> = std::env::vars().collect();
+            (streams, own_group, fields[16].to_owned(), limit, directory, environment)
+        };
+        let output = builder.start((), look).unwrap().join_output();
+        let (streams, own_group, nice, limit, seen, environment) = output.result.unwrap();
+        assert_eq!(streams, [false, true]);
+        assert!(own_group && nice == "7" && limit == "33", "{own_group} {nice} {limit}");
+        assert_eq!(seen, directory.path().canonicalize().unwrap());
+        assert!(environment.contains(&("STORY".to_owned(), "told".to_owned())));
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "before, from within\n");
+        environment
+    });
+}
+
+#[test]
+fn what_the_program_changes_of_itself_is_seen_by_the_next_process() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut story = Program::start(&mut program("changes"));
+    story.wait_for_line("ready");
+    let ending = story.finish();
+    assert!(ending.status.success(), "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn finalizers_run_once_whether_a_process_returns_is_dropped_or_stopped() {
+    with_each(|method| {
+        let marks = Marks::new();
+        let register = |marks: PathBuf| hooks::register(&marks);
+        let start = || by(method).start(marks_of(&marks), register).unwrap();
+        start().join().unwrap();
+        drop(start());
+        let mut gate = Gate::new();
+        let endless = |(marks, gate): (PathBuf, PathBuf)| -> u8 {
+            hooks::register(&marks);
+            Gate::pass(&gate);
+            loop {
+                std::thread::park();
+            }
+        };
+        let stopped = by(method).start((marks_of(&marks), gate.path()), endless).unwrap();
+        gate.wait();
+        let end = stopped.terminate().unwrap();
+        assert_eq!((end.rung, end.status), (Rung::Stop, ExitStatus::Exited(0)));
+        assert!(end.finalizers.unwrap().iter().any(|finalizer| finalizer.name == hooks::NAME));
+        let signalled = by(method).start((marks_of(&marks), gate.path()), endless).unwrap();
+        nix::sys::signal::kill(gate.wait(), Signal::SIGTERM).unwrap();
+        let lost = signalled.join();
+        assert!(matches!(lost, Err(JoinError::Signaled { signal: 15, .. })), "{lost:?}");
+        assert_eq!(hooks::all_ran_once(&marks), 4);
+    });
+}
+
+#[test]
+fn a_process_that_cannot_be_stopped_is_killed_at_the_end_of_the_grace_period() {
+    with_each(|method| {
+        let mut gate = Gate::new();
+        let deaf = |gate: PathBuf| {
+            raw::ignore(15);
+            epilogue::embed::finalizer("endless", || {
+                loop {
+                    std::thread::park();
+                }
+            });
+            Gate::pass(&gate);
+            loop {
+                std::thread::park();
+            }
+        };
+        let builder = by(method).grace_period(Duration::from_millis(400));
+        let process: Process<()> = builder.start(gate.path(), deaf).unwrap();
+        gate.wait();
+        let end = process.terminate().unwrap();
+        assert_eq!(end.status.signal(), Some(9));
+    });
+}
+
+#[test]
+fn three_hundred_processes_in_a_row_leave_no_descriptor_behind() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let start = |n| by(StartMethod::Server).start(n, |n: u32| n + 1).unwrap();
+    assert_eq!(start(0).join().unwrap(), 1);
+    let before = descriptors(getpid());
+    let in_server = descriptors(the_server());
+    for n in 0..300 {
+        assert_eq!(start(n).join().unwrap(), n + 1);
+    }
+    assert_eq!(descriptors(getpid()), before);
+    assert_eq!(descriptors(the_server()), in_server);
+    end_servers();
+    oracle.nothing_left();
+}
+
+fn descriptors(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn the_server() -> Pid {
+    let mut servers = procfs::descendants_of(getpid());
+    servers.retain(|entry| entry.name == "epilogue-server");
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    servers[0].pid
+}
+
+#[test]
+fn a_pool_answers_survives_its_workers_and_reports_every_end() {
+    with_each(|method| {
+        let marks = Marks::new();
+        let pool = Pool::builder().workers(2).start_method(method).start().unwrap();
+        assert_eq!(pool.map(0..100u64, |x| x * x).unwrap()[99], 9801);
+        for _ in 0..3 {
+            let lost = pool.submit((), |()| raise(Signal::SIGKILL)).unwrap().join();
+            assert!(matches!(lost, Err(TaskError::WorkerLost(_))), "{lost:?}");
+        }
+        let register = |marks: PathBuf| hooks::register(&marks);
+        pool.map((0..20).map(|_| marks_of(&marks)), register).unwrap();
+        let report = pool.close().unwrap();
+        assert_eq!((report.done, report.lost), (120, 3));
+        assert!(hooks::all_ran_once(&marks) >= 1);
+    });
+}
+
+#[test]
+fn a_process_starts_processes_of_its_own_by_either_method() {
+    with_each(|method| {
+        let inner = |method: bool| {
+            let methods = [StartMethod::Spawn, StartMethod::Server];
+            let start = |n: u32| by(methods[usize::from(method)]).start(n, |n| n * 2);
+            start(1).unwrap().join().unwrap() + start(10).unwrap().join().unwrap()
+        };
+        for server in [false, true] {
+            assert_eq!(by(method).start(server, inner).unwrap().join().unwrap(), 22);
+        }
+    });
+}
+
+fn program(story: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server_story"));
+    command.arg(story);
+    command
+}
+
+/// The program tells `story` and then says that it is ready; all of it is gone after its end.
+fn ends_well(story: &str, signal: Option<Signal>, expected: impl Fn(&support::Ending)) {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let (name, directory): (_, &Path) = marks.variable();
+    let mut told = Program::start(program(story).env(name, directory));
+    told.wait_for_line("ready");
+    if let Some(signal) = signal {
+        told.signal(signal);
+        // Its input stays open: it ends by the signal, or not at all.
+        let _held = told.hold_input();
+        told.reap();
+    }
+    expected(&told.finish());
+    oracle.orphans_end_within(Duration::from_secs(10));
+    assert_eq!(hooks::all_ran_once(&marks), 2);
+    oracle.nothing_left();
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_is_killed_while_its_processes_are_busy() {
+    ends_well("busy", Some(Signal::SIGKILL), |ending| {
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_is_killed_while_its_server_is_stopped() {
+    ends_well("server-stopped", Some(Signal::SIGKILL), |ending| {
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_is_asked_to_end() {
+    ends_well("busy-embed", Some(Signal::SIGTERM), |ending| {
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    });
+}
+
+#[test]
+fn a_program_that_exits_joins_its_processes_and_ends_its_server() {
+    for story in ["exit", "leaked", "static-pool"] {
+        ends_well(story, None, |ending| assert_eq!(ending.code(), Some(3), "{ending}"));
+    }
+}
+
+#[test]
+fn a_copy_of_the_program_has_a_server_of_its_own() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let ending = Program::start(&mut program("copy")).finish();
+    assert!(ending.status.success(), "{ending}");
+    assert_eq!(ending.stdout, "copy 42\noriginal 42\n");
+    oracle.nothing_left_within(Duration::from_secs(10));
+}
