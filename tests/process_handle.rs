@@ -180,6 +180,8 @@ fn a_handle_has_the_id_and_the_name_of_its_process() {
     let (oracle, _watchdog) = begin();
     let process = new().name("reckoner").start((), |()| process::id()).unwrap();
     let (id, name) = (process.id(), process.name().to_owned());
+    let text = format!("{process:?}");
+    assert_eq!(text, format!("Process {{ id: {id}, name: {name:?}, .. }}"));
     assert_eq!((process.join().unwrap(), name.as_str()), (id, "reckoner"));
     oracle.nothing_left();
 }

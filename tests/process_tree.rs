@@ -2,6 +2,7 @@
 //! where one may be made, else in a process group, and the end says which. Processes that start
 //! processes end with whichever of them is killed.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -221,19 +222,22 @@ fn a_tree_ends_however_its_process_does() {
     oracle.nothing_left_within(BOUND);
 }
 
+/// How many cgroups there are beside ours that the process `maker` made.
+fn cgroups_of(maker: u32) -> usize {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("").to_owned();
+    let below = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .into_iter()
+        .flat_map(|root| fs::read_dir(PathBuf::from(root).join(&path)).ok());
+    let names = below.flatten().flatten().map(|entry| entry.file_name());
+    let prefix = format!("epilogue-{maker}-");
+    names.filter(|name| name.to_string_lossy().starts_with(&prefix)).count()
+}
+
 #[test]
 fn no_cgroup_is_left_of_a_tree() {
     let (oracle, _watchdog) = begin();
-    let here = || {
-        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
-        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("").to_owned();
-        let ours = format!("epilogue-{}-", std::process::id());
-        let below = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-            .into_iter()
-            .flat_map(|root| std::fs::read_dir(PathBuf::from(root).join(&path)).ok());
-        let names = below.flatten().flatten().map(|entry| entry.file_name());
-        names.filter(|name| name.to_string_lossy().starts_with(&ours)).count()
-    };
+    let here = || cgroups_of(std::process::id());
     let builder = Process::builder().end_tree();
     let never = builder.clone().start((), |()| -> u8 { park() }).unwrap();
     let made = here();
@@ -260,15 +264,15 @@ fn what_a_process_starts_is_its_users_by_default() {
 }
 
 /// A program whose process starts these, and is then killed.
-fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) {
+fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
     let (oracle, _watchdog) = begin();
     let mut gate = Gate::new();
     if as_nobody {
         // Everybody may stand at the gate.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         let directory = gate.path().parent().unwrap().to_owned();
-        std::fs::set_permissions(directory, Clone::clone(&everybody)).unwrap();
-        std::fs::set_permissions(gate.path(), everybody).unwrap();
+        fs::set_permissions(directory, Clone::clone(&everybody)).unwrap();
+        fs::set_permissions(gate.path(), everybody).unwrap();
     }
     let argument = (gate.path(), numbers(grandchildren), as_nobody);
     let program =
@@ -288,11 +292,13 @@ fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) {
         })
         .unwrap();
     gate.wait();
+    let id = program.id();
     let end = program.kill().unwrap();
     assert_eq!(end.rung, Rung::Kill);
     oracle.orphans_end_within(BOUND);
     drop(gate);
     oracle.nothing_left();
+    id
 }
 
 #[test]
@@ -310,7 +316,12 @@ fn what_left_the_group_ends_in_its_cgroup_when_the_parent_is_killed() {
     oracle.nothing_left();
     drop((watchdog, oracle));
     if is_cgroup {
-        parent_is_killed(&[Session, DeafSession], false);
+        let killed = parent_is_killed(&[Session, DeafSession], false);
+        // The killed one could not remove its cgroup. The next to make one does.
+        let (oracle, _watchdog) = begin();
+        fell(Vec::new());
+        assert_eq!(cgroups_of(killed), 0);
+        oracle.nothing_left();
     } else {
         eprintln!("NOT TRIED: a cgroup, which this user on this machine does not get");
     }

@@ -11,7 +11,7 @@ use epilogue::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use support::{Oracle, Watchdog};
+use support::{Oracle, Watchdog, procfs};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Long enough that nobody who is right waits for it.
@@ -225,7 +225,9 @@ fn senders_that_are_killed_take_no_room_from_those_that_go_on() {
 fn as_many_messages_wait_as_the_capacity_and_no_more() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    for (capacity, len) in [(1, 10), (2, 100_000), (3, 60_000), (64, 6000), (256, 900), (256, 10)] {
+    for (capacity, len) in
+        [(1, 10), (2, 100_000), (3, 60_000), (64, 6000), (256, 30_000), (256, 10)]
+    {
         let (sender, receiver) = channel_with::<String>(capacity).unwrap();
         let message = "7".repeat(len);
         for round in 0..3 {
@@ -406,6 +408,11 @@ fn a_receiver_that_is_dropped_while_another_thread_joins_ends_an_endless_sender(
     std::thread::scope(|scope| {
         let joined = scope.spawn(|| process.join().unwrap());
         assert_eq!(receiver.recv().unwrap(), 0);
+        // The one that joins has begun to take in what comes.
+        let drains = |thread: &procfs::Entry| thread.name == "epilogue-drain";
+        while !procfs::threads_of(getpid()).iter().any(drains) {
+            std::thread::yield_now();
+        }
         drop(receiver);
         assert!(joined.join().unwrap() > 0);
     });

@@ -154,6 +154,9 @@ impl Builder {
     /// What is left when the process has ended is sent `SIGTERM`, and killed when the grace period
     /// is over. A cgroup tells who belongs to it, where this program may make one; else a process
     /// group, which a grandchild can leave. [`End::tree`](crate::End::tree) says which it was.
+    ///
+    /// Whoever first sees that the process has ended waits for that, also
+    /// [`Process::try_join`] and [`Process::is_finished`], which do not block otherwise.
     pub fn end_tree(mut self) -> Self {
         self.spec.group = Group::Own;
         self.spec.setup.grandchildren = Grandchildren::Ended;

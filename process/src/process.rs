@@ -1,5 +1,6 @@
 //! One function in a process of its own, and the handle to wait for it.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -41,7 +42,6 @@ use crate::wait::sealed::{Handle, Sealed};
 /// assert_eq!(process.join()?, "hello bob");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct Process<R> {
     running: SharedRunning,
@@ -305,6 +305,14 @@ impl<R> Process<R> {
             Some((Answered::Nothing, end)) => Err(JoinError::of_end(&end)),
             None => Err(JoinError::Unknown),
         }
+    }
+}
+
+/// Which process it is, and none of the bytes that it sent.
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Process");
+        text.field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -24,7 +24,6 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// The handle of a process that was started in a scope: a [`Process`] that cannot outlive it.
 ///
 /// Dropping it waits for the process, as the scope's end does.
-#[derive(Debug)]
 #[must_use = "dropping a process waits for it"]
 pub struct ScopedProcess<'scope, R> {
     /// Emptied by whoever joins, so that a handle that is leaked holds nothing.
@@ -229,6 +228,12 @@ impl<R> ScopedProcess<'_, R> {
     /// Only the scope's end takes it otherwise, which no handle outlives.
     fn take(&self) -> Option<Process<R>> {
         lock_slot(&self.slot).take()
+    }
+}
+
+impl<R> fmt::Debug for ScopedProcess<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedProcess").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 

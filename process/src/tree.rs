@@ -212,7 +212,9 @@ impl Cgroup {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{CGROUP_PREFIX}{}-{number}", std::process::id());
-        let path = own_cgroup().ok_or(io::ErrorKind::NotFound)?.join(name);
+        let own = own_cgroup().ok_or(io::ErrorKind::NotFound)?;
+        sweep(&own);
+        let path = own.join(name);
         fs::create_dir(&path)?;
         Ok(Self { path })
     }
@@ -244,6 +246,22 @@ fn collect(path: &Path, found: &mut Vec<libc::pid_t>) -> io::Result<()> {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         remove(&self.path);
+    }
+}
+
+/// Removes what a process left here that was killed before it could do so itself. Its number may
+/// come again, and then its name would be taken.
+fn sweep(own: &Path) {
+    for entry in fs::read_dir(own).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker =
+            name.to_str().and_then(|name| name.strip_prefix(CGROUP_PREFIX)?.split_once('-'));
+        if let Some((pid, _)) = maker
+            && !Path::new("/proc").join(pid).exists()
+        {
+            // Not one in which something still runs: the kernel refuses that.
+            remove(&entry.path());
+        }
     }
 }
 
