@@ -571,7 +571,7 @@ fn a_wait_for_one_that_goes_on_holds_up_no_wait_for_another() {
     let (a, b) = (waiting(&mut gate), waiting(&mut other));
     thread::scope(|threads| {
         let long = threads.spawn(|| wait_any(&[&a]));
-        while !threads_that_wait().iter().any(|one| one.timeout == Some(-1)) {
+        while !waits().contains(&true) {
             thread::yield_now();
         }
         drop(other);
@@ -606,14 +606,14 @@ fn join_all_joins_all_and_keeps_their_order() {
     oracle.nothing_left();
 }
 
-/// A thread of this process in a `poll`, and how long that may take; `None` for no such call.
-#[derive(Debug)]
-struct Waits {
-    timeout: Option<i32>,
-}
+/// The call that `poll` makes, and its third argument if it is to wait for ever.
+#[cfg(target_arch = "x86_64")]
+const POLL: (i64, u32) = (nix::libc::SYS_poll, u32::MAX);
+#[cfg(not(target_arch = "x86_64"))]
+const POLL: (i64, u32) = (nix::libc::SYS_ppoll, 0);
 
-/// What the threads of this process wait for, without the one that asks.
-fn threads_that_wait() -> Vec<Waits> {
+/// Whether it is for ever, for each other thread of this process that waits in `poll`.
+fn waits() -> Vec<bool> {
     let threads = procfs::threads_of(Pid::this());
     let others = threads.iter().filter(|thread| thread.pid != gettid());
     let waits = others.filter_map(|thread| {
@@ -621,9 +621,9 @@ fn threads_that_wait() -> Vec<Waits> {
         let text = fs::read_to_string(path).ok()?;
         let mut fields = text.split_whitespace();
         let call: i64 = fields.next()?.parse().ok()?;
-        let timeout = fields.nth(2).filter(|_| call == nix::libc::SYS_poll)?;
+        let timeout = fields.nth(2).filter(|_| call == POLL.0)?;
         let timeout = u64::from_str_radix(timeout.strip_prefix("0x")?, 16).ok()?;
-        Some(Waits { timeout: Some(timeout as i32) })
+        Some(timeout as u32 == POLL.1)
     });
     waits.collect()
 }
@@ -639,12 +639,11 @@ fn nobody_who_waits_wakes_up_before_there_is_something_to_see() {
         threads.spawn(|| assert_eq!(block_on(awaited).unwrap(), 7));
         threads.spawn(|| assert!(wait_any(&[&any, &other]).is_some()));
         // One each: that of the future is the library's.
-        let endless = || threads_that_wait().iter().filter(|one| one.timeout == Some(-1)).count();
-        while endless() < 3 {
+        while waits().iter().filter(|endless| **endless).count() < 3 {
             thread::yield_now();
         }
-        // All others of the library's wait for ever, too.
-        assert!(threads_that_wait().iter().all(|one| one.timeout == Some(-1)));
+        // Nor does anybody else.
+        assert!(!waits().contains(&false));
         drop(gate);
     });
     drop((any, other));

@@ -89,7 +89,7 @@ type Told = (bool, usize, usize);
 
 /// A process that starts these and returns; what its end tells of them.
 fn fell(numbers: Vec<usize>) -> Told {
-    let builder = Process::builder().end_tree().grace_period(Duration::from_millis(500));
+    let builder = Process::builder().end_tree().grace_period(Duration::from_secs(1));
     let process = builder.start(numbers, |numbers| start_all(&numbers)).unwrap();
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
     let tree = process.terminate().unwrap().tree.unwrap();
@@ -280,7 +280,7 @@ fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
             if as_nobody && Uid::effective().is_root() {
                 setuid(Uid::from_raw(65534)).unwrap();
             }
-            let builder = Process::builder().end_tree().grace_period(Duration::from_secs(4));
+            let builder = Process::builder().end_tree().grace_period(Duration::from_secs(12));
             let process =
                 builder.start((gate, numbers), |(gate, numbers): (PathBuf, Vec<usize>)| {
                     start_all(&numbers);

@@ -108,8 +108,9 @@ fn end_orphans(parent: Pid, port: &Port, remaining: Option<Duration>) {
     if is_gone(parent, port)
         && let Some(tree) = Tree::own(parent.as_raw())
     {
-        // Half for the request; the kill must come before that of this process itself.
-        tree.fell_own(remaining.unwrap_or_default() / 2);
+        // A quarter for the request: what is deaf to it must be killed before this process is,
+        // however busy the machine.
+        tree.fell_own(remaining.unwrap_or_default() / 4);
     }
 }
 
