@@ -177,7 +177,9 @@ fn what_a_sender_that_is_killed_had_sent_arrives_whole_and_then_it_is_over() {
     for received in 0..60 {
         let (sender, receiver) = channel_with::<Numbered>(8).unwrap();
         let process = Process::start(sender, |sender: Sender<Numbered>| {
-            (0..).for_each(|n| sender.send(Numbered::new(n)).unwrap());
+            for n in 0.. {
+                sender.send(Numbered::new(n)).unwrap();
+            }
         });
         let process = process.unwrap();
         let mut numbers: Vec<_> = receiver.iter().take(received).map(Result::unwrap).collect();
