@@ -44,7 +44,7 @@ pub fn cleanup() -> Cleanup {
     let state = state();
     match state.gate.enter(Cause::Cleanup) {
         Ok(()) => {
-            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter, Place::Elsewhere);
+            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter);
             state.gate.open();
             report
         }
@@ -109,12 +109,7 @@ pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
         park_for_ever();
     }
     hook();
-    // A child that has nothing but its own goodbye to say needs no thread for that.
-    let place = match cause {
-        Cause::Exit if state.registry.is_one_hook() => Place::Here,
-        _ => Place::Elsewhere,
-    };
-    clean_up(state, cause, Enforcer::Kernel, place);
+    clean_up(state, cause, Enforcer::Kernel);
     state.gate.end(cause);
     std::process::exit(code)
 }
@@ -141,32 +136,19 @@ pub(crate) fn end_in(signal: c_int) {
     sys::exit::end_in(signal);
 }
 
-/// Where finalizers run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// On the calling thread.
-    Here,
-    /// On a thread of their own.
-    Elsewhere,
-}
-
 /// Saves the coverage data, runs the finalizers on a thread of their own and waits for them, then
 /// saves it again.
 ///
 /// At a normal exit the caller may be the main thread with its thread-locals gone, in which much of
 /// the standard library panics: nothing of the program's must run there.
-fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer, place: Place) -> Cleanup {
+fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer) -> Cleanup {
     let saved = flush();
     if state.registry.is_empty() {
         return Cleanup::new(Vec::new(), saved);
     }
     state.deadline.start(enforcer);
     let pass = Arc::new(Pass::new(cause));
-    let elsewhere = match place {
-        Place::Elsewhere => start(state, Arc::clone(&pass)),
-        Place::Here => Err(io::ErrorKind::Unsupported.into()),
-    };
-    match elsewhere {
+    match start(state, Arc::clone(&pass)) {
         Ok(()) => pass.wait(state, enforcer),
         // No more threads: then here, where only the kernel can end what does not return.
         Err(_) => pass.run(state, is_in_a_hurry),
@@ -205,7 +187,7 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
-    clean_up(state, cause, Enforcer::Kernel, Place::Elsewhere);
+    clean_up(state, cause, Enforcer::Kernel);
     coverage::hand_over();
     state.gate.end(cause);
     if let Some(signal) = signals::deferred_death() {

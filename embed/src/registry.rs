@@ -102,11 +102,6 @@ impl Registry {
         lock(&self.0).waiting.is_empty()
     }
 
-    /// Whether one thing waits to be run, and is a library's.
-    pub(crate) fn is_one_hook(&self) -> bool {
-        matches!(&lock(&self.0).waiting[..], [Entry { kind: Kind::Hook, .. }])
-    }
-
     fn pop(&self) -> Option<Entry> {
         lock(&self.0).waiting.pop()
     }
