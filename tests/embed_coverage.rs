@@ -1,12 +1,16 @@
 //! Coverage data survives the end of a process, exact to the count.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use support::{Build, Ending, Oracle, Program, Watchdog};
 
@@ -375,6 +379,88 @@ fn a_full_disk_leaves_no_part_of_a_file() {
     assert_eq!(ending.stderr.lines().count(), 1, "{ending}");
     story.counted(0, 0);
     story.oracle.nothing_left();
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_does_not_end_the_process() {
+    // The signal that the kernel sends with the error has its default action, which is deadly.
+    let story = Story::new();
+    let mut command = story.profiles.command(Path::new("sh"), "p-%p.profraw");
+    command.args(["-c", "ulimit -f 1; exec \"$0\" \"$@\""]).arg(measured());
+    let steps = ["handle:15", "finalizer:a", "calls:10", "flush", "raise:15", "park"];
+    let ending = Program::start(command.args(steps)).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert!(ending.stdout.contains("flush cannot save coverage data to "), "{ending}");
+    assert!(ending.stdout.ends_with("a\n"), "{ending}");
+    assert_eq!(ending.stderr.lines().count(), 1, "{ending}");
+    story.counted(0, 0);
+    story.oracle.nothing_left();
+}
+
+#[test]
+fn a_full_file_system_leaves_no_part_of_a_file() {
+    let story = Story::new();
+    // The mount is seen by one thread and what it starts, and is gone with them.
+    let profiles = &story.profiles;
+    thread::scope(|scope| scope.spawn(|| fill_and_run(profiles)).join()).unwrap();
+    story.oracle.nothing_left();
+}
+
+fn fill_and_run(profiles: &Profiles) {
+    let nowhere: Option<&str> = None;
+    let directory = profiles.path();
+    let mounted = unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(nowhere, "/", nowhere, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nowhere))
+        .and_then(|()| {
+            let size = Some("size=1m");
+            mount(Some("none"), directory, Some("tmpfs"), MsFlags::empty(), size)
+        });
+    if let Err(error) = mounted {
+        return eprintln!("NOT TRIED: no file system may be mounted here to be filled: {error}");
+    }
+    let mut rest = fs::File::create(directory.join("rest")).unwrap();
+    let mut room = 0;
+    while rest.write_all(&[0; 4096]).is_ok() {
+        room += 1;
+        assert!(room < 1024, "this is not the small file system");
+    }
+    drop(rest);
+    let steps = ["handle:15", "finalizer:a", "calls:10", "flush", "raise:15", "park"];
+    let mut command = profiles.command(measured(), "p-%p.profraw");
+    command.args(steps);
+    let ending = Program::start(&mut command).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    let full = "No space left on device";
+    assert!(ending.stdout.contains(full) && ending.stdout.ends_with("\na\n"), "{ending}");
+    assert_eq!(ending.stderr.lines().count(), 1, "{ending}");
+    fs::remove_file(directory.join("rest")).unwrap();
+    assert_eq!((profiles.count(CALL), profiles.files().len()), (0, 0));
+    // With room again, the same steps save: nothing but the room was missing.
+    let ending = Program::start(&mut command).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!((profiles.count(CALL), profiles.files().len()), (10, 1));
+}
+
+#[test]
+fn what_is_no_file_stays_the_only_thing_there() {
+    for end in ["raise:15", "std-exit:0"] {
+        let story = Story::with_pattern("discarded");
+        std::os::unix::fs::symlink("/dev/null", story.profiles.path().join("discarded")).unwrap();
+        let ending = story.run(&["handle:15", "finalizer:a", "calls:10", "flush", end, "park"]);
+        assert_eq!((&*ending.stdout, &*ending.stderr), ("a\n", ""), "{ending}");
+        assert_eq!(fs::read_dir(story.profiles.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn what_is_printed_to_a_closed_stream_does_not_end_up_in_the_file() {
+    let story = Story::new();
+    let steps = ["calls:10", "close:1", "thread:chatter", "thread:chatter", "flushes:200"];
+    for _ in 0..5 {
+        let ending = story.run(&[&steps[..], &["leave-at-once:0"]].concat());
+        assert_eq!((ending.code(), &*ending.stderr), (Some(0), ""), "{ending}");
+    }
+    story.counted(50, 5);
 }
 
 #[test]

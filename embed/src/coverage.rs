@@ -8,7 +8,7 @@
 //! 3. In continuous mode (`%c`) the counters are the file already; nothing is done.
 
 use std::env;
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -94,6 +94,9 @@ pub(crate) fn prepare() {
         expand(&runtime, &pattern);
         if let Some(name) = runtime.filename() {
             let name = absolute(name);
+            if is_no_place_for_files(&name) {
+                return;
+            }
             let snapshot = Snapshot::new(runtime, &stem(&name), &tail(&runtime));
             let pid = std::process::id();
             let name = PathBuf::from(OsString::from_vec(name));
@@ -221,6 +224,13 @@ fn make_directory(name: &Path) {
         // If that fails, so does the save, which says so.
         let _ = fs::create_dir_all(directory);
     }
+}
+
+/// Whether `name` is something else than a file: `/dev/null` says that no data is wanted, a pipe or
+/// `/dev/stdout` leaves no name beside which another could be put.
+fn is_no_place_for_files(name: &[u8]) -> bool {
+    let kind = fs::metadata(OsStr::from_bytes(name)).map(|found| found.file_type());
+    kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir())
 }
 
 /// Keeps the directory and the start of the name, so that a tool's glob finds the file.

@@ -58,6 +58,17 @@ fn take(verb: &str, what: &str) {
         "park" => loop {
             thread::park();
         },
+        "chatter" => loop {
+            raw::say(format_args!("chatter\n"));
+        },
+        "raise-on-stop" => {
+            let signals = inner(what);
+            embed::on_stop(move |_| signals.iter().for_each(|number| take("raise", number)));
+        }
+        "fork-on-stop" => {
+            let steps = inner(what);
+            embed::on_stop(move |_| fork_and_return(&steps));
+        }
         "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
         "exit-on-stop" => embed::on_stop(|_| embed::exit(9)),
         "std-exit-on-stop" => embed::on_stop(|_| std::process::exit(7)),
@@ -66,6 +77,7 @@ fn take(verb: &str, what: &str) {
         "chdir" => std::env::set_current_dir(what).unwrap(),
         "same" => say(&format!("instrumented {}", embed::is_instrumented())),
         "mask" => signal_set(what).thread_block().unwrap(),
+        "close" => nix::unistd::close(number(what)).unwrap(),
         "unmask" => signal_set(what).thread_unblock().unwrap(),
         "thread" => drop(start(what)),
         "together" => together(what),
@@ -112,6 +124,11 @@ fn register(verb: &str, what: &str) {
             take("wait", "");
             say(&format!("{said} ends"));
         }),
+        "forks-in" => embed::finalizer("forks", move || fork_and_return(&inner(&said))),
+        "exits-now" => embed::finalizer(name, || embed::exit_now(8)),
+        "execs" => embed::finalizer(name, move || {
+            say(&format!("exec {}", embed::exec(&mut this_program("say:new"))));
+        }),
         "std-exits" => embed::finalizer(name, || std::process::exit(8)),
         "is-hit" => embed::finalizer(name, move || {
             // Handled on this thread, so before it goes on.
@@ -155,6 +172,7 @@ fn end(verb: &str, what: &str) {
                 say(&format!("report {} {:?}", end.name(), end.outcome()));
             }
         }
+        "flushes" => (0..number(what)).for_each(|_| embed::flush().unwrap()),
         "flush-for-ever" => loop {
             embed::flush().unwrap();
         },
@@ -229,6 +247,14 @@ fn fork(steps: &str, fork: fn() -> Option<nix::unistd::Pid>) {
             take_all(&inner(steps));
             std::process::exit(0);
         }
+    }
+}
+
+/// The copy takes its steps and comes back, as the original does when the copy is gone.
+fn fork_and_return(steps: &[String]) {
+    match raw::fork() {
+        Some(_) => reap(),
+        None => take_all(steps),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
+use std::ptr;
 
 /// Blocks every signal in this thread for as long as it lives.
 #[derive(Debug)]
@@ -36,6 +37,11 @@ pub(crate) fn let_in_only(wanted: impl Fn(c_int) -> bool) {
 
 /// Lets `signal` in on this thread. Async-signal-safe.
 pub(crate) fn unblock(signal: c_int) {
+    set_mask(libc::SIG_UNBLOCK, &only(signal));
+}
+
+/// This signal and no other. Async-signal-safe.
+fn only(signal: c_int) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: the pointer is to a local that the call initializes.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -43,7 +49,14 @@ pub(crate) fn unblock(signal: c_int) {
     let mut set = unsafe { set.assume_init() };
     // SAFETY: an initialized set; an unknown number is an error without effect.
     unsafe { libc::sigaddset(&mut set, signal) };
-    set_mask(libc::SIG_UNBLOCK, &set);
+    set
+}
+
+/// Takes `signal` away if it is pending for this thread, which blocks it. A plain system call.
+pub(crate) fn take_pending(signal: c_int) {
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the set and the time live through the call; a null information is allowed.
+    unsafe { libc::sigtimedwait(&only(signal), ptr::null_mut(), &now) };
 }
 
 /// Every signal. Async-signal-safe.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
+use super::mask;
 use super::runtime::Runtime;
 use crate::name::FileName;
 
@@ -120,7 +121,7 @@ fn write_file(path: &CStr, mut bytes: &[u8]) -> Result<(), SaveError> {
     let mode: libc::c_uint = 0o666;
     // SAFETY: a C string and plain integers.
     let file = check("open", || unsafe { libc::open(path.as_ptr(), flags, mode) } as isize)?;
-    let file = c_int::try_from(file).unwrap_or(-1);
+    let file = above_standard(c_int::try_from(file).unwrap_or(-1))?;
     let mut written = Ok(());
     while !bytes.is_empty() && written.is_ok() {
         // SAFETY: `file` is open, and the pointer and length are those of a live slice.
@@ -130,7 +131,35 @@ fn write_file(path: &CStr, mut bytes: &[u8]) -> Result<(), SaveError> {
     // SAFETY: `file` was opened above and is closed once. On some file systems, only closing tells
     // that there was no room.
     let closed = check("close", || unsafe { libc::close(file) } as isize);
-    written.and(closed.map(drop))
+    let saved = written.and(closed.map(drop));
+    if saved.is_err_and(|error| error.errno == Errno::EFBIG) {
+        // The kernel has sent it to this thread, where it waits: it would end the process.
+        mask::take_pending(libc::SIGXFSZ);
+    }
+    saved
+}
+
+/// Moves `file` away from the numbers of the standard streams. Where the program has closed those,
+/// what other threads still print would end up in the file.
+fn above_standard(file: c_int) -> Result<c_int, SaveError> {
+    if file > libc::STDERR_FILENO {
+        return Ok(file);
+    }
+    let first = libc::STDERR_FILENO + 1;
+    // SAFETY: plain integers.
+    let moved = unsafe { libc::fcntl(file, libc::F_DUPFD_CLOEXEC, first) };
+    let errno = Errno::last();
+    // SAFETY: `file` was opened by the caller, who goes on with the other number.
+    unsafe { libc::close(file) };
+    if moved < 0 {
+        return Err(SaveError { step: "open", errno });
+    }
+    // What was printed meanwhile is taken out again.
+    // SAFETY: plain integers. It does not fail for a file that has just been opened.
+    unsafe { libc::ftruncate(moved, 0) };
+    // SAFETY: as above.
+    unsafe { libc::lseek(moved, 0, libc::SEEK_SET) };
+    Ok(moved)
 }
 
 fn rename(from: &CStr, to: &CStr) -> Result<(), SaveError> {
