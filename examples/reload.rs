@@ -2,11 +2,12 @@
 //! process goes on with the new code, and with the data that the old one had in memory.
 //!
 //! ```sh
-//! cargo run --example reload                   # then `kill -HUP PID`, as often as you like; Ctrl-C
+//! cargo run --example reload                   # then `kill -HUP PID`, many times; Ctrl-C
 //! cargo run --example reload -- --reloads 2    # signals itself twice, and ends by itself
 //! ```
 //!
-//! `exec` alone would lose what is in memory, each finalizer and the coverage data with it.
+//! `exec` alone would lose what is in memory, each finalizer and the coverage data with it. A
+//! SIGHUP that comes before the new program says that it serves ends it: see `embed::exec`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "examples print")]
 
 use std::path::{Path, PathBuf};

@@ -211,6 +211,92 @@ fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
 }
 
 #[test]
+fn a_signal_during_the_cleanup_is_not_lost_where_the_program_leaves_at_once_after_it() {
+    for leave in ["exit-now:5", "exec:say:new"] {
+        // Embed's thread may or may not be faster.
+        for _ in 0..20 {
+            let ending = told(&["handle:15", "finalizer:a", "is-hit:15", leave]);
+            assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leave}: {ending}");
+            assert_eq!(lines(&ending), ["slow begins", "slow ends", "a"], "{leave}: {ending}");
+        }
+    }
+}
+
+#[test]
+fn of_several_signals_the_first_is_the_one_to_die_by() {
+    // The first stop is asked for by a signal that the program survives. Embed's thread is busy
+    // with it when the others arrive.
+    let steps = ["user:10", "handle:10", "handle:15", "handle:1", "raise-on-stop:15,1", "raise:10"];
+    let ending = told(&[&steps[..], &["park"]].concat());
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+}
+
+#[test]
+fn a_copy_that_comes_back_from_a_finalizer_runs_none_of_its_parents() {
+    for (way, reaped) in [
+        ("calls:1", "reaped code 0"),
+        ("finalizer:own", "own reaped code 0"),
+        ("std-exit:3", "reaped code 3"),
+        ("finalizer:own,exit:4", "own reaped code 4"),
+        ("panic", "reaped code 101"),
+        ("raise:15", "reaped SIGTERM"),
+    ] {
+        for (end, signal) in
+            [("raise:15", Some(Signal::SIGTERM)), ("cleanup", None), ("say:return", None)]
+        {
+            let stay = if signal.is_some() { "park" } else { "wait" };
+            if (way, end) == ("std-exit:3", "say:return") {
+                // In the copy std waits for the exit that is under way in the original.
+                continue;
+            }
+            let forks = format!("forks-in:{way}");
+            let on_stop = format!("fork-on-stop:{way}");
+            let steps = ["handle:15", "finalizer:a", &forks, &on_stop, end, stay];
+            let ending = told(&steps);
+            assert_eq!(ending.signal(), signal, "{way} {end}: {ending}");
+            let said = lines(&ending)
+                .into_iter()
+                .filter(|line| !line.starts_with("re") || line.starts_with("reaped"));
+            let said = said.collect::<Vec<_>>().join(" ");
+            // The callbacks are for signals alone.
+            let expected = match signal {
+                Some(_) => format!("{reaped} {reaped} a"),
+                None => format!("{reaped} a"),
+            };
+            assert_eq!(said, expected, "{way} {end}: {ending}");
+        }
+    }
+}
+
+#[test]
+fn a_finalizer_that_leaves_at_once_or_for_another_program_takes_no_turn_from_the_others() {
+    for (leaves, end, code) in [
+        ("exits-now:b", "raise:15", None),
+        ("exits-now:b", "exit:3", Some(3)),
+        ("execs:b", "raise:15", None),
+        ("execs:b", "std-exit:4", Some(4)),
+    ] {
+        let ending = told(&["handle:15", "finalizer:a", leaves, "finalizer:c", end, "park"]);
+        assert_eq!(ending.code(), code, "{leaves} {end}: {ending}");
+        let said = lines(&ending).into_iter().filter(|line| !line.starts_with("exec "));
+        assert_eq!(said.collect::<Vec<_>>(), ["c", "a"], "{leaves} {end}: {ending}");
+    }
+}
+
+#[test]
+fn with_no_time_at_all_finalizers_are_skipped_and_the_process_ends_as_it_would_have() {
+    for (end, code) in [("raise:15", None), ("exit:3", Some(3)), ("say:return", Some(0))] {
+        let ending = told(&["handle:15", "deadline:0", "finalizer:a", end, "wait"]);
+        assert_eq!(ending.code(), code, "{end}: {ending}");
+        let signal = code.is_none().then_some(Signal::SIGTERM);
+        assert_eq!(ending.signal(), signal, "{end}: {ending}");
+        assert!(!ending.stdout.contains('a'), "{end}: {ending}");
+    }
+    let ending = told(&["deadline:0", "finalizer:a", "cleanup"]);
+    assert_eq!(lines(&ending), ["report a Skipped"], "{ending}");
+}
+
+#[test]
 fn a_signal_during_an_exit_on_another_thread_is_no_crash() {
     // Such an exit takes away the main thread's stack for signals.
     for begin in ["thread:exit:0", "thread:std-exit:0"] {

@@ -20,7 +20,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// [`exec`](crate::exec) and [`exit_now`](crate::exit_now), leave a finalizer behind that has not
 /// returned at the deadline, and go on.
 ///
-/// Holds for endings that begin later. A time too long for the clock means no deadline.
+/// Holds for endings that begin later. A time too long for the clock means no deadline; with no
+/// time at all every finalizer is skipped, and the process ends as it would have.
 ///
 /// # Examples
 ///
@@ -71,10 +72,24 @@ impl Default for Clock {
 impl Deadline {
     /// Starts the clock. It runs until [`Deadline::stop`].
     pub(crate) fn start(&self, enforcer: Enforcer) {
+        let total = lock(&self.0).total;
+        // Where there is no time nothing is started, and nobody needs the kernel to be ended.
+        let timer = if total.is_zero() { None } else { KillTimer::new() };
+        self.run(total, enforcer, timer);
+    }
+
+    /// Starts the clock for what follows the finalizers at an exit. It is other people's code, and
+    /// has the same time again, or the usual one if the finalizers had none.
+    pub(crate) fn start_for_exit(&self) {
+        let total = lock(&self.0).total;
+        let total = if total.is_zero() { DEFAULT } else { total };
+        self.run(total, Enforcer::Kernel, KillTimer::new());
+    }
+
+    fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
         let mut clock = lock(&self.0);
-        let ends = Instant::now().checked_add(clock.total);
-        let ends = earlier(ends, clock.latest);
-        let running = Running { ends, paused: None, enforcer, timer: KillTimer::new() };
+        let ends = earlier(Instant::now().checked_add(total), clock.latest);
+        let running = Running { ends, paused: None, enforcer, timer };
         running.arm();
         clock.running = Some(running);
     }

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::panic::{self, catch_unwind};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use crate::coverage::{self, flush};
@@ -17,7 +18,11 @@ use crate::report::Cleanup;
 use crate::signals::{self, is_in_a_hurry, let_in_handled};
 use crate::state::{State, state};
 use crate::sys;
+use crate::sys::action;
 use crate::sys::mask::AllBlocked;
+
+/// The exit code of a program that panicked.
+pub(crate) const PANICKED: c_int = 101;
 
 /// Runs every finalizer now, then saves the coverage data. The program may go on.
 ///
@@ -69,20 +74,39 @@ pub fn exit(code: c_int) -> ! {
 /// Cleans up as [`cleanup`] does, then leaves at once: no hook of the C library runs, and output
 /// that is still in a buffer is lost.
 ///
+/// If a signal that is to end this process arrived meanwhile, that is how it ends. A finalizer that
+/// calls this ends there, as if it had returned.
+///
 /// # Examples
 ///
 /// ```no_run
 /// epilogue_embed::exit_now(0);
 /// ```
 pub fn exit_now(code: c_int) -> ! {
+    let state = state();
+    if is_inside(state) {
+        stop_here();
+    }
     cleanup();
+    give_way_to_death(state);
     coverage::dump_gcov();
     sys::exit::exit_at_once(code)
 }
 
 /// Cleans up as [`cleanup`] does, then replaces this program by `command`, keeping the process.
 ///
-/// Returns only if that failed. The finalizers have run then.
+/// Returns only if that failed. The finalizers have run then. If a signal that is to end this
+/// process arrived meanwhile, it ends by that. A finalizer cannot do this: it gets the error.
+///
+/// # Signals to the new program
+///
+/// It begins with the default action of every signal that was handled here, and with none blocked:
+/// a program that has never heard of this crate must not be deaf. So a signal that arrives before
+/// it has installed its own handler has the default action: a second `SIGHUP` on the heels of the
+/// first ends a daemon that is just reloading. Who must not lose one blocks it in a
+/// [`pre_exec`](CommandExt::pre_exec) closure of `command`, and lets it in again in the new program
+/// when its handler is there: it has been waiting. Nobody else lets it in, and what the new program
+/// starts inherits the block, so do this only for a program that is known to.
 ///
 /// # Examples
 ///
@@ -92,7 +116,12 @@ pub fn exit_now(code: c_int) -> ! {
 /// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 /// ```
 pub fn exec(command: &mut Command) -> io::Error {
+    let state = state();
+    if is_inside(state) {
+        return io::Error::other("this program is ending, and a finalizer cannot replace it");
+    }
     cleanup();
+    give_way_to_death(state);
     coverage::dump_gcov();
     command.exec()
 }
@@ -100,18 +129,63 @@ pub fn exec(command: &mut Command) -> io::Error {
 /// See [`crate::ending::leave`].
 pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
     let state = state();
-    let is_inside = inside_finalizer() || state.gate.is_mine();
-    if is_inside && cfg!(panic = "unwind") {
-        // The process is ending already: this finalizer or callback has said its last word.
-        panic::resume_unwind(Box::new(LeftEarly));
+    if is_inside(state) {
+        stop_here();
     }
-    if is_inside || state.gate.enter(cause).is_err() {
+    if state.gate.enter(cause).is_err() {
         park_for_ever();
     }
     hook();
     clean_up(state, cause, Enforcer::Kernel);
     state.gate.end(cause);
+    go(code)
+}
+
+/// The process that is in the C library's `exit`, or zero.
+static LEAVING: AtomicU32 = AtomicU32::new(0);
+
+/// Leaves by way of the C library's hooks. Not where this is a copy made by `fork` in the middle of
+/// its original's exit: std and the C library would wait for the thread that is in there, which
+/// does not exist here.
+fn go(code: c_int) -> ! {
+    if ![0, std::process::id()].contains(&LEAVING.load(Ordering::Relaxed)) {
+        coverage::dump_gcov();
+        sys::exit::exit_at_once(code);
+    }
     std::process::exit(code)
+}
+
+/// Whether the calling thread runs a finalizer or a callback of an ending.
+fn is_inside(state: &State) -> bool {
+    inside_finalizer() || state.gate.is_mine()
+}
+
+/// Ends the finalizer or callback that asked to leave. The process is ending already.
+fn stop_here() -> ! {
+    if cfg!(panic = "unwind") {
+        panic::resume_unwind(Box::new(LeftEarly));
+    }
+    park_for_ever()
+}
+
+/// Stays here if this process is to die by a signal that waited for the cleanup: to leave by any
+/// other way would lose it.
+fn give_way_to_death(state: &State) {
+    if let Some(signal) = signals::deferred_death() {
+        if state.gate.was_ended_here() {
+            // In a hook of the C library: this thread would have died at the end of its exit.
+            action::die_by(signal);
+        }
+        park_for_ever();
+    }
+}
+
+/// Ends a copy made by `fork` that comes back from the program's code: the rest of the ending is
+/// for its `original` alone.
+pub(crate) fn end_copy_of(original: u32, code: c_int) {
+    if std::process::id() != original {
+        leave(code, Cause::Exit);
+    }
 }
 
 /// Has this process clean up when it exits normally.
@@ -175,6 +249,7 @@ extern "C" fn at_exit() {
 }
 
 fn finish() {
+    LEAVING.store(std::process::id(), Ordering::Relaxed);
     let state = state();
     let entered = match inside_finalizer() {
         // It called `exit`, in place of its own end: the others have their turn now.

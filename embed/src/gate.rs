@@ -61,6 +61,12 @@ impl Gate {
         matches!(*phase, Phase::Busy(owner, _) if owner == this_thread())
     }
 
+    /// Whether this thread takes the process to its exit.
+    pub(crate) fn was_ended_here(&self) -> bool {
+        let phase = lock(&self.phase);
+        matches!(*phase, Phase::Ended(owner, _) if owner == this_thread())
+    }
+
     /// Gives the turn back: the program goes on.
     pub(crate) fn open(&self) {
         self.set(Phase::Open);

@@ -58,6 +58,11 @@
 //! - A handler that the program installs later replaces ours. If it calls the one before, as
 //!   signal-hook's does, that happens first: the process may be gone before its own turn. Install
 //!   first, then call [`cleanup_on_signal`].
+//! - A copy made by `fork` in a finalizer or callback ends when it comes back from it. One that is
+//!   made during a normal exit must not call `std::process::exit`, which would wait for ever for
+//!   the exit of the original; [`exit`](fn@exit) and [`exit_now`] do not.
+//! - A signal that arrives between [`exec`] and the new program's own handler has its default
+//!   action.
 //! - Once a signal is handled, a shared object that contains this crate must not be unloaded.
 //! - For the first process of a namespace the kernel's timer has no effect: `SIGKILL` from within
 //!   does not reach it.

@@ -15,16 +15,19 @@ use std::time::Duration;
 
 use crate::deadline::Enforcer;
 use crate::ending::{Cause, Ending};
+use crate::exit::{self, PANICKED};
 use crate::report::{FinalizerEnd, Outcome};
 use crate::state::{State, lock};
 
 thread_local! {
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// The process whose finalizer this thread runs, or zero. A copy made in one runs none.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Whether the calling thread is running a finalizer.
 pub(crate) fn inside_finalizer() -> bool {
-    INSIDE.with(Cell::get)
+    let process = INSIDE.with(Cell::get);
+    process != 0 && process == std::process::id()
 }
 
 /// Unwinds a finalizer that asked to leave the process: it ends here, as if it had returned.
@@ -144,8 +147,10 @@ impl Pass {
                 return;
             };
             let outcome = match (entry.kind, self.cause) {
-                (Kind::Hook, Cause::Exit) => state.deadline.pause_for(|| entry.run(self.cause)),
-                _ => entry.run(self.cause),
+                (Kind::Hook, Cause::Exit) => {
+                    state.deadline.pause_for(|| entry.run_in_ending(self.cause))
+                }
+                _ => entry.run_in_ending(self.cause),
             };
             if !self.finish(state, outcome) {
                 return;
@@ -199,12 +204,16 @@ impl Pass {
         if progress.state == Walk::Abandoned {
             return None;
         }
-        let Some(entry) = state.registry.pop() else {
-            self.end(&mut progress);
-            return None;
-        };
-        progress.running = Some(entry.name.clone());
-        Some(entry)
+        while let Some(entry) = state.registry.pop() {
+            let has_time = entry.kind == Kind::Hook && self.cause == Cause::Exit;
+            if has_time || state.deadline.remaining() != Some(Duration::ZERO) {
+                progress.running = Some(entry.name.clone());
+                return Some(entry);
+            }
+            progress.done.push(skip(state, entry));
+        }
+        self.end(&mut progress);
+        None
     }
 
     fn end(&self, progress: &mut Progress) {
@@ -227,18 +236,32 @@ impl Pass {
 
     fn skip_rest(&self, state: &State) {
         while let Some(entry) = state.registry.pop() {
-            let end = state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped));
+            let end = skip(state, entry);
             lock(&self.progress).done.push(end);
-            // Its captures may have a slow or panicking drop, and the time is over.
-            std::mem::forget(entry.work);
         }
     }
 }
 
+fn skip(state: &State, entry: Entry) -> FinalizerEnd {
+    // Its captures may have a slow or panicking drop, and the time is over.
+    std::mem::forget(entry.work);
+    state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped))
+}
+
 impl Entry {
+    /// Runs it on this thread. A copy that it makes by `fork` does not come back: what follows, the
+    /// other finalizers above all, is the original's, and so are the locks.
+    fn run_in_ending(self, cause: Cause) -> Outcome {
+        let process = std::process::id();
+        let outcome = self.run(cause);
+        let code = if outcome == Outcome::Ran { 0 } else { PANICKED };
+        exit::end_copy_of(process, code);
+        outcome
+    }
+
     /// Runs it on this thread. A panic is caught.
     pub(crate) fn run(self, cause: Cause) -> Outcome {
-        let outer = INSIDE.with(|inside| inside.replace(true));
+        let outer = INSIDE.with(|inside| inside.replace(std::process::id()));
         let work = AssertUnwindSafe(move || (self.work)(&Ending::new(cause)));
         let result = catch_unwind(work);
         INSIDE.with(|inside| inside.set(outer));

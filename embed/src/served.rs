@@ -7,7 +7,7 @@ use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::exit;
 use crate::registry::Pass;
-use crate::signals::{Desk, is_in_a_hurry, let_in_handled};
+use crate::signals::{Desk, deferred_death, is_in_a_hurry, let_in_handled};
 use crate::state::State;
 use crate::stop::{self, StopReason};
 use crate::sys::action::{self, Previous};
@@ -39,7 +39,8 @@ pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
     loop {
         // Handlers may have been installed since; one nudge follows each.
         let_in_handled();
-        while let Some(letter) = desk.inbox.take() {
+        // Of several, the one that came first is the one to die by.
+        while let Some(letter) = desk.inbox.take(deferred_death()) {
             end_by(&letter, desk, state);
         }
         desk.inbox.wait();
@@ -64,8 +65,7 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     Pass::new(cause).run(state, is_in_a_hurry);
     coverage::save();
     if is_deadly(signal) {
-        // What follows is other people's code, and gets the same time again.
-        state.deadline.start(Enforcer::Kernel);
+        state.deadline.start_for_exit();
         exit::die_by(signal, state);
     }
     state.deadline.stop();
@@ -79,7 +79,7 @@ fn follow_exit(letter: &Letter, desk: &Desk, state: &State) {
     let signal = letter.delivery.signal;
     if is_deadly(signal) {
         exit::end_in(signal);
-        state.deadline.start(Enforcer::Kernel);
+        state.deadline.start_for_exit();
     } else {
         carry_out(letter, desk);
     }

@@ -81,14 +81,15 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 ///
 /// That is: the handler that was installed before is called once, on the thread that got the
 /// signal; else the default action follows, so that the wait status shows the signal, even if the
-/// program exits by itself meanwhile. A signal that is ignored stays ignored. A handler that the program installs *later* replaces this one, or
-/// calls it before its own work; call [`cleanup`](crate::cleanup) there, or install it first.
+/// program exits by itself meanwhile. A signal that is ignored stays ignored. A handler that the
+/// program installs *later* replaces this one, as ctrlc's does, or calls it before its own work, as
+/// those of signal-hook and tokio do; call [`cleanup`](crate::cleanup) there, or install it first.
 ///
 /// On `SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`, `SIGTRAP` and `SIGSYS` only the coverage
 /// data is saved, as for [`cleanup_on_crash`]: the program's memory is not to be trusted.
 ///
-/// The signal may arrive as soon as this is called, even where the calling thread blocks it: embed's
-/// thread lets it in. So register first what must run.
+/// The signal may arrive as soon as this is called, even where the calling thread blocks it:
+/// embed's thread lets it in. So register first what must run.
 ///
 /// From any thread, any number of times. The first call starts embed's thread; the handler stays
 /// until the process ends, so a library that calls this must not be unloaded.

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::exit;
 use crate::signals;
 use crate::state::{lock, state};
 
@@ -106,14 +107,19 @@ pub(crate) fn request(reason: StopReason) {
             }
         }
     };
+    let process = std::process::id();
     for callback in callbacks {
-        call(callback, reason);
+        let code = call(callback, reason);
+        exit::end_copy_of(process, code);
     }
 }
 
-fn call(callback: Callback, reason: StopReason) {
+/// Returns the exit code for a copy made by `fork` in the callback.
+fn call(callback: Callback, reason: StopReason) -> c_int {
     // A panicking callback must neither keep the others from theirs nor end the caller's thread.
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(reason))) {
         std::mem::forget(payload);
+        return exit::PANICKED;
     }
+    0
 }

@@ -65,7 +65,8 @@ pub(crate) enum Stack {
     /// The thread's own, or where the previous handler ran.
     ///
     /// Not always the one for signals: `std::process::exit` on another thread unmaps the main
-    /// thread's while that still runs, and a signal that arrives then would be a segmentation fault.
+    /// thread's while that still runs, and a signal that arrives then would be a segmentation
+    /// fault.
     Own,
     /// The one that is set apart for signals: the thread's own may have overflowed.
     Apart,

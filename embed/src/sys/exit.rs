@@ -38,9 +38,9 @@ extern "C" fn at_the_very_end() {
     }
 }
 
-/// Has the exit that is under way, or the next one, end in death by `signal`.
+/// Has the exit that is under way, or the next one, end in death by `signal`: the first one told.
 pub(crate) fn end_in(signal: c_int) {
-    DEATH.store(signal, Ordering::Release);
+    let _ = DEATH.compare_exchange(0, signal, Ordering::AcqRel, Ordering::Relaxed);
 }
 
 /// Leaves at once: no hook of the C library runs.

@@ -79,9 +79,10 @@ impl Inbox {
         self.wake.post();
     }
 
-    /// Takes one signal out, if there is one.
-    pub(crate) fn take(&self) -> Option<Letter> {
-        self.places.iter().find_map(|place| {
+    /// Takes one signal out, if there is one: `first` before all others.
+    pub(crate) fn take(&self, first: Option<c_int>) -> Option<Letter> {
+        let first = first.and_then(|signal| self.place(signal));
+        first.into_iter().chain(&self.places).find_map(|place| {
             if place.state.load(Ordering::Acquire) != FULL {
                 return None;
             }
