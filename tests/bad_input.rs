@@ -75,6 +75,15 @@ fn a_pool_without_workers_is_refused() {
 }
 
 #[test]
+fn a_pool_of_more_workers_than_descriptors_is_refused_before_the_first_starts() {
+    let (oracle, _watchdog) = begin();
+    let error = Pool::new(usize::MAX).unwrap_err();
+    assert!(matches!(error, BuildError::TooManyWorkers { workers: usize::MAX, .. }), "{error}");
+    assert!(error.to_string().contains("raise the limit (ulimit -n), or ask for fewer"));
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_time_without_end_is_as_good_as_none() {
     let (oracle, _watchdog) = begin();
     let pool = Pool::builder().workers(1).grace_period(Duration::MAX).start_deadline(Duration::MAX);

@@ -41,7 +41,8 @@ impl Builder {
     /// Sets how long a worker has to stop before it is killed. Five seconds by default.
     ///
     /// Tasks that are finished, as on [`Pool::close`], take as long as they take: the time counts
-    /// from when a worker has nothing left to do, or has been asked to stop.
+    /// from when a worker has nothing left to do, or has been asked to stop. With none at all every
+    /// worker is killed as it leaves, and its finalizers may not run.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self

@@ -17,6 +17,23 @@ pub enum BuildError {
     /// A worker could not be started.
     #[error("a worker of the pool did not start: {0}")]
     Worker(#[source] StartError),
+    /// There are more workers than this process may have descriptors for.
+    #[error(
+        "{workers} workers need more descriptors than this process may have, which is enough for \
+         {most}: raise the limit (ulimit -n), or ask for fewer"
+    )]
+    TooManyWorkers {
+        /// How many were asked for.
+        workers: usize,
+        /// How many there can be at most.
+        most: usize,
+    },
+    /// The pool's own thread panicked, which is a bug of this crate. Its workers were killed.
+    #[error("the pool's supervisor panicked, and nothing of the pool is left: {message}")]
+    Supervisor {
+        /// The panic's message.
+        message: String,
+    },
     /// The operating system refused a step.
     #[error("{step} failed: {source}; nothing was started")]
     System {

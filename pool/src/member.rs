@@ -210,8 +210,12 @@ impl Member {
 
     fn loss(&self, status: ExitStatus) -> WorkerLost {
         // A kill that was not ours is the user's, or the kernel's that had no memory left.
-        let foreign = status.signal() == Some(9) && self.child.end().rung < Rung::Kill;
-        let memory = foreign.then(|| "somebody killed it, or memory had run out".to_owned());
+        let end = self.child.end();
+        let foreign = status.signal() == Some(9) && end.rung < Rung::Kill;
+        let memory = foreign.then(|| match end.out_of_memory {
+            true => "the kernel had no memory left for its cgroup".to_owned(),
+            false => "somebody killed it, or memory had run out".to_owned(),
+        });
         WorkerLost {
             worker: self.child.name().to_owned(),
             pid: self.child.id(),

@@ -13,6 +13,8 @@ use epilogue_process::entry::{Entry, ask};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::{Limits, Portable};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::{Call, Index, NO_STATE, Outcome, head};
@@ -90,6 +92,11 @@ impl Pool {
         if builder.workers == 0 {
             return Err(BuildError::NoWorkers);
         }
+        // Found out now, not by the thousandth start.
+        let most = most_workers();
+        if builder.workers > most {
+            return Err(BuildError::TooManyWorkers { workers: builder.workers, most });
+        }
         let at = |step| move |source| BuildError::System { step, source };
         let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
@@ -100,7 +107,7 @@ impl Pool {
         let supervisor =
             Supervisor::new(builder, receiver, Arc::clone(&bell), Arc::clone(&closed), started);
         let thread = thread::Builder::new().name("epilogue-pool".into());
-        let thread = thread.spawn(|| supervisor.run()).map_err(at("starting a thread"))?;
+        let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
         let supervision = Mutex::new(match up.recv() {
             Ok(Ok(())) => Supervision::Running(thread),
             Ok(Err(error)) => {
@@ -108,7 +115,11 @@ impl Pool {
                 let _ = thread.join();
                 return Err(BuildError::Worker(error));
             }
-            Err(_) => Supervision::Ended(join(thread)),
+            Err(_) => {
+                let message =
+                    join(thread).map_or_else(|error| error.to_string(), |_| String::new());
+                return Err(BuildError::Supervisor { message });
+            }
         });
         let shared = Shared {
             commands,
@@ -328,6 +339,13 @@ impl Shared {
             }
         };
     }
+}
+
+/// How many workers this process has descriptors for.
+fn most_workers() -> usize {
+    const EACH: u64 = 3;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(limit / EACH).unwrap_or(usize::MAX)
 }
 
 fn join(thread: JoinHandle<Report>) -> Result<Report, CloseError> {

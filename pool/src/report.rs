@@ -97,6 +97,9 @@ impl fmt::Display for WorkerReport {
         if self.cancelled > 0 {
             write!(f, ", {} cancelled", self.cancelled)?;
         }
+        if end.out_of_memory {
+            f.write_str(", out of memory")?;
+        }
         match end.finalizers.as_deref() {
             None => f.write_str("; it could not tell which finalizers ran")?,
             Some([]) => {}

@@ -11,6 +11,7 @@
 //! 3. When the thread has ended, every worker has been reaped.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -99,8 +100,18 @@ impl Supervisor {
         }
     }
 
-    /// Runs the pool until it has ended.
-    pub(crate) fn run(mut self) -> Report {
+    /// Runs the pool until it has ended, and leaves word if that was by a panic.
+    pub(crate) fn watch(self) -> Report {
+        let closed = Arc::clone(&self.closed);
+        // What a panic leaves half-done is dropped with the supervisor: its workers are killed.
+        panic::catch_unwind(AssertUnwindSafe(|| self.run())).unwrap_or_else(|payload| {
+            let cause = "the pool's own thread panicked".to_owned();
+            let _ = closed.set(Refusal::Broken { cause });
+            panic::resume_unwind(payload)
+        })
+    }
+
+    fn run(mut self) -> Report {
         // The program's signal handlers have nothing to do on this thread.
         let _ = SigSet::all().thread_block();
         loop {

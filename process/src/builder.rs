@@ -31,6 +31,9 @@ impl Builder {
     }
 
     /// Sets how long the process has to stop before it is killed. Five seconds by default.
+    ///
+    /// Also one that is done needs a part of it to leave: with none at all it is killed, and its
+    /// finalizers may not run.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self
@@ -185,7 +188,8 @@ impl Builder {
         self.limit(Limited::Cpu, seconds)
     }
 
-    /// Limits the number of open descriptors. A process has four of its own.
+    /// Limits the number of open descriptors. A process has four when its function
+    /// begins (0, 1, 2 and its wire), and watches its parent by a fifth.
     pub fn limit_descriptors(self, descriptors: u64) -> Self {
         self.limit(Limited::Descriptors, descriptors)
     }
