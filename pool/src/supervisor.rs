@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use epilogue_process::StartError;
-use epilogue_process::child::{Event, Spec, Work, timeout};
+use epilogue_process::child::{Event, Spec, Work, wait_for};
 use epilogue_process::parcel::Parcel;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 
@@ -292,14 +291,10 @@ impl Supervisor {
             fds.extend(wire.into_iter().inspect(|_| owners.push((owner, Source::Wire))));
             fds.extend(pidfd.into_iter().inspect(|_| owners.push((owner, Source::Pidfd))));
         }
-        match poll(&mut fds, timeout(due)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            // Out of kernel memory: nothing can be waited for, so everything is looked at.
-            Err(_) => std::thread::yield_now(),
-        }
+        let is_known = wait_for(&mut fds, due);
         let ready = fds.iter().skip(1).zip(owners);
         let ready: Vec<_> = ready
-            .filter(|(fd, _)| fd.any().unwrap_or(true))
+            .filter(|(fd, _)| !is_known || fd.any().unwrap_or(true))
             .map(|(_, (owner, source))| (owner, source))
             .collect();
         self.bell.awake();

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -499,11 +500,7 @@ impl Child {
     fn block(&mut self, until: Option<Instant>) {
         let [wire, pidfd] = self.interest();
         let mut fds: Vec<_> = wire.into_iter().chain(pidfd).collect();
-        match poll(&mut fds, timeout(until)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            // Without poll there is no waiting for more than the end.
-            Err(_) => self.kill(),
-        }
+        wait_for(&mut fds, until);
         self.reap();
         self.flush();
     }
@@ -599,6 +596,21 @@ impl Drop for Child {
             pidfd::await_end(self.ties.pidfd.as_fd());
             self.fell_tree();
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
+        }
+    }
+}
+
+/// Waits until one of `fds` is ready, or until `until`.
+///
+/// False if the kernel does not wait for these: it has no memory, or they are more than this
+/// process may have open since somebody lowered `RLIMIT_NOFILE`. Then a moment has passed, nothing
+/// is known of them, and each has to be looked at.
+pub fn wait_for(fds: &mut [PollFd<'_>], until: Option<Instant>) -> bool {
+    match poll(fds, timeout(until)) {
+        Ok(_) | Err(Errno::EINTR) => true,
+        Err(_) => {
+            thread::sleep(Duration::from_millis(1));
+            false
         }
     }
 }

@@ -10,12 +10,12 @@ use std::time::Instant;
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv};
 
 use crate::channel::Drain;
-use crate::child::{Child, Event, Spec, Ties, Work, timeout};
+use crate::child::{self, Child, Event, Spec, Ties, Work};
 use crate::end::End;
 use crate::entry::Entry;
 use crate::error::StartError;
@@ -254,11 +254,7 @@ pub(crate) fn wait_for(sights: &[Sight]) {
         fds.push(PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN));
         fds.extend(wire.map(|flags| PollFd::new(ties.stream.as_fd(), flags)));
     }
-    match poll(&mut fds, timeout(sights.iter().filter_map(|sight| sight.due).min())) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        // Out of kernel memory; it may have some the next time.
-        Err(_) => thread::yield_now(),
-    }
+    child::wait_for(&mut fds, sights.iter().filter_map(|sight| sight.due).min());
 }
 
 /// A file that cannot be read gives what could be: the process has ended well all the same.
@@ -321,10 +317,9 @@ fn drain_until_end(ties: &Ties, until: Option<Instant>) {
         if open {
             fds.push(PollFd::new(ties.stream.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut fds, timeout(until)) {
-            Ok(_) if fds[0].any().unwrap_or(true) => return,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+        child::wait_for(&mut fds, until);
+        if pidfd::has_ended(ties.pidfd.as_fd()) {
+            return;
         }
         let read = recv(ties.stream.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT);
         open = open && !matches!(read, Ok(0) | Err(Errno::ECONNRESET));

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
+use nix::unistd::{Pid, getppid};
 
 use crate::codec::{Limits, decode};
 use crate::link::{Order, Port, order};
@@ -32,16 +33,16 @@ pub(crate) fn parent(wire: BorrowedFd<'_>) -> Option<OwnedFd> {
     // it fires as well when the *thread* ends that started this child.
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGCONT);
     let maker = getsockopt(&wire, sockopt::PeerCredentials).ok()?.pid();
-    if maker != nix::unistd::getppid().as_raw() {
+    if maker != getppid().as_raw() {
         return None;
     }
     match getsockopt(&wire, sockopt::PeerPidfd) {
         Ok(pidfd) => Some(pidfd),
         Err(_) => {
             // Before Linux 6.5: open by number, then see that the number still meant our parent.
-            let pid = nix::unistd::getppid();
+            let pid = getppid();
             let pidfd = pidfd::open(pid.as_raw()).ok()?;
-            (nix::unistd::getppid() == pid).then_some(pidfd)
+            (getppid() == pid).then_some(pidfd)
         }
     }
 }
@@ -49,6 +50,7 @@ pub(crate) fn parent(wire: BorrowedFd<'_>) -> Option<OwnedFd> {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     parent: OwnedFd,
+    parent_id: Pid,
     port: Arc<Port>,
     inbox: Inbox,
     /// Dropped when no more orders will come.
@@ -73,7 +75,8 @@ impl Watcher {
         orders: Sender<Order>,
         callbacks: Duration,
     ) -> Self {
-        Self { parent, port, inbox, orders: Some(orders), leave_at: None, callbacks }
+        let (parent_id, orders) = (getppid(), Some(orders));
+        Self { parent, parent_id, port, inbox, orders, leave_at: None, callbacks }
     }
 
     pub(crate) fn spawn(mut self) -> io::Result<()> {
@@ -105,13 +108,21 @@ impl Watcher {
         match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Next::Watch,
-            Err(_) => return self.parent_is_gone(),
+            Err(_) => return self.look(),
         }
         let [wire, parent] = fds.map(|fd| fd.any().unwrap_or(true));
         if parent {
             return self.parent_is_gone();
         }
         if wire { self.read() } else { Next::Watch }
+    }
+
+    /// Where the kernel does not wait: it has no memory, or a task has lowered `RLIMIT_NOFILE` to
+    /// less than two descriptors, which some do that are to open nothing any more.
+    fn look(&mut self) -> Next {
+        thread::sleep(Duration::from_millis(1));
+        // Whoever inherits an orphan is another process than its parent was.
+        if getppid() == self.parent_id { self.read() } else { self.parent_is_gone() }
     }
 
     fn read(&mut self) -> Next {

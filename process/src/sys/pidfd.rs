@@ -36,13 +36,43 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()
 /// Whether the process has ended, reaped or not.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(ready) => ready == 1,
+        // A process that may have nothing open may not even ask for one descriptor.
+        Err(_) => peek(pidfd, libc::WNOHANG),
+    }
 }
 
 /// Blocks until the process has ended. It is not reaped.
 pub(crate) fn await_end(pidfd: BorrowedFd<'_>) {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
-    while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return,
+            Err(Errno::EINTR) => {}
+            Err(_) => {
+                peek(pidfd, 0);
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a child has ended, without reaping it; or waits for that, as `options` say.
+fn peek(pidfd: BorrowedFd<'_>, options: c_int) -> bool {
+    // SAFETY: all zeroes is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let (id, options) = (pidfd.as_raw_fd() as libc::id_t, options | libc::WEXITED | libc::WNOWAIT);
+    loop {
+        // SAFETY: the descriptor stays open, and `info` is ours to be written.
+        if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) } == 0 {
+            return status(&info).is_some();
+        }
+        if Errno::last() != Errno::EINTR {
+            // Not a child any more: somebody has reaped it.
+            return true;
+        }
+    }
 }
 
 /// Whether a call of [`wait`] may block.
