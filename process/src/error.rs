@@ -21,6 +21,14 @@ pub enum StartError {
         "epilogue's start hook did not run in this program: call epilogue::init() first in main"
     )]
     NoHook,
+    /// This process was itself started, and is about to run its constructors. One that starts a
+    /// process runs in that process as well, which would start the next.
+    #[error(
+        "a constructor that runs before main starts no process in a process that was started: it \
+         would run in that one, too, and so on without end; start it in main, or when it is first \
+         needed"
+    )]
+    InConstructor,
     /// This process has more rights than its caller (`AT_SECURE`: setuid, file capabilities).
     #[error("a program with raised privileges (AT_SECURE) must not start copies of itself")]
     Privileged,

@@ -53,6 +53,9 @@ impl Launch {
         if !hook::works() {
             return Err(StartError::NoHook);
         }
+        if hook::would_go_on_for_ever() {
+            return Err(StartError::InConstructor);
+        }
         let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
         let second = stream.try_clone().map_err(at("sharing the wire"))?;
         let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;

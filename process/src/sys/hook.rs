@@ -17,6 +17,9 @@ type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_ch
 /// Whether the hook ran in this process, or `init` did.
 static RAN: AtomicBool = AtomicBool::new(false);
 
+/// Whether this is a child in which constructors run that come after ours.
+static CONSTRUCTING: AtomicBool = AtomicBool::new(false);
+
 // SAFETY: the section holds pointers to constructors of exactly this type, and `hook` neither
 // unwinds nor returns in a state that the runtime does not expect.
 #[cfg(not(epilogue_no_hook))]
@@ -35,6 +38,12 @@ pub(crate) fn works() -> bool {
     RAN.load(Ordering::Relaxed)
 }
 
+/// Whether a child that is started now would be without end: the constructor that starts it runs
+/// in that child, too, and so does its own child's.
+pub(crate) fn would_go_on_for_ever() -> bool {
+    CONSTRUCTING.load(Ordering::Relaxed)
+}
+
 /// `init` was called, which does the hook's work where the hook does not run.
 pub(crate) fn note_init() {
     RAN.store(true, Ordering::Relaxed);
@@ -43,7 +52,9 @@ pub(crate) fn note_init() {
 extern "C" fn hook(argc: c_int, argv: *const *const c_char, envp: *const *const c_char) {
     RAN.store(true, Ordering::Relaxed);
     if let Some(summons) = crate::boot::summons() {
+        CONSTRUCTING.store(true, Ordering::Relaxed);
         run_later_constructors(argc, argv, envp);
+        CONSTRUCTING.store(false, Ordering::Relaxed);
         crate::boot::serve(summons);
     }
 }
