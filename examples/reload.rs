@@ -2,12 +2,12 @@
 //! process goes on with the new code, and with the data that the old one had in memory.
 //!
 //! ```sh
-//! cargo run --example reload                   # then `kill -HUP PID`, many times; Ctrl-C
-//! cargo run --example reload -- --reloads 2    # signals itself twice, and ends by itself
+//! cargo run --example reload                # then `kill -HUP PID`, as often as you like; Ctrl-C
+//! cargo run --example reload -- --reloads 2 # signals itself twice, and ends by itself
 //! ```
 //!
 //! `exec` alone would lose what is in memory, each finalizer and the coverage data with it. A
-//! SIGHUP that comes before the new program says that it serves ends it: see `embed::exec`.
+//! SIGHUP that comes in between waits: it is blocked until the new program can hear it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "examples print")]
 
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs};
 
 use epilogue::embed::{self, signal::SIGHUP, signal::SIGINT};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::raise;
 
@@ -33,6 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     let mut signals = Signals::new([SIGHUP])?;
+    let reload = SigSet::from(Signal::SIGHUP);
+    reload.thread_unblock()?; // One may have been waiting since before this program began.
     embed::cleanup_on_signal(SIGINT)?;
     embed::cleanup_on_sigterm()?;
 
@@ -51,6 +54,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(reloads) = reloads {
         again.args(["--reloads", &(reloads - 1).to_string()]);
     }
+    // The new program inherits the block. Without it, a SIGHUP before its handler would be deadly.
+    reload.thread_block()?;
     // Comes back only if the new program cannot be started.
     Err(embed::exec(&mut again).into())
 }

@@ -100,13 +100,12 @@ pub fn exit_now(code: c_int) -> ! {
 ///
 /// # Signals to the new program
 ///
-/// It begins with the default action of every signal that was handled here, and with none blocked:
-/// a program that has never heard of this crate must not be deaf. So a signal that arrives before
-/// it has installed its own handler has the default action: a second `SIGHUP` on the heels of the
-/// first ends a daemon that is just reloading. Who must not lose one blocks it in a
-/// [`pre_exec`](CommandExt::pre_exec) closure of `command`, and lets it in again in the new program
-/// when its handler is there: it has been waiting. Nobody else lets it in, and what the new program
-/// starts inherits the block, so do this only for a program that is known to.
+/// It begins with the default action of every signal that was handled here, as the kernel has it: a
+/// second `SIGHUP` on the heels of the first ends a daemon that is just reloading. And it begins
+/// with the calling thread's mask. So to lose none, block the signal in this thread before the
+/// call, and let it in again in the new program when its handler is there: it has been waiting. The
+/// example `reload` does so. This function blocks nothing by itself, for a program that has never
+/// heard of this crate would be deaf, with all that it starts.
 ///
 /// # Examples
 ///

@@ -62,7 +62,7 @@
 //!   made during a normal exit must not call `std::process::exit`, which would wait for ever for
 //!   the exit of the original; [`exit`](fn@exit) and [`exit_now`] do not.
 //! - A signal that arrives between [`exec`] and the new program's own handler has its default
-//!   action.
+//!   action, unless it is blocked: see there.
 //! - Once a signal is handled, a shared object that contains this crate must not be unloaded.
 //! - For the first process of a namespace the kernel's timer has no effect: `SIGKILL` from within
 //!   does not reach it.
