@@ -35,7 +35,7 @@ fn measured_call() {
 /// What the tests count of finalizers.
 #[inline(never)]
 fn measured_finalizer(name: &str) {
-    println!("{name}");
+    say(name);
 }
 
 fn take_all(steps: &[String]) {
