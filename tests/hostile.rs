@@ -6,24 +6,33 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Build, Oracle, Program, Watchdog};
+use nix::sys::signal::Signal;
+use support::{Build, Ending, Gate, Marks, Oracle, Program, Watchdog, hooks};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For what is built first, on a machine that has other things to do as well.
 const BUILD_PATIENCE: Duration = Duration::from_secs(540);
 
+fn start(story: &str, marks: &Marks, closing: &Gate) -> Program {
+    let (name, directory) = marks.variable();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostile"));
+    Program::start(command.arg(story).env(name, directory).env("CLOSING", closing.path()))
+}
+
 /// Tells a story that ends by itself, and well.
 #[track_caller]
 fn ends_well(story: &str) {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let mut program = Program::start(Command::new(env!("CARGO_BIN_EXE_hostile")).arg(story));
+    let (marks, closing) = (Marks::new(), Gate::new());
+    let mut program = start(story, &marks, &closing);
     program.reap();
     let left = oracle.leftovers().processes;
     assert!(left.is_empty(), "{story} left {left:#?}");
     let ending = program.finish();
     assert!(ending.status.success(), "{ending}");
+    drop((marks, closing));
     oracle.nothing_left();
 }
 
@@ -45,6 +54,50 @@ fn a_leaked_process_is_joined_at_exit_when_no_descriptors_are_allowed() {
 #[test]
 fn a_worker_serves_on_when_a_task_has_allowed_it_no_descriptors() {
     ends_well("no-descriptors-in-a-worker");
+}
+
+/// The program died of the signal, after its finalizers and those of all its processes.
+#[track_caller]
+fn died_well(ending: &Ending, marks: &Marks, processes: usize) {
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert!(ending.stdout.ends_with("exiting\nfinalized\n"), "{ending}");
+    assert_eq!(hooks::all_ran_once(marks), processes, "{ending}");
+}
+
+#[test]
+fn a_signal_stops_the_pools_that_a_program_waits_for_as_it_exits() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (marks, mut closing) = (Marks::new(), Gate::new());
+    let mut program = start("interrupted-exit", &marks, &closing);
+    program.wait_for_line("exiting");
+    // A worker ends that has nothing to do: the program waits for its last pool, and for the task
+    // there that goes on for ever.
+    closing.wait();
+    program.signal(Signal::SIGTERM);
+    drop(closing);
+    program.reap();
+    let left = oracle.leftovers().processes;
+    assert!(left.is_empty(), "{left:#?}");
+    died_well(&program.finish(), &marks, 3);
+    drop(marks);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_signal_stops_the_process_that_a_program_waits_for_as_it_exits() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (marks, closing) = (Marks::new(), Gate::new());
+    let mut program = start("interrupted-exit-of-a-process", &marks, &closing);
+    program.wait_for_line("exiting");
+    program.signal(Signal::SIGTERM);
+    program.reap();
+    let left = oracle.leftovers().processes;
+    assert!(left.is_empty(), "{left:#?}");
+    died_well(&program.finish(), &marks, 1);
+    drop((marks, closing));
+    oracle.nothing_left();
 }
 
 #[test]

@@ -59,6 +59,8 @@ struct Running {
     ends: Option<Instant>,
     /// What was left when the clock was made to stand still.
     paused: Option<Duration>,
+    /// Whether it may not stand still any more.
+    hurried: bool,
     enforcer: Enforcer,
     timer: Option<KillTimer>,
 }
@@ -89,7 +91,8 @@ impl Deadline {
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
         let mut clock = lock(&self.0);
         let ends = earlier(Instant::now().checked_add(total), clock.latest);
-        let running = Running { ends, paused: None, enforcer, timer };
+        let (paused, hurried) = (None, false);
+        let running = Running { ends, paused, hurried, enforcer, timer };
         running.arm();
         clock.running = Some(running);
     }
@@ -107,9 +110,11 @@ impl Deadline {
     }
 
     /// Runs `work` outside the deadline: the clock stands still until it returns, or until
-    /// [`Deadline::resume`].
+    /// [`Deadline::hurry`].
     pub(crate) fn pause_for<R>(&self, work: impl FnOnce() -> R) -> R {
-        if let Some(running) = &mut lock(&self.0).running {
+        if let Some(running) = &mut lock(&self.0).running
+            && !running.hurried
+        {
             running.pause();
         }
         let result = work();
@@ -117,8 +122,16 @@ impl Deadline {
         result
     }
 
+    /// Lets a clock that stands still run on, and not stand still again in this ending.
+    pub(crate) fn hurry(&self) {
+        if let Some(running) = &mut lock(&self.0).running {
+            running.hurried = true;
+        }
+        self.resume();
+    }
+
     /// Lets a clock that stands still run on.
-    pub(crate) fn resume(&self) {
+    fn resume(&self) {
         let mut clock = lock(&self.0);
         let latest = clock.latest;
         if let Some(running) = &mut clock.running

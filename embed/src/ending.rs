@@ -31,7 +31,7 @@ pub enum Cause {
 }
 
 /// The ending that a hook runs in.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Ending {
     cause: Cause,
 }

@@ -53,7 +53,7 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     let reason = StopReason::Signal(signal);
     if !state.gate.is_open() {
         // A pool that finishes its queue at exit, outside the deadline, must hear of it now.
-        state.deadline.resume();
+        state.deadline.hurry();
         stop::request(reason);
     }
     let cause = Cause::Signal(signal);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded};
-use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_embed::{Finalizer, on_stop};
 use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::Work;
 use epilogue_process::entry::{Entry, ask};
@@ -321,15 +321,18 @@ impl Shared {
     }
 
     /// Closes a pool whose handle nobody will drop any more: it was leaked, or is in a static.
-    fn end_with_program(&self, ending: &Ending) {
+    fn end_with_program(self: &Arc<Self>, ending: &Ending) {
         // The errors that remain are those of a supervisor that is gone, with all its workers.
-        let _ = match ending.cause() {
-            Cause::Exit => self.end(Command::Close),
+        let _ = match (ending.cause(), ending.remaining()) {
+            (Cause::Exit, None) => {
+                self.stop_on_request(*ending);
+                self.end(Command::Close)
+            }
             // A signal, `cleanup`, or the request of our own parent: time is short, and a part
             // of it is needed for the finalizers that come after this one.
-            _ => {
-                let limit = ending.remaining().map(|left| left * 4 / 5);
-                let work = match ending.cause() {
+            (cause, left) => {
+                let limit = left.map(|left| left * 4 / 5);
+                let work = match cause {
                     // Our own call was abandoned, so nobody is left who would take these values;
                     // at each level of nested pools, waiting for them would take its time anew.
                     Cause::Parent => Work::Abandon,
@@ -338,6 +341,20 @@ impl Shared {
                 self.end(Command::Terminate { limit, work })
             }
         };
+    }
+
+    /// A pool that finishes its queue as the program exits has all the time that it needs, until a
+    /// signal arrives: from then on it is as if that had come before.
+    fn stop_on_request(self: &Arc<Self>, ending: Ending) {
+        let shared = Arc::clone(self);
+        on_stop(move |_| {
+            // Without a clock that runs, it was an earlier one: the program went on after it.
+            if let Some(left) = ending.remaining() {
+                let (limit, work) = (Some(left * 4 / 5), Work::Finish);
+                // A pool that is gone needs no stop.
+                let _ = shared.send(Command::Terminate { limit, work });
+            }
+        });
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_embed::{Finalizer, on_stop};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
@@ -288,23 +288,37 @@ fn serve_one(link: Link) {
 ///
 /// A program that exits grants it all the time it needs; one that is ended by a signal stops it
 /// within what is left of its own time.
-fn end_with_program(ties: &Ties, ending: &Ending) {
-    match ending.cause() {
-        Cause::Exit => drain_until_end(ties, None),
+fn end_with_program(ties: &Arc<Ties>, ending: &Ending) {
+    match (ending.cause(), ending.remaining()) {
+        (Cause::Exit, None) => {
+            let (held, ending) = (Arc::clone(ties), *ending);
+            on_stop(move |_| {
+                // Without a clock that runs, it was an earlier request: the program went on.
+                if ending.remaining().is_some() {
+                    ask_to_stop(&held);
+                }
+            });
+            drain_until_end(ties, None);
+        }
         // A signal, `cleanup`, or our own parent's request: time is short.
-        _ => {
+        (_, left) => {
             let begin = Instant::now();
-            let kill_at = ending.remaining().map(|left| begin + left * 4 / 5);
-            for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-                // One that has ended already needs no signal.
-                let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
-            }
+            let kill_at = left.map(|left| begin + left * 4 / 5);
+            ask_to_stop(ties);
             drain_until_end(ties, kill_at);
             // One that has ended already needs no signal.
             let _ = pidfd::send_signal(ties.pidfd.as_fd(), Signal::SIGKILL as i32);
         }
     }
     let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
+}
+
+/// Asks a child to stop without its wire, which somebody else holds.
+fn ask_to_stop(ties: &Ties) {
+    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+        // One that has ended already needs no signal.
+        let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
+    }
 }
 
 /// Waits for the child's end or for `until`, and throws away what it writes: nobody reads it any

@@ -2,15 +2,22 @@
 
 use std::env;
 use std::error::Error;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
 use std::process;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use epilogue::{Pool, Process};
+use epilogue::{Pool, Process, embed};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use support::{Gate, Marks, hooks, sys};
 
 /// More than the buffer of a socket takes.
 const LARGE: usize = 8 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    sys::reset(Signal::SIGTERM);
     let story = env::args().nth(1).ok_or("no story")?;
     match story.as_str() {
         "few-descriptors" => {
@@ -42,12 +49,74 @@ fn main() -> Result<(), Box<dyn Error>> {
             assert!(pids.iter().all(|&pid| pid == worker), "another worker took its place");
             assert!(pool.close()?.is_clean());
         }
+        "interrupted-exit" => {
+            embed::set_deadline(Duration::from_secs(20));
+            embed::finalizer("first", || say("finalized"));
+            embed::cleanup_on_sigterm()?;
+            std::mem::forget(busy_process()?);
+            std::mem::forget(busy_pool()?);
+            std::mem::forget(busy_pool()?);
+            embed::finalizer("last", || say("exiting"));
+        }
+        "interrupted-exit-of-a-process" => {
+            embed::set_deadline(Duration::from_secs(20));
+            embed::finalizer("first", || say("finalized"));
+            embed::cleanup_on_sigterm()?;
+            std::mem::forget(busy_process()?);
+            embed::finalizer("last", || say("exiting"));
+        }
         other => Err(format!("no such story: {other}"))?,
     }
     Ok(())
 }
 
+fn say(line: &str) {
+    println!("{line}");
+    stdout().flush().unwrap();
+}
+
 fn allow_descriptors(count: u64) {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap();
+}
+
+fn marks() -> PathBuf {
+    Marks::from_env().variable().1.to_owned()
+}
+
+/// A pool of which one worker has nothing to do and one does what it does until it is asked to
+/// stop. The one with nothing to do says so when it is told to end: it stands at the gate `CLOSING`.
+fn busy_pool() -> Result<Pool, Box<dyn Error>> {
+    let pool = Pool::builder().workers(2).grace_period(Duration::from_secs(60)).start()?;
+    let mut gate = Gate::new();
+    let busy = pool.submit((marks(), gate.path()), |(marks, gate): (PathBuf, PathBuf)| {
+        hooks::register(&marks);
+        let (asked, stop) = mpsc::channel::<()>();
+        embed::on_stop(move |_| drop(asked));
+        Gate::pass(&gate);
+        let _ = stop.recv();
+    })?;
+    drop(busy);
+    gate.wait();
+    let closing = PathBuf::from(env::var_os("CLOSING").ok_or("no gate")?);
+    let idle = pool.submit(closing, |closing: PathBuf| {
+        embed::finalizer("closing", move || Gate::pass(&closing));
+    })?;
+    idle.join()?;
+    gate.open_once();
+    Ok(pool)
+}
+
+/// A process that does what it does for ever.
+fn busy_process() -> Result<Process<()>, Box<dyn Error>> {
+    let mut gate = Gate::new();
+    let process = Process::start((marks(), gate.path()), |(marks, gate): (PathBuf, PathBuf)| {
+        hooks::register(&marks);
+        Gate::pass(&gate);
+        loop {
+            std::thread::park();
+        }
+    })?;
+    gate.wait();
+    Ok(process)
 }
