@@ -15,122 +15,32 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
-use crate::entry::{ForeignFunction, MAX_FAULT, MainEntry};
-use crate::environment::Environment;
+use crate::entry::MainEntry;
 use crate::error::StartError;
 use crate::launch::{Launch, Launched, Near};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
 use crate::parcel::Parcel;
-use crate::server::{Born, StartMethod};
-use crate::setup::{Initializer, Setup};
+use crate::server::Born;
 use crate::status::ExitStatus;
-use crate::stdio::Stdio;
 use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Wait};
 use crate::tree::{Tree, TreeEnd};
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
-/// What a child is started with.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    /// What `ps` shows; the kernel keeps 15 bytes of it for the thread.
-    pub name: String,
-    /// How long it has from the request to stop to the kill.
-    pub grace_period: Duration,
-    /// How long it has from the start to its hello.
-    pub start_deadline: Duration,
-    /// What may be sent and received.
-    pub limits: Limits,
-    /// How it begins.
-    pub start_method: StartMethod,
-    /// What its start server calls before its first fork.
-    pub preload: Option<fn()>,
-    pub(crate) environment: Environment,
-    pub(crate) stdio: [Stdio; 3],
-    pub(crate) group: Group,
-    pub(crate) setup: Setup,
-}
-
-/// What becomes of what a child started itself, as it ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Grandchildren {
-    /// It is the user's.
-    #[default]
-    Kept,
-    /// It ends with the child.
-    Ended,
-}
-
-/// Which process group a child is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Group {
-    /// That of its parent, so that the terminal treats them alike.
-    Shared,
-    Own,
-}
-
-impl Default for Spec {
-    fn default() -> Self {
-        Self {
-            name: "worker".to_owned(),
-            grace_period: Duration::from_secs(5),
-            start_deadline: Duration::from_secs(10),
-            limits: Limits::default(),
-            start_method: StartMethod::default(),
-            preload: None,
-            environment: Environment::default(),
-            stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
-            group: Group::Shared,
-            setup: Setup::default(),
-        }
-    }
-}
-
-impl Spec {
-    /// The longest time that a builder passes on, which is as good as no limit: a hundred years.
-    /// The clock has an end, and a sum beyond it panics.
-    pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-    /// The defaults, with a name.
-    pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), ..Self::default() }
-    }
-
-    /// Sets the function that runs in the child before it says hello.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignFunction`] if its code lies in another image.
-    pub fn set_initializer(&mut self, initializer: Option<fn()>) -> Result<(), ForeignFunction> {
-        self.setup.initializer = initializer.map(Initializer::new).transpose()?;
-        Ok(())
-    }
-
-    /// The part of the grace period that finalizers get: the rest is for the call that runs and
-    /// for the parent, which must not kill before the child's own deadline.
-    fn finalizers(&self) -> Duration {
-        self.grace_period * 3 / 5
-    }
-
-    /// The longest frame that the child may send: a value, or an error, which may be longer.
-    fn frame_limit(&self) -> usize {
-        self.limits.max_bytes.max(MAX_FAULT).saturating_add(1024)
-    }
-}
+pub use crate::spec::Spec;
+pub(crate) use crate::spec::{Grandchildren, Group};
+pub use crate::waiting::{timeout, wait_for};
 
 /// What happened to a child.
 #[derive(Debug)]
@@ -598,28 +508,4 @@ impl Drop for Child {
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }
     }
-}
-
-/// Waits until one of `fds` is ready, or until `until`.
-///
-/// False if the kernel does not wait for these: it has no memory, or they are more than this
-/// process may have open since somebody lowered `RLIMIT_NOFILE`. Then a moment has passed, nothing
-/// is known of them, and each has to be looked at.
-pub fn wait_for(fds: &mut [PollFd<'_>], until: Option<Instant>) -> bool {
-    match poll(fds, timeout(until)) {
-        Ok(_) | Err(Errno::EINTR) => true,
-        Err(_) => {
-            thread::sleep(Duration::from_millis(1));
-            false
-        }
-    }
-}
-
-/// How long `poll` may wait, rounded up: a wait that ends too early would spin.
-pub fn timeout(until: Option<Instant>) -> PollTimeout {
-    let Some(until) = until else {
-        return PollTimeout::NONE;
-    };
-    let left = until.saturating_duration_since(Instant::now());
-    PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
 }

@@ -56,6 +56,7 @@ mod scope;
 mod server;
 mod setup;
 pub mod shared;
+mod spec;
 mod status;
 mod stdio;
 pub mod stop;
@@ -63,6 +64,7 @@ mod stream;
 mod sys;
 mod tree;
 mod wait;
+mod waiting;
 mod watcher;
 pub mod wire;
 

@@ -1,0 +1,100 @@
+//! What a child is started with: all that its builder can set.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Limits;
+use crate::entry::{ForeignFunction, MAX_FAULT};
+use crate::environment::Environment;
+use crate::server::StartMethod;
+use crate::setup::{Initializer, Setup};
+use crate::stdio::Stdio;
+
+/// What a child is started with.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What `ps` shows; the kernel keeps 15 bytes of it for the thread.
+    pub name: String,
+    /// How long it has from the request to stop to the kill.
+    pub grace_period: Duration,
+    /// How long it has from the start to its hello.
+    pub start_deadline: Duration,
+    /// What may be sent and received.
+    pub limits: Limits,
+    /// How it begins.
+    pub start_method: StartMethod,
+    /// What its start server calls before its first fork.
+    pub preload: Option<fn()>,
+    pub(crate) environment: Environment,
+    pub(crate) stdio: [Stdio; 3],
+    pub(crate) group: Group,
+    pub(crate) setup: Setup,
+}
+
+/// What becomes of what a child started itself, as it ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Grandchildren {
+    /// It is the user's.
+    #[default]
+    Kept,
+    /// It ends with the child.
+    Ended,
+}
+
+/// Which process group a child is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// That of its parent, so that the terminal treats them alike.
+    Shared,
+    Own,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            name: "worker".to_owned(),
+            grace_period: Duration::from_secs(5),
+            start_deadline: Duration::from_secs(10),
+            limits: Limits::default(),
+            start_method: StartMethod::default(),
+            preload: None,
+            environment: Environment::default(),
+            stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
+            group: Group::Shared,
+            setup: Setup::default(),
+        }
+    }
+}
+
+impl Spec {
+    /// The longest time that a builder passes on, which is as good as no limit: a hundred years.
+    /// The clock has an end, and a sum beyond it panics.
+    pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    /// The defaults, with a name.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Sets the function that runs in the child before it says hello.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] if its code lies in another image.
+    pub fn set_initializer(&mut self, initializer: Option<fn()>) -> Result<(), ForeignFunction> {
+        self.setup.initializer = initializer.map(Initializer::new).transpose()?;
+        Ok(())
+    }
+
+    /// The part of the grace period that finalizers get: the rest is for the call that runs and
+    /// for the parent, which must not kill before the child's own deadline.
+    pub(crate) fn finalizers(&self) -> Duration {
+        self.grace_period * 3 / 5
+    }
+
+    /// The longest frame that the child may send: a value, or an error, which may be longer.
+    pub(crate) fn frame_limit(&self) -> usize {
+        self.limits.max_bytes.max(MAX_FAULT).saturating_add(1024)
+    }
+}
