@@ -215,7 +215,9 @@ fn the_hooks_of_a_worker_that_exits_run_and_those_of_the_others_too() {
             }
         });
     assert_eq!(outcomes.unwrap().iter().filter(|outcome| outcome.is_err()).count(), 1);
-    assert_eq!(pool.close().unwrap().workers.len(), 3);
+    // The one that exited is replaced, unless the pool was closed before that.
+    let workers = pool.close().unwrap().workers.len();
+    assert!((2..=3).contains(&workers), "{workers}");
     let registered = hooks::all_ran_once(&marks);
     assert!((1..=3).contains(&registered), "{registered}");
     drop(pool);
