@@ -227,8 +227,7 @@ fn a_signal_that_a_process_handles_later_and_blocks_in_its_own_thread_still_ends
         };
         for signal in [Signal::SIGUSR2, Signal::SIGTERM] {
             let builder = by(method);
-            let process: Process<()> =
-                builder.start((marks.path(), gate.path()), blocks).unwrap();
+            let process: Process<()> = builder.start((marks.path(), gate.path()), blocks).unwrap();
             nix::sys::signal::kill(gate.wait(), signal).unwrap();
             let lost = process.join();
             assert!(

@@ -31,13 +31,7 @@ pub(crate) fn send_with(
     descriptors: &[Arc<OwnedFd>],
     flags: MsgFlags,
 ) -> io::Result<usize> {
-    let (fd, flags) = (socket.as_raw_fd(), flags | MsgFlags::MSG_NOSIGNAL);
-    if descriptors.is_empty() {
-        return retry(|| send(fd, bytes, flags));
-    }
-    let numbers: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
-    let (data, control) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(&numbers)]);
-    retry(|| sendmsg::<()>(fd, &data, &control, flags, None))
+    send_pieces(socket, [bytes], &numbers(descriptors), flags)
 }
 
 /// Sends one datagram in two pieces, with descriptors.
@@ -46,12 +40,29 @@ pub(crate) fn send_datagram(
     pieces: [&[u8]; 2],
     descriptors: &[Arc<OwnedFd>],
 ) -> io::Result<usize> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let numbers: Vec<RawFd> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let control = if numbers.is_empty() { &[][..] } else { &rights[..] };
+    send_pieces(socket, pieces, &numbers(descriptors), MsgFlags::MSG_DONTWAIT)
+}
+
+/// Sends pieces as one message, with the descriptors of these numbers; how many bytes went. No
+/// reader is an error, not a signal.
+pub(crate) fn send_pieces<const N: usize>(
+    socket: BorrowedFd<'_>,
+    pieces: [&[u8]; N],
+    descriptors: &[RawFd],
+    flags: MsgFlags,
+) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), flags | MsgFlags::MSG_NOSIGNAL);
+    if let ([bytes], []) = (&pieces[..], descriptors) {
+        return retry(|| send(fd, bytes, flags));
+    }
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let control = if descriptors.is_empty() { &[][..] } else { &rights[..] };
     let data = pieces.map(IoSlice::new);
-    retry(|| sendmsg::<()>(socket.as_raw_fd(), &data, control, flags, None))
+    retry(|| sendmsg::<()>(fd, &data, control, flags, None))
+}
+
+fn numbers(descriptors: &[Arc<OwnedFd>]) -> Vec<RawFd> {
+    descriptors.iter().map(|fd| fd.as_raw_fd()).collect()
 }
 
 fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {

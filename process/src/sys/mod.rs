@@ -9,7 +9,7 @@
 //! | `image` | where this program's code lies, and what may be called in it |
 //! | `mapping` | files in memory: made, sealed, mapped |
 //! | `memory` | the page of claim words that a parent and one child share |
-//! | `passing` | messages with descriptors, and who owns those |
+//! | `passing` | the messages of the start server, by `descriptors` |
 //! | `per_process` | a value that a copy made by `fork` does not see |
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
