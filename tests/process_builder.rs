@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use epilogue::process::{Builder, Refusal};
-use epilogue::{ExitStatus, JoinError, Process, Rung, StartError, Stdio};
+use epilogue::{ExitStatus, JoinError, Process, Rung, StartError, StartMethod, Stdio};
 use nix::libc::c_int;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -258,6 +258,61 @@ fn sixteen_mebibytes_are_captured_of_each_stream_without_a_reader() {
     assert_eq!((output.stdout.len(), output.stderr.len()), (16 * MIB, 16 * MIB));
     assert!(output.stdout.iter().all(|byte| *byte == b'o'));
     assert!(output.stderr.iter().all(|byte| *byte == b'e'));
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_is_captured_at_most_ends_there_and_the_writer_is_told() {
+    let (oracle, _watchdog) = begin();
+    // How much it could write, in pieces that do not fill a page evenly; and why no more.
+    let fill = |len: usize| {
+        let mut out = File::from(std::io::stdout().as_fd().try_clone_to_owned().unwrap());
+        let piece = vec![b'o'; len];
+        let mut written = 0;
+        loop {
+            match out.write(&piece) {
+                Ok(some) => written += some,
+                Err(error) => return (written, error.raw_os_error().unwrap()),
+            }
+        }
+    };
+    for method in [StartMethod::Spawn, StartMethod::Server] {
+        for (len, limit, most) in [(1000, 100_000, 102_400), (MIB, 8192, 8192), (1, 1, 4096)] {
+            let builder = new().start_method(method).stdout(Stdio::CaptureAtMost(limit));
+            let output = builder.start(len, fill).unwrap().join_output();
+            let (written, error) = output.result.unwrap();
+            assert_eq!(error, nix::libc::EPERM);
+            assert_eq!(output.stdout.len(), written);
+            assert!(output.stdout.iter().all(|byte| *byte == b'o'));
+            assert!(
+                written as u64 >= limit.min(most - 1000) && written as u64 <= most,
+                "{written}"
+            );
+        }
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_several_write_that_is_captured_at_most_is_given_back_as_far_as_they_came() {
+    let (oracle, _watchdog) = begin();
+    let tell = |()| {
+        println!("first");
+        let _ = Command::new("sh").args(["-c", "echo second; echo third >&2"]).status();
+        println!("fourth");
+    };
+    let at_most = || Stdio::CaptureAtMost(1 << 40);
+    let output = new().stdout(at_most()).stderr(at_most()).start((), tell).unwrap().join_output();
+    output.result.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\nsecond\nfourth\n");
+    assert_eq!(output.stderr, b"third\n");
+    let nothing = new().stdout(Stdio::CaptureAtMost(0)).start((), |()| println!("x")).unwrap();
+    let output = nothing.join_output();
+    assert!(matches!(output.result, Err(JoinError::Panicked(_))), "{:?}", output.result);
+    assert_eq!(output.stdout, b"");
+    let refused = refused(new().stdout(Stdio::CaptureAtMost(u64::MAX)));
+    assert!(matches!(refused, StartError::System { .. }), "{refused:?}");
     oracle.nothing_left();
 }
 

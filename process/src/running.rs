@@ -1,7 +1,7 @@
 //! A child with its one call, without the type of its result.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,6 +21,7 @@ use crate::entry::Entry;
 use crate::error::StartError;
 use crate::link::{Link, Order};
 use crate::parcel::Parcel;
+use crate::stdio::read_captured;
 use crate::sys::pidfd::{self, Wait};
 
 /// What came of the one call.
@@ -198,7 +199,8 @@ impl Running {
     /// What it wrote, where that was captured.
     pub(crate) fn captured(&mut self) -> (Vec<u8>, Vec<u8>) {
         let [stdout, stderr] = std::mem::take(&mut self.captured);
-        (read_all(stdout), read_all(stderr))
+        let read = |memory: Option<File>| memory.as_ref().map(read_captured).unwrap_or_default();
+        (read(stdout), read(stderr))
     }
 
     fn note(&mut self, event: Event) {
@@ -267,15 +269,6 @@ pub(crate) fn wait_for(sights: &[Sight]) {
         fds.extend(wire.map(|flags| PollFd::new(ties.stream.as_fd(), flags)));
     }
     child::wait_for(&mut fds, sights.iter().filter_map(|sight| sight.due).min());
-}
-
-/// A file that cannot be read gives what could be: the process has ended well all the same.
-fn read_all(file: Option<File>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(mut file) = file {
-        let _ = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
-    }
-    bytes
 }
 
 /// The main function of such a child: one call, one answer.

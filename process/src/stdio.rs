@@ -1,9 +1,11 @@
 //! The standard streams of a child.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Where a standard stream of a process leads.
@@ -20,9 +22,32 @@ pub enum Stdio {
     /// Memory, which [`Process::join_output`](crate::Process::join_output) gives back. For input
     /// it is empty.
     ///
-    /// It grows with what is written. A child never waits for a reader, so nobody has to read
-    /// while it runs.
+    /// It grows with what is written, without an end: for what cannot be trusted to end there is
+    /// [`Stdio::CaptureAtMost`]. A child never waits for a reader, so nobody has to read while it
+    /// runs.
     Capture,
+    /// As [`Stdio::Capture`], up to so many bytes, rounded up to whole pages of 4 KiB. What is
+    /// written beyond fails in the child with `EPERM`, which makes `println!` panic; what came
+    /// before is given back.
+    ///
+    /// It has to be written through the stream that was inherited: a program that opens
+    /// `/dev/stdout` anew is refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{Process, Stdio};
+    ///
+    /// let builder = Process::builder().stdout(Stdio::CaptureAtMost(10_000));
+    /// let process = builder.start((), |()| while std::io::Write::flush(&mut std::io::stdout()).is_ok() {
+    ///     println!("again and again");
+    /// })?;
+    /// let output = process.join_output();
+    /// assert!(output.result.is_err() && output.stdout.starts_with(b"again and again\n"));
+    /// assert!(output.stdout.len() <= 12_288);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    CaptureAtMost(u64),
 }
 
 impl From<File> for Stdio {
@@ -50,6 +75,7 @@ impl Stdio {
                 let memory = memfd_create(c"epilogue-output", MFdFlags::MFD_CLOEXEC)?;
                 Prepared::Captured(append_only(memory.into())?)
             }
+            Self::CaptureAtMost(bytes) => Prepared::Captured(bounded(*bytes)?),
         })
     }
 }
@@ -57,9 +83,55 @@ impl Stdio {
 /// All who inherit the stream write at its end, whatever each thinks its position is; and the
 /// position that they share with us is not theirs.
 fn append_only(memory: File) -> io::Result<File> {
-    let flags = nix::fcntl::OFlag::O_APPEND;
-    nix::fcntl::fcntl(&memory, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+    fcntl(&memory, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
     Ok(memory)
+}
+
+/// A file of that many zeroes, of which none takes up memory before it is written, and that cannot
+/// grow.
+fn bounded(bytes: u64) -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = File::from(memfd_create(c"epilogue-output", flags)?);
+    let size = bytes.checked_next_multiple_of(PAGE).ok_or(io::ErrorKind::FileTooLarge)?;
+    memory.set_len(size)?;
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(memory)
+}
+
+/// The kernel refuses a write that crosses the end for the page in which it does.
+const PAGE: u64 = 4096;
+
+/// What was written to captured memory. Memory that cannot be read gives what could be: the process
+/// has ended well all the same.
+pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
+    let written = match is_bounded(memory) {
+        // All who inherited it share our position.
+        true => (&*memory).stream_position().and_then(|end| Ok(end.min(memory.metadata()?.len()))),
+        false => memory.metadata().map(|data| data.len()),
+    };
+    let written = written.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
+    let mut bytes = Vec::new();
+    if bytes.try_reserve_exact(written).is_ok() {
+        bytes.resize(written, 0);
+    }
+    // Not by reading on: what the process started may still be writing at our position.
+    let mut done = 0;
+    while done < bytes.len() {
+        match memory.read_at(&mut bytes[done..], done as u64) {
+            Ok(0) => break,
+            Ok(some) => done += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    bytes.truncate(done);
+    bytes
+}
+
+fn is_bounded(memory: &File) -> bool {
+    let seals = fcntl(memory, FcntlArg::F_GET_SEALS).unwrap_or(0);
+    SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_GROW)
 }
 
 impl Prepared {
