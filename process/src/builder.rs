@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::child::{Grandchildren, Group, Spec};
 use crate::codec::Limits;
+use crate::entry::ForeignFunction;
 use crate::error::StartError;
 use crate::panics::Backtraces;
 use crate::portable::Portable;
@@ -15,6 +16,19 @@ use crate::setup::Limited;
 use crate::stdio::Stdio;
 
 /// Sets how a process is started. Nothing starts before [`Builder::start`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use epilogue_process::Process;
+///
+/// let careful = Process::builder().name("careful").grace_period(Duration::from_secs(1)).nice(5);
+/// let first = careful.clone().start(1u64, |x| x + 1)?;
+/// let second = careful.start("b".to_owned(), |name| format!("a{name}"))?;
+/// assert_eq!((first.join()?, second.join()?), (2, "ab".to_owned()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "a builder starts nothing by itself"]
 pub struct Builder {
@@ -90,6 +104,16 @@ impl Builder {
     /// default.
     ///
     /// If it panics, the process is not started, and the error says with what.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{Process, StartError};
+    ///
+    /// let fails = Process::builder().initializer(|| panic!("no licence"));
+    /// let Err(StartError::Refused(why)) = fails.start((), |()| ()) else { panic!("it has started") };
+    /// assert!(why.to_string().contains("no licence"));
+    /// ```
     pub fn initializer(mut self, initializer: fn()) -> Self {
         self.initializer = Some(initializer);
         self
@@ -97,6 +121,17 @@ impl Builder {
 
     /// Lets a panic of the process be told with its backtrace. Off by default: resolving one
     /// takes about a tenth of a second.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{JoinError, Process};
+    ///
+    /// let process = Process::builder().backtrace().start((), |()| -> u8 { panic!("here") })?;
+    /// let Err(JoinError::Panicked(panic)) = process.join() else { panic!("it has not panicked") };
+    /// assert!(panic.backtrace.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn backtrace(mut self) -> Self {
         self.spec.setup.backtraces = Backtraces::On;
         self
@@ -107,6 +142,16 @@ impl Builder {
 impl Builder {
     /// Sets a variable of the process's environment. It inherits all of ours by default, as they
     /// are at the start.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder().env("TZ", "UTC").start((), |()| std::env::var("TZ").ok())?;
+    /// assert_eq!(process.join()?.as_deref(), Some("UTC"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.spec.environment.set(name.into(), Some(value.into()));
         self
@@ -128,12 +173,37 @@ impl Builder {
     }
 
     /// Sets the current directory of the process. Ours by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder().current_dir("/").start((), |()| std::env::current_dir().ok())?;
+    /// assert_eq!(process.join()?, Some("/".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spec.setup.directory = Some(directory.into().into_os_string());
         self
     }
 
     /// Sets the standard input of the process. [`Stdio::Null`] by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::Read;
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder().stdin(File::open("/dev/null")?).start((), |()| {
+    ///     let mut text = String::new();
+    ///     std::io::stdin().read_to_string(&mut text).is_ok() && text.is_empty()
+    /// })?;
+    /// assert!(process.join()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.spec.stdio[0] = stdin.into();
         self
@@ -160,6 +230,21 @@ impl Builder {
     ///
     /// Whoever first sees that the process has ended waits for that, also
     /// [`Process::try_join`] and [`Process::is_finished`], which do not block otherwise.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder().end_tree().start((), |()| {
+    ///     let _left_behind = Command::new("sleep").arg("1000").spawn();
+    ///     std::thread::park()
+    /// })?;
+    /// let end = process.terminate()?;
+    /// assert!(end.tree.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn end_tree(mut self) -> Self {
         self.spec.group = Group::Own;
         self.spec.setup.grandchildren = Grandchildren::Ended;
@@ -179,6 +264,19 @@ impl Builder {
 /// What the kernel holds the process to. Each is unlimited by default, or as this process is.
 impl Builder {
     /// Limits the address space, in bytes. Beyond it an allocation fails, which aborts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::builder().limit_memory(256 << 20).limit_core(0).start((), |()| {
+    ///     let mut bytes = Vec::<u8>::new();
+    ///     bytes.try_reserve_exact(1 << 30).is_err()
+    /// })?;
+    /// assert!(process.join()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn limit_memory(self, bytes: u64) -> Self {
         self.limit(Limited::Memory, bytes)
     }
@@ -212,6 +310,15 @@ impl Builder {
     }
 
     /// Binds the process to these CPUs, by the kernel's numbers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{Process, StartError};
+    ///
+    /// let nowhere = Process::builder().cpu_affinity([]).start((), |()| ());
+    /// assert!(matches!(nowhere, Err(StartError::Refused(_))));
+    /// ```
     pub fn cpu_affinity(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
         self.spec.setup.cpus = Some(cpus.into_iter().collect());
         self
@@ -246,12 +353,33 @@ impl Builder {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn start<T: Portable, R: Portable>(
-        mut self,
+        self,
         argument: T,
         f: fn(T) -> R,
     ) -> Result<Process<R>, StartError> {
-        self.spec.set_initializer(self.initializer)?;
-        Process::start_with(&self.spec, argument, f)
+        Process::start_with(&self.spec()?, argument, f)
+    }
+
+    /// What was set, for owners of many children, who start each by
+    /// [`Child::start`](crate::child::Child::start).
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignFunction`] if the code of the initializer lies in another image than this crate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let spec = Process::builder().name("worker").spec()?;
+    /// assert_eq!(spec.name, "worker");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spec(&self) -> Result<Spec, ForeignFunction> {
+        let mut spec = self.spec.clone();
+        spec.set_initializer(self.initializer)?;
+        Ok(spec)
     }
 }
 

@@ -10,6 +10,20 @@ use crate::stop::Rung;
 use crate::tree::TreeEnd;
 
 /// How a process ended.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::{Process, Rung};
+///
+/// let builder = Process::builder().initializer(|| drop(epilogue_embed::finalizer("flush", || {})));
+/// let process: Process<()> = builder.start((), |()| loop { std::thread::park() })?;
+/// let end = process.terminate()?;
+/// assert_eq!(end.rung, Rung::Stop);
+/// let ran = end.finalizers.unwrap_or_default();
+/// assert!(ran.iter().any(|finalizer| finalizer.name == "flush" && finalizer.failure.is_none()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct End {

@@ -65,6 +65,19 @@ enum Waiting {
 }
 
 /// What a process returned, and what it wrote where that was captured.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::{JoinError, Output, Process, Stdio};
+///
+/// let builder = Process::builder().stderr(Stdio::Capture);
+/// let process = builder.start((), |()| -> u8 { panic!("told on standard error") })?;
+/// let Output { result, stderr, .. } = process.join_output();
+/// assert!(matches!(result, Err(JoinError::Panicked(_))));
+/// assert!(String::from_utf8_lossy(&stderr).contains("told on standard error"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Output<R> {
@@ -93,6 +106,16 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// [`StartError`]; then nothing of the process is left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::start((2u64, 3u64), |(a, b)| a * b)?;
+    /// assert_eq!(process.join()?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn start<T>(argument: T, f: fn(T) -> R) -> Result<Self, StartError>
     where
         T: Portable,
@@ -136,6 +159,20 @@ impl<R> Process<R> {
     }
 
     /// Whether the process has ended, so that joining it returns at once. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// let process = Process::start((), |()| ())?;
+    /// while !process.is_finished() {
+    ///     // There is something better to do meanwhile.
+    ///     std::thread::yield_now();
+    /// }
+    /// process.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_finished(&self) -> bool {
         match self.running.try_lock() {
             Ok(mut running) => {
@@ -155,6 +192,16 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// [`JoinError`] says why there is no value; also then the process has ended.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{JoinError, Process};
+    ///
+    /// let process: Process<u8> = Process::start(7, |code| std::process::exit(code))?;
+    /// assert!(matches!(process.join(), Err(JoinError::Exited(7))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn join(self) -> Result<R, JoinError>
     where
         R: Portable,
@@ -194,6 +241,23 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// As [`Process::join`]; [`JoinError::AlreadyJoined`] after the value was given.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{JoinError, Process};
+    ///
+    /// let mut process = Process::start(2u64, |x| x + 2)?;
+    /// let value = loop {
+    ///     if let Some(value) = process.try_join()? {
+    ///         break value;
+    ///     }
+    ///     std::thread::yield_now();
+    /// };
+    /// assert_eq!(value, 4);
+    /// assert!(matches!(process.try_join(), Err(JoinError::AlreadyJoined)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_join(&mut self) -> Result<Option<R>, JoinError>
     where
         R: Portable,
@@ -259,6 +323,17 @@ impl<R> Process<R> {
     /// # Errors
     ///
     /// [`StopError::NotParent`] in a fork of the process that started it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{Process, Rung};
+    ///
+    /// let process: Process<()> = Process::start((), |()| loop { std::thread::park() })?;
+    /// let end = process.kill()?;
+    /// assert_eq!((end.rung, end.status.signal()), (Rung::Kill, Some(9)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn kill(self) -> Result<End, StopError> {
         self.end(Running::kill)
     }
@@ -277,6 +352,15 @@ impl<R> Process<R> {
     ///
     /// It still ends before this program does, and with it: a process that outlives its parent is
     /// nobody's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::Process;
+    ///
+    /// Process::start((), |()| println!("whenever this is"))?.detach();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn detach(mut self) {
         let running = Arc::clone(&self.running);
         let thread = thread::Builder::new().name("epilogue-reap".into());
@@ -341,6 +425,20 @@ impl<R> Drop for Process<R> {
 
 /// The descriptor becomes readable as the process ends. A result that is larger than a socket's
 /// buffer has to be read before that: [`wait_any`](crate::wait_any) and the joins do so.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use epilogue_process::Process;
+/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+///
+/// let process = Process::start((), |()| 3)?;
+/// // In the event loop of a program, with other descriptors.
+/// poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+/// assert_eq!(process.join()?, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl<R> AsFd for Process<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ties.pidfd.as_fd()

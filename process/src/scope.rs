@@ -19,6 +19,17 @@ use crate::wait::sealed::{Handle, Sealed};
 use crate::wait::wait_for_all;
 
 /// Starts processes that end before the call of [`scope`] returns.
+///
+/// # Examples
+///
+/// ```
+/// let total = epilogue_process::scope(|s| {
+///     let parts = (0..3u64).map(|n| s.start(n, |n| n * 10)).collect::<Result<Vec<_>, _>>()?;
+///     parts.into_iter().map(|part| part.join()).sum::<Result<u64, _>>()
+/// })?;
+/// assert_eq!(total, 30);
+/// # Ok::<(), epilogue_process::JoinError>(())
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     started: Mutex<Vec<Box<dyn Leftover>>>,
     scope: PhantomData<&'scope mut &'scope ()>,

@@ -9,6 +9,17 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Where a standard stream of a process leads.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::{Process, Stdio};
+///
+/// let quiet = Process::builder().stdout(Stdio::Capture).stderr(Stdio::Null);
+/// let output = quiet.start((), |()| println!("out"))?.join_output();
+/// assert_eq!((output.stdout, output.stderr), (b"out\n".to_vec(), Vec::new()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Stdio {

@@ -11,6 +11,15 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 /// How far up the ladder a child had to be taken. Later is rougher.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::Rung;
+///
+/// assert!(Rung::Kill > Rung::Finish);
+/// assert_eq!(Rung::Signal.to_string(), "sent SIGTERM");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Rung {

@@ -20,6 +20,18 @@ use crate::portable::Portable;
 ///
 /// It yields messages as an iterator does, until all senders are gone. A message that cannot be
 /// decoded is an error in its place, so none is lost in silence.
+///
+/// # Examples
+///
+/// ```
+/// let (sender, receiver) = epilogue_process::channel::<String>()?;
+/// sender.send("hello".to_owned())?;
+/// drop(sender);
+/// for message in receiver {
+///     assert_eq!(message?, "hello");
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Receiver<T> {
     inlet: Arc<Inlet>,
     message: PhantomData<fn() -> T>,
@@ -56,6 +68,18 @@ impl<T: Portable> Receiver<T> {
     /// # Errors
     ///
     /// [`RecvTimeoutError`]; see [`Receiver::recv`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_process::{RecvTimeoutError, channel};
+    ///
+    /// let (_sender, receiver) = channel::<u8>()?;
+    /// let late = receiver.recv_timeout(Duration::from_millis(1));
+    /// assert!(matches!(late, Err(RecvTimeoutError::Timeout)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         Ok(self.receive(Instant::now().checked_add(timeout))?)
     }
@@ -78,6 +102,16 @@ impl<T: Portable> Receiver<T> {
     }
 
     /// The messages that wait already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (sender, receiver) = epilogue_process::channel::<u8>()?;
+    /// sender.send(1)?;
+    /// sender.send(2)?;
+    /// assert_eq!(receiver.try_iter().count(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter { receiver: self, over: false }
     }

@@ -20,6 +20,20 @@ use crate::portable::Portable;
 ///
 /// Clones send to the same receiver, also from other processes. The receiver learns that nobody
 /// will send any more when the last of them is gone.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::{Process, Sender, channel};
+///
+/// let (sender, receiver) = channel::<u64>()?;
+/// let count = |(from, sender): (u64, Sender<u64>)| (from..from + 10).all(|n| sender.send(n).is_ok());
+/// let first = Process::start((0, sender.clone()), count)?;
+/// let second = Process::start((10, sender), count)?;
+/// assert!(first.join()? && second.join()?);
+/// assert_eq!(receiver.iter().map(|n| n.unwrap_or(0)).sum::<u64>(), 190);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Sender<T> {
     outlet: Arc<Outlet>,
     message: PhantomData<fn(T)>,
@@ -59,6 +73,19 @@ impl<T: Portable> Sender<T> {
     /// # Errors
     ///
     /// [`TrySendError`] gives the message back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_process::{TrySendError, channel_with};
+    ///
+    /// let (sender, receiver) = channel_with(1)?;
+    /// sender.try_send(1u8)?;
+    /// assert!(matches!(sender.try_send(2), Err(TrySendError::Full(2))));
+    /// drop(receiver);
+    /// assert!(sender.try_send(3).is_err_and(|error| error.is_disconnected()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
         self.send_with(message, Patience::None, TrySendError::new)
     }
@@ -68,6 +95,19 @@ impl<T: Portable> Sender<T> {
     /// # Errors
     ///
     /// [`SendTimeoutError`] gives the message back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_process::{SendTimeoutError, channel_with};
+    ///
+    /// let (sender, _receiver) = channel_with(1)?;
+    /// sender.send(1u8)?;
+    /// let late = sender.send_timeout(2, Duration::from_millis(1));
+    /// assert!(matches!(late, Err(SendTimeoutError::Timeout(2))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<(), SendTimeoutError<T>> {
         let patience = match Instant::now().checked_add(timeout) {
             Some(until) => Patience::Until(until),
