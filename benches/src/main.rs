@@ -2,7 +2,9 @@
 //! how to run it, and what each workload is.
 
 mod compare;
+mod counted;
 mod figure;
+mod growth;
 mod limits;
 mod meeting;
 mod payload;
@@ -42,6 +44,9 @@ fn dispatch(words: &[&str], settings: Settings) -> Result<(), String> {
             peers::ipc_worker(server, number.parse().map_err(|_| "a worker without a number")?);
             Ok(())
         }
+        [growth::NAME, kind, size, way] => growth::cell(kind, size, way),
+        ["count", path, times] => counted::run(path, times),
+        [growth::NAME] => growth::run(),
         ["W8", peer, scenario] => workloads::endings(peer, scenario),
         [workload, peer] => workloads::run(workload, peer, settings),
         [] => compare::run(&plan(None, &flags)?),

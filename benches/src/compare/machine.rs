@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 
 /// A list for the top of the results. No name of a machine or a person is in it.
-pub(super) fn describe() -> String {
+pub(crate) fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown", |(_, model)| model);

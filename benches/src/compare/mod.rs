@@ -3,11 +3,11 @@
 
 mod endings;
 mod goals;
-mod machine;
+pub(crate) mod machine;
 mod noise;
 mod report;
 mod results;
-mod session;
+pub(crate) mod session;
 
 use std::time::{Duration, Instant};
 

@@ -18,14 +18,14 @@ use crate::sys::process::in_new_session;
 
 /// What a run printed, and what is to be said of it.
 #[derive(Debug, Default)]
-pub(super) struct Finished {
-    pub(super) figures: Vec<Figure>,
+pub(crate) struct Finished {
+    pub(crate) figures: Vec<Figure>,
     pub(super) noise: f64,
-    pub(super) failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// Runs this program, and kills what is left of its session at the end of it, or of `patience`.
-pub(super) fn run(arguments: &[&str], patience: Duration) -> Finished {
+pub(crate) fn run(arguments: &[&str], patience: Duration) -> Finished {
     let noise = Noise::begin();
     let mut finished = attempt(arguments, patience).unwrap_or_else(|error| Finished {
         failure: Some(error.to_string()),

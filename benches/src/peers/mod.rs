@@ -10,7 +10,7 @@ mod threads;
 use std::sync::mpsc::Receiver;
 
 pub(crate) use self::ipc_channel::{WORKER as IPC_WORKER, work as ipc_worker};
-pub(crate) use self::ours::{Zygote, start_and_join as start_and_join_ours};
+pub(crate) use self::ours::{Zygote, lazy_squares, start_and_join as start_and_join_ours};
 pub(crate) use self::procspawn::start_and_join as start_and_join_procspawn;
 use crate::payload::{Kind, Payload};
 use crate::tasks::Task;

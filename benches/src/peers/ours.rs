@@ -135,6 +135,15 @@ impl Pool for Ours {
     }
 }
 
+/// Squares of 0 to n, from an iterator that holds none of them.
+pub(crate) fn lazy_squares(workers: usize, chunk: Option<usize>) -> impl FnMut(u64) -> Vec<u64> {
+    let Ours { pool, .. } = Ours::spawned(workers);
+    move |n| match chunk {
+        None | Some(1) => pool.map(0..n, |x| x * x).expect("a value of each"),
+        Some(other) => unreachable!("chunks of {other} do not grow"),
+    }
+}
+
 /// A process that does nothing.
 pub(crate) fn start_and_join(zygote: Zygote) {
     let method = match zygote {

@@ -36,14 +36,14 @@ pub(super) fn run(print: Printer<'_>, settings: Settings) {
 
 /// Milliseconds until all workers ran a task at the same time, from their last answer until the
 /// pool had ended, and in all.
-struct Life {
-    ready: f64,
-    close: f64,
+pub(crate) struct Life {
+    pub(crate) ready: f64,
+    pub(crate) close: f64,
     total: f64,
 }
 
 impl Life {
-    fn new(
+    pub(crate) fn new(
         peer: &str,
         workers: usize,
         meeting: &mut Meeting,
@@ -71,7 +71,7 @@ impl Life {
 }
 
 /// What the processes of a pool that is up take together, as their shares of what they share.
-fn memory(print: Printer<'_>, case: &str, workers: usize, meeting: &mut Meeting) {
+pub(crate) fn memory(print: Printer<'_>, case: &str, workers: usize, meeting: &mut Meeting) {
     const MIB: f64 = 1024.0;
     let alone: f64 = tree().into_iter().map(pss).sum();
     let (mut all, mut count) = (0.0, 0);
@@ -93,7 +93,7 @@ fn pss(pid: u32) -> f64 {
 }
 
 /// This process, and all that descend from it.
-pub(crate) fn tree() -> Vec<u32> {
+pub(super) fn tree() -> Vec<u32> {
     let mut all = vec![std::process::id()];
     let mut at = 0;
     while let Some(pid) = all.get(at) {

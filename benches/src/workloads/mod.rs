@@ -17,6 +17,7 @@ use crate::settings::Settings;
 pub(crate) use self::endings::{SCENARIOS, run as endings};
 
 use self::lives::tree;
+pub(crate) use self::lives::{Life, memory};
 
 /// The workloads that print figures; the endings of W8 are looked at from outside.
 pub(crate) const NAMES: [&str; 8] = ["W1", "W2", "W3", "W4", "W5", "W6", "W7", IDLE];
