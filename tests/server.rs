@@ -11,7 +11,7 @@ use epilogue::process::Builder;
 use epilogue::{
     ExitStatus, JoinError, Pool, Process, Rung, StartMethod, Stdio, TaskError, end_servers,
 };
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, raw};
 
@@ -204,6 +204,43 @@ fn finalizers_run_once_whether_a_process_returns_is_dropped_or_stopped() {
         let lost = signalled.join();
         assert!(matches!(lost, Err(JoinError::Signaled { signal: 15, .. })), "{lost:?}");
         assert_eq!(hooks::all_ran_once(&marks), 4);
+    });
+}
+
+#[test]
+fn a_process_has_one_thread_besides_its_own() {
+    with_each(|method| {
+        let count = |()| fs::read_dir("/proc/self/task").unwrap().count();
+        assert_eq!(by(method).start((), count).unwrap().join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_signal_that_a_process_handles_later_and_blocks_in_its_own_thread_still_ends_it() {
+    with_each(|method| {
+        let marks = Marks::new();
+        let mut gate = Gate::new();
+        let blocks = |(marks, gate): (PathBuf, PathBuf)| {
+            hooks::register(&marks);
+            epilogue::embed::cleanup_on_signal(Signal::SIGUSR2 as i32).unwrap();
+            SigSet::all().thread_block().unwrap();
+            Gate::pass(&gate);
+            loop {
+                std::thread::park();
+            }
+        };
+        for signal in [Signal::SIGUSR2, Signal::SIGTERM] {
+            let builder = by(method);
+            let process: Process<()> =
+                builder.start((marks_of(&marks), gate.path()), blocks).unwrap();
+            nix::sys::signal::kill(gate.wait(), signal).unwrap();
+            let lost = process.join();
+            assert!(
+                matches!(lost, Err(JoinError::Signaled { signal: by, .. }) if by == signal as i32),
+                "{lost:?}"
+            );
+        }
+        assert_eq!(hooks::all_ran_once(&marks), 2);
     });
 }
 

@@ -14,6 +14,7 @@ use crate::report::FinalizerEnd;
 use crate::state::state;
 use crate::{exit, stop};
 
+pub use crate::attendant::Attendant;
 pub use crate::stop::StopReason;
 
 /// Why a process ends.
@@ -115,6 +116,44 @@ pub fn request_stop(reason: StopReason) {
 /// ```
 pub fn leave(code: c_int, cause: Cause) -> ! {
     exit::leave(code, cause)
+}
+
+/// As [`leave`], but the finalizers run on this thread instead of one of their own, which saves its
+/// start. For a thread of a library's that has nothing of the program's on its stack: a finalizer
+/// finds no lock taken and no thread-local borrowed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_embed::ending::{self, Cause};
+/// ending::leave_here(0, Cause::Exit);
+/// ```
+pub fn leave_here(code: c_int, cause: Cause) -> ! {
+    exit::leave_here(code, cause)
+}
+
+/// Promises that a thread will [`wait`](Attendant::wait) for as long as this process goes on, and
+/// stand in for embed's own, which is started when a signal has come and not before.
+///
+/// To be called before the first signal is handled: later there is a thread already, and the
+/// attendant only waits.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending};
+/// use std::os::fd::AsFd;
+/// use std::time::Duration;
+///
+/// let mut attendant = ending::attendant();
+/// embed::cleanup_on_sigterm()?;
+/// let (readable, _writer) = std::io::pipe().unwrap();
+/// let waited = attendant.wait([readable.as_fd()], Some(Duration::ZERO)).unwrap();
+/// assert_eq!(waited, [false]);
+/// # Ok::<(), embed::SignalError>(())
+/// ```
+pub fn attendant() -> Attendant {
+    Attendant::new()
 }
 
 /// Leaves the finalizers of the current and of every later ending no more than `time` from now.

@@ -49,7 +49,7 @@ pub fn cleanup() -> Cleanup {
     let state = state();
     match state.gate.enter(Cause::Cleanup) {
         Ok(()) => {
-            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter);
+            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter, Place::Apart);
             state.gate.open();
             report
         }
@@ -127,6 +127,24 @@ pub fn exec(command: &mut Command) -> io::Error {
 
 /// See [`crate::ending::leave`].
 pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
+    leave_by(code, cause, Place::Apart)
+}
+
+/// See [`crate::ending::leave_here`].
+pub(crate) fn leave_here(code: c_int, cause: Cause) -> ! {
+    leave_by(code, cause, Place::Here)
+}
+
+/// Where finalizers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On a thread of their own.
+    Apart,
+    /// On the thread that ends the process.
+    Here,
+}
+
+fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     let state = state();
     if is_inside(state) {
         stop_here();
@@ -135,7 +153,10 @@ pub(crate) fn leave(code: c_int, cause: Cause) -> ! {
         park_for_ever();
     }
     hook();
-    clean_up(state, cause, Enforcer::Kernel);
+    if place == Place::Here {
+        signals::let_in_if_attendant();
+    }
+    clean_up(state, cause, Enforcer::Kernel, place);
     state.gate.end(cause);
     go(code)
 }
@@ -209,22 +230,23 @@ pub(crate) fn end_in(signal: c_int) {
     sys::exit::end_in(signal);
 }
 
-/// Saves the coverage data, runs the finalizers on a thread of their own and waits for them, then
-/// saves it again.
+/// Saves the coverage data, runs the finalizers and waits for them, then saves it again.
 ///
-/// At a normal exit the caller may be the main thread with its thread-locals gone, in which much of
-/// the standard library panics: nothing of the program's must run there.
-fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer) -> Cleanup {
+/// They run on a thread of their own: at a normal exit the caller may be the main thread with its
+/// thread-locals gone, in which much of the standard library panics, and in the middle of the
+/// program it may hold what they need.
+fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer, place: Place) -> Cleanup {
     let saved = flush();
     if state.registry.is_empty() {
         return Cleanup::new(Vec::new(), saved);
     }
     state.deadline.start(enforcer);
     let pass = Arc::new(Pass::new(cause));
-    match start(state, Arc::clone(&pass)) {
-        Ok(()) => pass.wait(state, enforcer),
-        // No more threads: then here, where only the kernel can end what does not return.
-        Err(_) => pass.run(state, is_in_a_hurry),
+    if place == Place::Apart && start(state, Arc::clone(&pass)).is_ok() {
+        pass.wait(state, enforcer);
+    } else {
+        // Where there are no more threads, too: only the kernel can end what does not return.
+        pass.run(state, is_in_a_hurry);
     }
     state.deadline.stop();
     Cleanup::new(pass.done(), flush())
@@ -261,7 +283,7 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
-    clean_up(state, cause, Enforcer::Kernel);
+    clean_up(state, cause, Enforcer::Kernel, Place::Apart);
     coverage::hand_over();
     state.gate.end(cause);
     if let Some(signal) = signals::deferred_death() {

@@ -70,6 +70,7 @@
 //!   with `-u __gcov_dump`.
 #![deny(missing_docs)]
 
+mod attendant;
 mod coverage;
 mod deadline;
 pub mod ending;

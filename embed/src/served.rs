@@ -39,11 +39,16 @@ pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
     loop {
         // Handlers may have been installed since; one nudge follows each.
         let_in_handled();
-        // Of several, the one that came first is the one to die by.
-        while let Some(letter) = desk.inbox.take(deferred_death()) {
-            end_by(&letter, desk, state);
-        }
+        serve_all(desk, state);
         desk.inbox.wait();
+    }
+}
+
+/// Serves what is there.
+pub(crate) fn serve_all(desk: &Desk, state: &'static State) {
+    // Of several, the one that came first is the one to die by.
+    while let Some(letter) = desk.inbox.take(deferred_death()) {
+        end_by(&letter, desk, state);
     }
 }
 

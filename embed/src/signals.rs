@@ -38,6 +38,9 @@ pub(crate) struct Desk {
     pub(crate) inbox: Inbox,
     is_served: AtomicBool,
     interrupts: AtomicU32,
+    /// The thread that stands in for ours, or zero. Its number and what a handler leaves are
+    /// written and read in one order by all: see `attendant`.
+    attendant: AtomicI32,
     /// The first signal that is to end in death, or zero: an exit under way must end in it, too.
     death: AtomicI32,
     install: Mutex<()>,
@@ -45,13 +48,64 @@ pub(crate) struct Desk {
 
 impl Desk {
     fn new() -> Self {
+        let inbox = Inbox::new();
+        // In a copy made by `fork`: its original's handlers are there.
+        (1..).take(SIGNALS - 1).filter(|signal| is_handled(*signal)).for_each(|signal| {
+            inbox.prepare(signal);
+        });
         Self {
-            inbox: Inbox::new(),
+            inbox,
             is_served: AtomicBool::new(false),
             interrupts: AtomicU32::new(0),
+            attendant: AtomicI32::new(0),
             death: AtomicI32::new(0),
             install: Mutex::new(()),
         }
+    }
+
+    /// Has a thread that will call [`Desk::attend`] stand in for ours, which is not started. None
+    /// where that runs already.
+    pub(crate) fn promise_attendant() -> Option<&'static Self> {
+        let desk = DESK.get_or_init(Self::new);
+        (!desk.is_served.swap(true, Ordering::AcqRel)).then_some(desk)
+    }
+
+    /// Takes notice of the attendant, and starts embed's thread if a signal has come: then the
+    /// attendant's work is done.
+    pub(crate) fn attend(&'static self, thread: libc::pid_t) -> bool {
+        if self.attendant.load(Ordering::Relaxed) != thread {
+            self.attendant.store(thread, Ordering::SeqCst);
+        }
+        if !self.inbox.has_any() {
+            return false;
+        }
+        if self.start_thread().is_err() {
+            // No more threads: then here.
+            served::serve_all(self, state());
+            return false;
+        }
+        self.attendant.store(0, Ordering::SeqCst);
+        true
+    }
+
+    /// Whether this thread is the attendant.
+    fn is_attended_here(&self) -> bool {
+        self.attendant.load(Ordering::Relaxed) == action::this_thread()
+    }
+
+    /// Has the attendant look, if there is one. Async-signal-safe.
+    fn call_attendant(&self) {
+        let thread = self.attendant.load(Ordering::SeqCst);
+        if thread != 0 && thread != action::this_thread() {
+            action::interrupt(thread);
+        }
+    }
+
+    fn start_thread(&'static self) -> io::Result<()> {
+        // It must not get a signal that the program wants on its own threads.
+        let _blocked = AllBlocked::new();
+        let thread = thread::Builder::new().name("epilogue-embed".into());
+        thread.spawn(move || served::collect(self, state())).map(drop)
     }
 
     /// The next `SIGINT` is the first again.
@@ -150,6 +204,13 @@ pub(crate) fn let_in_handled() {
     mask::let_in_only(is_handled);
 }
 
+/// Lets in the handled signals if this thread is the attendant, which waits no more.
+pub(crate) fn let_in_if_attendant() {
+    if DESK.get().is_some_and(Desk::is_attended_here) {
+        let_in_handled();
+    }
+}
+
 /// The signal that a normal exit must end in, if one arrived when the exit was under way.
 pub(crate) fn deferred_death() -> Option<c_int> {
     let death = DESK.get()?.death.load(Ordering::Acquire);
@@ -165,7 +226,7 @@ pub(crate) fn serve_if_handling() {
     }
 }
 
-fn is_handled(signal: c_int) -> bool {
+pub(crate) fn is_handled(signal: c_int) -> bool {
     let place = usize::try_from(signal).ok().and_then(|signal| HANDLED.get(signal));
     place.is_some_and(|handled| handled.load(Ordering::Relaxed))
 }
@@ -190,6 +251,7 @@ fn handle(signal: c_int, entry: fn(&Delivery), stack: Stack) -> Result<(), Signa
     if is_handled(signal) {
         return Ok(());
     }
+    desk.inbox.prepare(signal);
     let refused = |source| SignalError::Install { signal, source };
     if action::install(signal, entry, stack).map_err(refused)? != Previous::Ignored
         && let Some(handled) = usize::try_from(signal).ok().and_then(|place| HANDLED.get(place))
@@ -197,6 +259,7 @@ fn handle(signal: c_int, entry: fn(&Delivery), stack: Stack) -> Result<(), Signa
         handled.store(true, Ordering::Release);
         // The thread lets the new signal in.
         desk.inbox.nudge();
+        desk.call_attendant();
     }
     Ok(())
 }
@@ -207,12 +270,7 @@ fn serve() -> io::Result<()> {
     if desk.is_served.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
-    // It must not get a signal that the program wants on its own threads.
-    let _blocked = AllBlocked::new();
-    let started = thread::Builder::new().name("epilogue-embed".into()).spawn(move || {
-        served::collect(desk, state());
-    });
-    started.map(drop).inspect_err(|_| desk.is_served.store(false, Ordering::Release))
+    desk.start_thread().inspect_err(|_| desk.is_served.store(false, Ordering::Release))
 }
 
 /// The handler of a signal that asks this process to end. Async-signal-safe.
@@ -243,6 +301,7 @@ fn leave_at(desk: &Desk, delivery: &Delivery) {
         let _ = desk.death.compare_exchange(0, delivery.signal, order.0, order.1);
     }
     desk.inbox.put(delivery);
+    desk.call_attendant();
 }
 
 /// The handler of a crash. Async-signal-safe.

@@ -166,7 +166,7 @@ pub(crate) fn serve(summons: Summons) -> ! {
         },
         Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
     };
-    ending::leave(code, ending::Cause::Exit)
+    ending::leave_here(code, ending::Cause::Exit)
 }
 
 /// Everything up to the main function. None if the parent is not there, or the wire is not ours.
@@ -185,7 +185,7 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
-        step("starting the watcher", watcher.spawn())?;
+        handle_signals(watcher)?;
         start.setup.initialize()?;
         Ok((main, Link::new(link, port, start.limits())))
     }) {
@@ -242,10 +242,17 @@ fn prepare(
     start.setup.apply(port)?;
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
-    step("handling SIGTERM", embed::cleanup_on_sigterm())?;
-    let none = SigSet::empty();
-    step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))?;
     Ok(main)
+}
+
+/// Lets signals in, once there is who hears of them. The watcher itself blocks all of them, but
+/// where it waits: it takes none that the program wants on its own threads.
+fn handle_signals(watcher: Watcher) -> Result<(), Refusal> {
+    let attendant = ending::attendant();
+    step("handling SIGTERM", embed::cleanup_on_sigterm())?;
+    step("starting the watcher", watcher.spawn(attendant))?;
+    let none = SigSet::empty();
+    step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))
 }
 
 /// The last finalizer, since it is the first to be registered: it tells the parent of the others.

@@ -2,7 +2,8 @@
 //!
 //! It is why a child obeys in the middle of a call, and why none outlives its parent: the end of
 //! the parent, however sudden, makes its pidfd readable, and the watcher then runs the finalizers
-//! and ends the process, whatever the main thread is doing.
+//! and ends the process, whatever the main thread is doing. It is also the one thread that lets
+//! signals in for embed, whose own is started only when one has come.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use epilogue_embed::ending::{self, Cause, StopReason};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use epilogue_embed::ending::{self, Attendant, Cause, StopReason};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
@@ -79,42 +78,33 @@ impl Watcher {
         Self { parent, parent_id, port, inbox, orders, leave_at: None, callbacks }
     }
 
-    pub(crate) fn spawn(mut self) -> io::Result<()> {
+    /// Starts the thread. It inherits that every signal is blocked.
+    pub(crate) fn spawn(mut self, attendant: Attendant) -> io::Result<()> {
         let thread = thread::Builder::new().name("epilogue-watch".into());
-        thread.spawn(move || self.run()).map(drop)
+        thread.spawn(move || self.run(attendant)).map(drop)
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, mut attendant: Attendant) {
         // What came together with the first frame is in the inbox already.
         let mut next = self.obey();
         while let Next::Watch = next {
-            next = self.wait();
+            next = self.wait(&mut attendant);
         }
-        ending::leave(0, Cause::Parent)
+        ending::leave_here(0, Cause::Parent)
     }
 
-    fn wait(&mut self) -> Next {
-        let timeout = match self.leave_at {
-            Some(at) => match at.checked_duration_since(Instant::now()) {
-                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)),
-                None => return Next::Leave,
-            },
-            None => Ok(PollTimeout::NONE),
+    fn wait(&mut self, attendant: &mut Attendant) -> Next {
+        let left = match self.leave_at.map(|at| at.checked_duration_since(Instant::now())) {
+            Some(None) => return Next::Leave,
+            Some(left) => left,
+            None => None,
         };
-        let mut fds = [
-            PollFd::new(self.port.stream().as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.parent.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => return Next::Watch,
-            Err(_) => return self.look(),
+        match attendant.wait([self.port.stream().as_fd(), self.parent.as_fd()], left) {
+            Ok([_, true]) => self.parent_is_gone(),
+            Ok([true, false]) => self.read(),
+            Ok([false, false]) => Next::Watch,
+            Err(_) => self.look(),
         }
-        let [wire, parent] = fds.map(|fd| fd.any().unwrap_or(true));
-        if parent {
-            return self.parent_is_gone();
-        }
-        if wire { self.read() } else { Next::Watch }
     }
 
     /// Where the kernel does not wait: it has no memory, or a task has lowered `RLIMIT_NOFILE` to
@@ -179,6 +169,8 @@ fn request_stop(reason: StopReason, patience: Duration) {
     let (done, told) = crossbeam_channel::bounded::<()>(0);
     let thread = thread::Builder::new().name("epilogue-stop".into());
     let asked = thread.spawn(move || {
+        // What a callback starts must not begin with every signal blocked, as this thread does.
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         ending::request_stop(reason);
         drop(done);
     });

@@ -29,7 +29,7 @@ pub(crate) struct Plan {
 /// For one run: far more than any takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// While the comparison is younger than this, a run that others disturbed is done again.
-const AGAIN_BEFORE: Duration = Duration::from_secs(6 * 60);
+const AGAIN_BEFORE: Duration = Duration::from_secs(3 * 60);
 
 /// One run.
 #[derive(Debug, Clone, Copy)]

@@ -218,6 +218,29 @@ pub(crate) fn stop() {
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
+/// What interrupts the wait of a thread of ours: a signal that nobody uses, and that no program
+/// can tell of a fault by.
+#[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
+pub(crate) const INTERRUPTION: c_int = libc::SIGSTKFLT;
+#[cfg(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"))]
+pub(crate) const INTERRUPTION: c_int = libc::SIGPWR;
+
+/// Interrupts the wait of `thread`, which lets [`INTERRUPTION`] in there and nowhere else.
+/// Async-signal-safe.
+pub(crate) fn interrupt(thread: libc::pid_t) {
+    extern "C" fn nothing(_signal: c_int) {}
+    // Installed when it is needed: until then it is the program's, as every signal is.
+    if let Ok(old) = change(INTERRUPTION, None)
+        && (old.sa_sigaction == libc::SIG_DFL || old.sa_sigaction == libc::SIG_IGN)
+    {
+        let mut action = default_action();
+        let handler: extern "C" fn(c_int) = nothing;
+        action.sa_sigaction = handler as usize;
+        let _ = change(INTERRUPTION, Some(&action));
+    }
+    send_to(thread, INTERRUPTION);
+}
+
 /// The kernel's number for this thread.
 pub(crate) fn this_thread() -> libc::pid_t {
     // SAFETY: no precondition.

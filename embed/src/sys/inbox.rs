@@ -5,11 +5,14 @@
 //!    the thread, after it was moved to full. Signals of one number that arrive meanwhile are one,
 //!    as they are for the kernel.
 //! 2. [`Inbox::put`] and [`Inbox::redeem`] are async-signal-safe.
+//! 3. A signal's place is made before its handler is installed, and stays for ever. Few signals
+//!    are handled, and a child that is forked pays for each page that it writes.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
 use std::fmt;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
 
 use super::action::{Delivery, SIGNALS, send_to, this_thread};
 use super::wake::Wake;
@@ -35,7 +38,7 @@ pub(crate) struct Letter {
 
 /// The places of one process.
 pub(crate) struct Inbox {
-    places: Box<[Place]>,
+    places: [AtomicPtr<Place>; SIGNALS],
     wake: Wake,
 }
 
@@ -52,18 +55,31 @@ impl fmt::Debug for Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        let empty = || Letter { delivery: Delivery::empty(), thread: 0 };
-        let place = |_| Place {
+        let places = [const { AtomicPtr::new(ptr::null_mut()) }; SIGNALS];
+        Self { places, wake: Wake::new() }
+    }
+
+    /// Makes the place of a signal whose handler is about to be installed.
+    pub(crate) fn prepare(&self, signal: c_int) {
+        let place = usize::try_from(signal).ok().and_then(|signal| self.places.get(signal));
+        let Some(place) = place.filter(|place| place.load(Ordering::Acquire).is_null()) else {
+            return;
+        };
+        let made = Box::into_raw(Box::new(Place {
             state: AtomicU8::new(EMPTY),
-            letter: UnsafeCell::new(empty()),
+            letter: UnsafeCell::new(Letter { delivery: Delivery::empty(), thread: 0 }),
             repeated_to: AtomicI32::new(0),
             repeated: UnsafeCell::new(Delivery::empty()),
-        };
-        Self { places: (0..SIGNALS).map(place).collect(), wake: Wake::new() }
+        }));
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        if place.compare_exchange(ptr::null_mut(), made, order.0, order.1).is_err() {
+            // SAFETY: from `Box::into_raw` above, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(made) });
+        }
     }
 
     fn place(&self, signal: c_int) -> Option<&Place> {
-        self.places.get(usize::try_from(signal).ok()?)
+        look(self.places.get(usize::try_from(signal).ok()?)?)
     }
 
     /// Leaves a signal for the thread and wakes it.
@@ -74,7 +90,7 @@ impl Inbox {
             let letter = Letter { delivery: delivery.without_context(), thread: this_thread() };
             // SAFETY: this handler moved the place from empty to taken, so nobody else is here.
             unsafe { place.letter.get().write(letter) };
-            place.state.store(FULL, Ordering::Release);
+            place.state.store(FULL, Ordering::SeqCst);
         }
         self.wake.post();
     }
@@ -82,7 +98,7 @@ impl Inbox {
     /// Takes one signal out, if there is one: `first` before all others.
     pub(crate) fn take(&self, first: Option<c_int>) -> Option<Letter> {
         let first = first.and_then(|signal| self.place(signal));
-        first.into_iter().chain(&self.places).find_map(|place| {
+        first.into_iter().chain(self.places.iter().filter_map(look)).find_map(|place| {
             if place.state.load(Ordering::Acquire) != FULL {
                 return None;
             }
@@ -91,6 +107,13 @@ impl Inbox {
             place.state.store(EMPTY, Ordering::Release);
             Some(letter)
         })
+    }
+
+    /// Whether a signal waits to be taken.
+    pub(crate) fn has_any(&self) -> bool {
+        // SeqCst: see `Desk::attendant`.
+        let is_full = |place: &Place| place.state.load(Ordering::SeqCst) == FULL;
+        self.places.iter().filter_map(look).any(is_full)
     }
 
     /// Waits until something may be there.
@@ -137,4 +160,9 @@ impl Inbox {
         place.repeated_to.store(0, Ordering::Release);
         Some(first.in_context_of(arrived))
     }
+}
+
+fn look(place: &AtomicPtr<Place>) -> Option<&Place> {
+    // SAFETY: null, or from `Box::into_raw` in `prepare`, and never freed once published.
+    unsafe { place.load(Ordering::Acquire).as_ref() }
 }

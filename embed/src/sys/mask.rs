@@ -1,8 +1,10 @@
 //! Which signals a thread lets in.
 
 use std::ffi::c_int;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::time::Duration;
 
 /// Blocks every signal in this thread for as long as it lives.
 #[derive(Debug)]
@@ -27,12 +29,41 @@ impl Drop for AllBlocked {
 
 /// Blocks every signal in this thread but those that `wanted` names.
 pub(crate) fn let_in_only(wanted: impl Fn(c_int) -> bool) {
+    set_mask(libc::SIG_SETMASK, &all_but(wanted));
+}
+
+fn all_but(wanted: impl Fn(c_int) -> bool) -> libc::sigset_t {
     let mut set = full();
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| wanted(*signal)) {
         // SAFETY: an initialized set; an unknown number is an error without effect.
         unsafe { libc::sigdelset(&mut set, signal) };
     }
-    set_mask(libc::SIG_SETMASK, &set);
+    set
+}
+
+/// Waits until a descriptor is readable or at its end, or `timeout` is over, and tells which are:
+/// none after a signal. Those that `wanted` names, and no others, are let in during the wait.
+pub(crate) fn wait_letting_in<const N: usize>(
+    descriptors: [c_int; N],
+    timeout: Option<Duration>,
+    wanted: impl Fn(c_int) -> bool,
+) -> io::Result<[bool; N]> {
+    let mut polled = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    let timeout = timeout.map(|left| libc::timespec {
+        tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let (places, mask) = (polled.as_mut_ptr(), all_but(wanted));
+    // SAFETY: `polled` has N places; the time, which may be null, and the mask live through the
+    // call.
+    match unsafe { libc::ppoll(places, N as libc::nfds_t, timeout, &mask) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+            error => Err(error),
+        },
+        _ => Ok(polled.map(|place| place.revents != 0)),
+    }
 }
 
 /// Lets `signal` in on this thread. Async-signal-safe.

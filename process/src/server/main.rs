@@ -12,7 +12,6 @@ use std::fs;
 use std::hint;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -36,9 +35,6 @@ use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
 use crate::sys::title::Title;
 use crate::watcher;
-
-/// How many threads a child starts before any code of the user's runs: its watcher and embed's.
-const CHILD_THREADS: usize = 2;
 
 /// The exit code of a server that could not begin.
 const CANNOT_BEGIN: i32 = 125;
@@ -220,23 +216,17 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
     if left.is_empty() { Ok(()) } else { Err(Unable::Descriptors(left)) }
 }
 
-/// Lets threads begin and end, as many as a child is about to start: the C library keeps their
-/// stacks and heaps, and each child finds them ready, instead of making its own.
+/// Lets a thread begin and end, as each child is about to start one, its watcher: the C library
+/// keeps its stack and its heap, and each child finds them ready, instead of making its own.
 fn warm_up() {
-    let all = Arc::new(Barrier::new(CHILD_THREADS));
-    let begin = |_| {
-        let all = Arc::clone(&all);
-        let body = move || {
-            // Its first allocation gives a thread its heap, if all of them live at once.
-            drop(hint::black_box(Box::new(0u64)));
-            all.wait();
-        };
-        thread::Builder::new().spawn(body)
-    };
-    let threads: Vec<_> = (0..CHILD_THREADS).map(begin).collect();
-    // Fewer than wait for each other: then there is no waiting for them either.
-    if threads.iter().all(Result::is_ok) {
-        threads.into_iter().flatten().for_each(|thread| drop(thread.join()));
+    // Twice: the second has the stack of the first, and the loader has then looked up all that the
+    // C library needs for that, which every child would do again.
+    for _ in 0..2 {
+        // Its first allocation gives a thread its heap.
+        let body = || drop(hint::black_box(Box::new(0u64)));
+        if let Ok(thread) = thread::Builder::new().spawn(body) {
+            let _ = thread.join();
+        }
     }
 }
 
