@@ -58,7 +58,8 @@ fn walk<T: Portable, R: Portable>(
         // It takes its argument, so the answer to be read is made each time, and counted.
         "read" => (0..times).try_for_each(|_| {
             let reply = execute(black_box(&sent), &limits)?;
-            let value: R = answer(black_box(reply), &limits).map_err(|fault| format!("{fault:?}"))?;
+            let value: R =
+                answer(black_box(reply), &limits).map_err(|fault| format!("{fault:?}"))?;
             drop(black_box(value));
             Ok(())
         }),

@@ -61,7 +61,13 @@ fn tables() -> [Table; 3] {
             title: "Workers: until all run, 20,000 tasks in chunks of one, close",
             rows: (0..=8).map(|power| row(1 << power, "spawn")).collect(),
             each: 1,
-            columns: &["ready_ms", "ready_ms_per_worker", "ns_per_task", "close_ms", "pss_per_worker_MiB"],
+            columns: &[
+                "ready_ms",
+                "ready_ms_per_worker",
+                "ns_per_task",
+                "close_ms",
+                "pss_per_worker_MiB",
+            ],
         },
         Table {
             kind: "payload",
@@ -87,7 +93,8 @@ fn fill(text: &mut String, table: &Table) -> std::fmt::Result {
             before[i % table.each] = expected;
             format!("not run: it would take about {expected:.0} s")
         } else {
-            let words: Vec<&str> = [NAME, table.kind].into_iter().chain(row.iter().map(String::as_str)).collect();
+            let words: Vec<&str> =
+                [NAME, table.kind].into_iter().chain(row.iter().map(String::as_str)).collect();
             let run = session::run(&words, PATIENCE);
             before[i % table.each] = of(&run.figures, "s").unwrap_or(PATIENCE.as_secs_f64());
             run.failure.unwrap_or_else(|| {

@@ -22,7 +22,7 @@ pub(super) fn even(print: Printer<'_>, settings: Settings) {
 
 /// W6.
 pub(super) fn skewed(print: Printer<'_>, settings: Settings) {
-    let mut xs = tasks::skewed(settings.pick(2000, 2000, 50));
+    let mut xs = tasks::skewed(settings.pick(2000, 1000, 50));
     let longest = xs.iter().copied().max().unwrap_or(0) as f64 / xs.iter().sum::<u64>() as f64;
     for order in ["shuffled", "ascending"] {
         for (way, chunk) in WAYS {
