@@ -12,7 +12,7 @@ use epilogue::process::Builder;
 use epilogue::{JoinError, Pool, Process, ServerError, StartError, StartMethod, end_servers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
-use support::{Gate, Oracle, Watchdog, procfs};
+use support::{Gate, Oracle, Watchdog, procfs, stop};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -36,14 +36,6 @@ fn the_server() -> Pid {
     let servers = servers();
     assert_eq!(servers.len(), 1, "{servers:?}");
     servers[0]
-}
-
-/// Returns when the process is stopped.
-fn stop(pid: Pid) {
-    kill(pid, Signal::SIGSTOP).unwrap();
-    while procfs::threads_of(pid).iter().any(|thread| thread.state != 'T') {
-        thread::yield_now();
-    }
 }
 
 /// Returns when the process has ended, without taking its status from its owner.
