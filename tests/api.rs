@@ -13,11 +13,7 @@ use std::time::Duration;
 
 use epilogue::{Pool, Portable, Process, TaskError};
 use serde::{Deserialize, Serialize};
-use support::{Marks, Oracle, Watchdog, fifo};
-
-fn begin() -> (Oracle, Watchdog) {
-    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
+use support::{Marks, begin, fifo};
 
 fn wait_for_a_writer(fifo: &Path) {
     File::open(fifo).unwrap().read_to_end(&mut Vec::new()).unwrap();

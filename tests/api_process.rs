@@ -5,15 +5,10 @@ use std::io::Read;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process;
-use std::time::Duration;
 
 use epilogue::{JoinError, Process, Rung};
 use nix::sys::stat::Mode;
-use support::{Marks, Oracle, Watchdog, park_for_ever};
-
-fn begin() -> (Oracle, Watchdog) {
-    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
+use support::{Marks, begin, park_for_ever};
 
 /// What a child does that proves that somebody waited for it: it leaves its mark at the end, and
 /// the end comes only when the test has gone on.

@@ -18,14 +18,10 @@ use epilogue::process::codec::Problem;
 use epilogue::{BuildError, JoinError, Limits, Portable, Process, Refusal, StartError, TaskError};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use support::{Marks, Oracle, Watchdog, fifo, park_for_ever};
+use support::{Marks, begin, fifo, park_for_ever};
 
 #[path = "bad_input/sys.rs"]
 mod sys;
-
-fn begin() -> (Oracle, Watchdog) {
-    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
 
 /// After whatever went wrong, the pool does what it is for, and ends well.
 #[track_caller]

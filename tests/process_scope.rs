@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use epilogue::process::Builder;
 use epilogue::{ExitStatus, JoinError, Process, Rung, Stdio, embed, join_all, scope};
-use support::{Gate, Marks, Oracle, Watchdog, block_on, park_for_ever, through};
-
-fn begin() -> (Oracle, Watchdog) {
-    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
+use support::{Gate, Marks, begin, block_on, park_for_ever, through};
 
 fn new() -> Builder {
     Process::builder()
@@ -60,10 +56,7 @@ fn a_scoped_process_gives_back_its_output_and_can_be_awaited() {
         assert!(matches!(block_on(awaited), Err(JoinError::AlreadyJoined)));
     });
     // The thread that waited has told it, and ends.
-    while !oracle.leftovers().is_empty() {
-        std::thread::yield_now();
-    }
-    oracle.nothing_left();
+    oracle.nothing_left_soon();
 }
 
 /// Its finalizer is done when that of its partner has begun.

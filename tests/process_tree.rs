@@ -13,14 +13,10 @@ use epilogue::{JoinError, Mechanism, Process, Rung, scope};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
-use support::{Gate, Oracle, Watchdog, park_for_ever, procfs};
+use support::{Gate, Oracle, begin, park_for_ever, procfs};
 
 /// By when all must have ended that nobody waits for.
 const BOUND: Duration = Duration::from_secs(20);
-
-fn begin() -> (Oracle, Watchdog) {
-    (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
 
 /// What a process starts, by a script of the shell's that says its pid when it is ready.
 #[derive(Debug, Clone, Copy)]

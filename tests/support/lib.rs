@@ -5,11 +5,7 @@
 //! turn, and the watchdog should not count that time.
 //!
 //! ```no_run
-//! use std::time::Duration;
-//! use support::{Oracle, Watchdog};
-//!
-//! let oracle = Oracle::begin();
-//! let _watchdog = Watchdog::start(Duration::from_secs(60));
+//! let (oracle, _watchdog) = support::begin();
 //! // ... the story ...
 //! oracle.nothing_left();
 //! ```
@@ -31,5 +27,14 @@ pub use gate::Gate;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle};
 pub use program::{Ending, Program};
-pub use tasks::{block_on, fifo, padded, park_for_ever, stop, through};
+pub use tasks::{
+    LARGE, await_end, block_on, fifo, large, never_early, padded, park_for_ever, parked, poll_once,
+    refused, refused_step, stop, through, waiting,
+};
 pub use watchdog::Watchdog;
+
+/// How a test begins that starts processes, and is over within a minute.
+#[must_use]
+pub fn begin() -> (Oracle, Watchdog) {
+    (Oracle::begin(), Watchdog::start(std::time::Duration::from_secs(60)))
+}

@@ -107,6 +107,14 @@ impl Oracle {
         }
     }
 
+    /// Waits until nothing is left: threads of the library's that have nothing more to do end soon,
+    /// and nobody waits for them.
+    pub fn nothing_left_soon(&self) {
+        while !self.leftovers().is_empty() {
+            thread::yield_now();
+        }
+    }
+
     /// Waits until every child has ended, orphans that came here included, and returns how each
     /// ended. Whoever still wants the status of a child must have waited for it before.
     ///

@@ -1,17 +1,25 @@
 //! Small things that tasks of many tests do.
 
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::Pid;
 
-use crate::{Gate, procfs};
+use epilogue::process::{Builder, Refusal};
+use epilogue::{Process, StartError};
+
+use crate::{Gate, Marks, procfs};
 
 /// Never returns. Who is asked to stop ends in here.
 pub fn park_for_ever() -> ! {
@@ -64,5 +72,71 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => thread::park(),
         }
+    }
+}
+
+/// More than a socket's buffer holds.
+pub const LARGE: usize = 8 << 20;
+
+/// A value of that length.
+pub fn large(length: usize) -> Vec<u8> {
+    vec![7; length]
+}
+
+/// A process that stands at the gate.
+#[track_caller]
+pub fn waiting(gate: &mut Gate) -> Process<u32> {
+    let process = Process::start((gate.path(), 7), through).unwrap();
+    assert_eq!(gate.wait().as_raw() as u32, process.id());
+    process
+}
+
+/// A process that does nothing for ever.
+pub fn parked() -> Process<u32> {
+    Process::start((), |()| park_for_ever()).unwrap()
+}
+
+/// Waits until the process of that descriptor has ended.
+pub fn await_end(fd: &impl AsFd) {
+    poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+}
+
+/// Waits in vain for `timeout`, and asserts that it had passed.
+#[track_caller]
+pub fn never_early(process: &mut Process<u32>, timeout: Duration) {
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty()).unwrap();
+    let expiration = Expiration::OneShot(TimeSpec::from_duration(timeout));
+    timer.set(expiration, TimerSetTimeFlags::empty()).unwrap();
+    assert_eq!(process.join_timeout(timeout).unwrap(), None);
+    let mut fds = [PollFd::new(timer.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(1), "it returned before {timeout:?}");
+}
+
+/// Polls once, in vain.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) {
+    let polled = Pin::new(future).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+}
+
+/// Why a process was not started. Its function must not have been called.
+#[track_caller]
+pub fn refused(builder: Builder) -> StartError {
+    let marks = Marks::new();
+    let directory = marks.variable().1.to_owned();
+    let call = |directory: PathBuf| Marks::at(&directory).leave("called");
+    let error = builder.start(directory, call).map(|process| process.id()).unwrap_err();
+    assert_eq!(marks.count("called"), 0);
+    error
+}
+
+/// The step that a child could not take.
+#[track_caller]
+pub fn refused_step(builder: Builder) -> String {
+    match refused(builder) {
+        StartError::Refused(Refusal::Step { step, error }) => {
+            assert!(!error.is_empty());
+            step
+        }
+        other => panic!("{other:?}"),
     }
 }
