@@ -90,7 +90,7 @@ pub(crate) fn prepare() {
         && let Some(runtime) = Runtime::linked()
         && !runtime.is_continuous()
     {
-        let pattern = absolute(pattern());
+        let pattern = absolute_pattern(pattern());
         expand(&runtime, &pattern);
         if let Some(name) = runtime.filename() {
             let name = absolute(name);
@@ -131,24 +131,41 @@ pub(crate) fn hand_over() {
     }
     let blocked = AllBlocked::new();
     let own = coverage.snapshot.path();
-    coverage.snapshot.close();
-    drop(blocked);
     // The runtime expanded the pattern in the original of this copy. Where the name is shared on
     // purpose (`%m` without `%p`), it locks and merges; else two processes would write one file.
     let is_copy = coverage.pid != std::process::id();
-    if is_copy && (has(&coverage.pattern, b'p') || !has(&coverage.pattern, b'm')) {
-        let own = if own.contains(&b'%') { coverage.pattern.clone() } else { own };
+    let is_renamed = is_copy && (has(&coverage.pattern, b'p') || !has(&coverage.pattern, b'm'));
+    if !coverage.pattern.starts_with(b"/") || (is_renamed && own.contains(&b'%')) {
+        // The runtime cannot be told where to write: it would take the per cent sign in the name,
+        // or in the directory at start, for a pattern. What has been saved stays.
+        drop(blocked);
+        return keep_from_writing(coverage);
+    }
+    coverage.snapshot.close();
+    drop(blocked);
+    if is_renamed {
         expand(&coverage.runtime, &own);
     }
+}
+
+/// Where the coverage data of processes goes that this one starts: the pattern that it was itself
+/// started with, as it was meant in the directory at start. None without coverage.
+pub(crate) fn file_pattern() -> Option<OsString> {
+    prepare();
+    Some(OsString::from_vec(COVERAGE.get()?.pattern.clone()))
 }
 
 /// Keeps the runtime from writing at exit: what has been saved is the last word.
 pub(crate) fn seal() {
     if let Some(coverage) = COVERAGE.get() {
-        coverage.runtime.set_filename(SEALED);
-        remove_placeholder(coverage);
+        keep_from_writing(coverage);
     }
     dump_gcov();
+}
+
+fn keep_from_writing(coverage: &Coverage) {
+    coverage.runtime.set_filename(SEALED);
+    remove_placeholder(coverage);
 }
 
 /// Takes away the empty file that the runtime makes at start under a name with this process's pid:
@@ -197,17 +214,21 @@ fn pattern() -> Vec<u8> {
 
 /// A relative name means the directory at start, wherever the program goes later.
 fn absolute(name: Vec<u8>) -> Vec<u8> {
-    if name.starts_with(b"/") {
-        return name;
-    }
     match env::current_dir() {
-        // The runtime would take a per cent sign in the directory for a pattern.
-        Ok(directory) if !directory.as_os_str().as_bytes().contains(&b'%') => {
+        Ok(directory) => {
             let path = directory.join(Path::new(&OsString::from_vec(name)));
             path.into_os_string().into_vec()
         }
-        _ => name,
+        Err(_) => name,
     }
+}
+
+/// The same for what the runtime expands. It would take a per cent sign in the directory for a
+/// part of the pattern, so there the pattern stays as it is.
+fn absolute_pattern(pattern: Vec<u8>) -> Vec<u8> {
+    let path = absolute(pattern.clone());
+    let directory = path.len().saturating_sub(pattern.len());
+    if path[..directory].contains(&b'%') { pattern } else { path }
 }
 
 /// Has the runtime expand `pattern` for this process: the same pattern again would be ignored.

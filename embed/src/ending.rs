@@ -5,14 +5,14 @@
 //! [`cleanup_on_signal`](crate::cleanup_on_signal) are their doors.
 
 use std::borrow::Cow;
-use std::ffi::c_int;
+use std::ffi::{OsString, c_int};
 use std::time::Duration;
 
 use crate::finalizer::{self, Finalizer};
 use crate::registry::Kind;
 use crate::report::FinalizerEnd;
 use crate::state::state;
-use crate::{exit, stop};
+use crate::{coverage, exit, stop};
 
 pub use crate::attendant::Attendant;
 pub use crate::stop::StopReason;
@@ -166,4 +166,19 @@ pub fn attendant() -> Attendant {
 /// ```
 pub fn set_deadline_at_most(time: Duration) {
     state().deadline.at_most(time);
+}
+
+/// Where processes that this one starts are to write their coverage data: `LLVM_PROFILE_FILE`, its
+/// patterns not expanded, as it was meant in the directory at the first call into this crate.
+///
+/// None in a build without coverage, and in continuous mode (`%c`).
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{ending, is_instrumented};
+/// assert!(is_instrumented() || ending::coverage_file().is_none());
+/// ```
+pub fn coverage_file() -> Option<OsString> {
+    coverage::file_pattern()
 }

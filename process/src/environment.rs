@@ -2,6 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use epilogue_embed::ending;
+
+/// Where the coverage runtime writes.
+const PROFILE_FILE: &str = "LLVM_PROFILE_FILE";
 
 /// What a child's environment is, relative to this process's as it is at the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,8 +53,16 @@ impl Environment {
             let is_last = later.iter().all(|(other, _)| other != name);
             value.clone().filter(|_| is_last).map(|value| (name.clone(), value))
         });
-        kept.chain(changed).collect()
+        kept.map(in_our_directory).chain(changed).collect()
     }
+}
+
+/// A relative name for coverage data means our directory at start. In a child it would mean that
+/// which the child was given, or the one that we are in by now.
+fn in_our_directory((name, value): (OsString, OsString)) -> (OsString, OsString) {
+    let is_relative = name == PROFILE_FILE && Path::new(&value).is_relative() && !value.is_empty();
+    let value = if is_relative { ending::coverage_file().unwrap_or(value) } else { value };
+    (name, value)
 }
 
 fn is_profile(name: &OsStr) -> bool {

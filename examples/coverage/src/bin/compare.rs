@@ -1,7 +1,8 @@
 //! Holds two coverage reports against the truth, side by side:
-//! `compare SOURCE RAW.lcov RAW.ledger EPILOGUE.lcov EPILOGUE.ledger`.
+//! `compare SOURCE RAW.lcov RAW.ledger EPILOGUE.lcov EPILOGUE.ledger [hits]`.
 //!
-//! It fails unless the second says of each line exactly how often that ran, and the first does not.
+//! It fails unless the second says of each line exactly how often that ran (with `hits`: that it
+//! ran), and the first does not.
 #![expect(clippy::print_stdout, reason = "it prints a report")]
 
 use std::collections::BTreeMap;
@@ -37,12 +38,17 @@ struct Verdict {
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [source, raw, raw_truth, ours, our_truth] = &*arguments else {
-        return Err("compare SOURCE RAW.lcov RAW.ledger EPILOGUE.lcov EPILOGUE.ledger".into());
+    let [source, raw, raw_truth, ours, our_truth, rest @ ..] = &*arguments else {
+        return Err(
+            "compare SOURCE RAW.lcov RAW.ledger EPILOGUE.lcov EPILOGUE.ledger [hits]".into()
+        );
     };
     let stories = stories(&fs::read_to_string(source)?);
     let raw = Run::read(source, raw, raw_truth)?;
-    let ours = Run::read(source, ours, our_truth)?;
+    let mut ours = Run::read(source, ours, our_truth)?;
+    if rest.first().is_some_and(|what| what == "hits") {
+        ours.count_hits_only();
+    }
     println!("{:46}{:>6}{:>22}{:>22}", "", "lines", "(a) raw fork, spawn,", "(b) epilogue");
     println!("{:46}{:>6}{:>22}{:>22}", "", "ran", "kill: reported", "reported");
     let (mut all, mut all_ours) = (Verdict::default(), Verdict::default());
@@ -67,7 +73,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     let good = wrong.is_empty() && all_ours.ran > 0 && all_ours.reported == all_ours.ran;
     match (good, all.reported < all.ran) {
-        (true, true) => println!("(b) says of every line exactly how often it ran."),
+        (true, true) if rest.is_empty() => {
+            println!("(b) says of every line exactly how often it ran.");
+        }
+        (true, true) => println!("(b) says of every line whether it ran."),
         (false, _) => println!("(b) does not say what happened."),
         (true, false) => println!("(a) lost nothing, so this proves nothing."),
     }
@@ -97,6 +106,14 @@ impl Run {
     fn read(source: &str, report: &str, ledger: &str) -> Result<Self, Box<dyn Error>> {
         let (truth, copied) = truth(&fs::read_to_string(ledger)?);
         Ok(Self { said: said(&fs::read_to_string(report)?, source)?, truth, copied })
+    }
+
+    /// Takes the report's word for no more than that a line ran, or did not.
+    fn count_hits_only(&mut self) {
+        for (line, said) in &mut self.said {
+            let ran = of(&self.truth, *line) + of(&self.copied, *line);
+            *said = if (*said > 0) == (ran > 0) { ran } else { *said };
+        }
     }
 
     fn judge(&self, story: &Story) -> Verdict {
