@@ -12,13 +12,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
 
 use super::error::RecvFailure;
 use super::socket::{self, Message};
+use crate::child::wait_for;
 use crate::codec::Limits;
 
 /// How many bytes of messages a receiver takes in, at most, while its sender's process is joined:
@@ -248,10 +248,8 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: &EventFd, phase: &Mutex<Phase>) {
         });
         let mut fds = vec![PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
         fds.extend(watched.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => break,
-        }
+        // Where the kernel does not wait for so many, all are looked at again in a moment.
+        wait_for(&mut fds, None);
         drop(fds);
         drop(watched);
         let _ = bell.read();

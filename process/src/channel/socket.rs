@@ -10,7 +10,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -302,7 +303,11 @@ pub(super) fn wait(
     match poll(&mut fds, timeout(until)) {
         Ok(0) => Ok(until.is_none_or(|until| Instant::now() < until)),
         Ok(_) | Err(Errno::EINTR) => Ok(true),
-        Err(error) => Err(error.into()),
+        // The kernel does not wait, not even for one: somebody has lowered `RLIMIT_NOFILE` to zero.
+        Err(_) => {
+            thread::sleep(Duration::from_millis(1));
+            Ok(until.is_none_or(|until| Instant::now() < until))
+        }
     }
 }
 

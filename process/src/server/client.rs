@@ -8,9 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -21,7 +20,7 @@ use super::protocol::{
 };
 use super::{Born, Order, ServerError};
 use crate::boot::VARIABLE;
-use crate::child::{Group, Spec, timeout};
+use crate::child::{Group, Spec, wait_for};
 use crate::error::StartError;
 use crate::launch::{self, at};
 use crate::status::ExitStatus;
@@ -30,6 +29,7 @@ use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::passing::{self, Message};
 use crate::sys::pidfd::{self, Wait};
+use crate::sys::process::check_file_size;
 
 /// Why a server has not forked.
 #[derive(Debug)]
@@ -265,15 +265,17 @@ impl Server {
                 // A copy of the server may hold its end of the socket for a moment longer.
                 PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
             ];
-            let ended = match poll(&mut fds, timeout(Some(deadline))) {
-                Ok(0) if deadline <= Instant::now() => return Err(Failed::Silent),
-                Ok(_) => fds[1].any().unwrap_or(true),
-                Err(Errno::EINTR) => false,
-                Err(_) => return Err(Failed::Dead),
+            let ended = match wait_for(&mut fds, Some(deadline)) {
+                true => fds[1].any().unwrap_or(true),
+                false => pidfd::has_ended(self.pidfd.as_fd()),
             };
             match passing::receive::<UP>(self.socket.as_fd()) {
                 Ok(Some(message)) => return Ok(message),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {
+                    if deadline <= Instant::now() {
+                        return Err(Failed::Silent);
+                    }
+                }
                 // Or its answer could not be received whole: then it is not asked again either.
                 Ok(None) | Err(_) => return Err(Failed::Dead),
             }
@@ -288,12 +290,9 @@ impl Server {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         // One that was stopped cannot see it.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGCONT as i32);
-        while Instant::now() < kill_at {
+        while Instant::now() < kill_at && !pidfd::has_ended(self.pidfd.as_fd()) {
             let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout(Some(kill_at))) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) | Err(_) => break,
-            }
+            wait_for(&mut fds, Some(kill_at));
         }
         self.reap();
     }
@@ -385,6 +384,7 @@ fn environment(spec: &Spec) -> io::Result<Vec<u8>> {
 }
 
 fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    check_file_size(bytes.len())?;
     let mut file = File::from(memfd_create(c"epilogue-environment", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file.into())
