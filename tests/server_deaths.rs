@@ -12,7 +12,7 @@ use epilogue::process::Builder;
 use epilogue::{JoinError, Pool, Process, ServerError, StartError, StartMethod, end_servers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
-use support::{Gate, Oracle, Watchdog, procfs};
+use support::{Gate, Oracle, Watchdog, procfs, stop};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -40,14 +40,6 @@ fn the_server() -> Pid {
             // A child that it has forked has its name for a moment.
             _ => thread::yield_now(),
         }
-    }
-}
-
-/// Returns when the process is stopped.
-fn stop(pid: Pid) {
-    kill(pid, Signal::SIGSTOP).unwrap();
-    while procfs::threads_of(pid).iter().any(|thread| thread.state != 'T') {
-        thread::yield_now();
     }
 }
 

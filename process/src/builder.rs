@@ -254,7 +254,7 @@ impl Builder {
         f: fn(T) -> R,
     ) -> Result<Process<R>, StartError> {
         self.spec.set_initializer(self.initializer)?;
-        Process::start_with(&self.spec, &argument, f)
+        Process::start_with(&self.spec, argument, f)
     }
 }
 
