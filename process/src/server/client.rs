@@ -1,10 +1,9 @@
 //! The program's side of one start server.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -90,7 +89,7 @@ impl Server {
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
         let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
-        let environment = environment(&Spec::default()).map_err(at("making the environment"))?;
+        let environment = environment(&Spec::default());
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
         drop((far, slot_fd));
         let (next, reaped) = (Next::Nobody, false);
@@ -133,7 +132,7 @@ impl Server {
         order: &Order<'_>,
         deadline: Instant,
     ) -> Result<Born, Failed> {
-        let environment = environment(spec).map_err(refused("making the environment"))?;
+        let environment = environment(spec);
         // Again, once: somebody may have ended the first before it was needed.
         for _ in 0..2 {
             // Whoever kills a server wants a new one.
@@ -371,16 +370,18 @@ impl From<Unable> for ServerError {
     }
 }
 
-/// The variables of a child, as `name=value`, each with a zero at its end.
-fn environment(spec: &Spec) -> io::Result<Vec<u8>> {
-    let mut block = Vec::new();
+/// The variables of a child, as `name=value`, each with a zero at its end. None holds another:
+/// those that were set have been looked at.
+fn environment(spec: &Spec) -> Vec<u8> {
+    let mut block = Vec::with_capacity(4096);
     let variables = spec.environment.apply(std::env::vars_os()).into_iter();
-    for (mut name, value) in variables.filter(|(name, _)| name != VARIABLE) {
-        name.push("=");
-        name.push(value);
-        block.extend(CString::new(name.into_vec())?.into_bytes_with_nul());
+    for (name, value) in variables.filter(|(name, _)| name != VARIABLE) {
+        block.extend_from_slice(name.as_bytes());
+        block.push(b'=');
+        block.extend_from_slice(value.as_bytes());
+        block.push(0);
     }
-    Ok(block)
+    block
 }
 
 fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {

@@ -176,6 +176,9 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
 
 /// Lets a thread begin and end, as each child is about to start one, its watcher: the C library
 /// keeps its stack and its heap, and each child finds them ready, instead of making its own.
+///
+/// What was freed is put in order, too: the first large allocation of a child would do that, and
+/// copy each page that it touches.
 fn warm_up() {
     // Twice: the second has the stack of the first, and the loader has then looked up all that the
     // C library needs for that, which every child would do again.
@@ -186,6 +189,7 @@ fn warm_up() {
             let _ = thread.join();
         }
     }
+    drop(hint::black_box(vec![1u8; 64 * 1024]));
 }
 
 /// Calls the user's function. It may take as long as the parent waits, and no longer than the

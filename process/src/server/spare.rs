@@ -10,7 +10,6 @@
 //!    on.
 
 use std::ffi::c_int;
-use std::hint;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -46,7 +45,6 @@ fn be_assigned(server: &Server, far: OwnedFd) -> Option<u64> {
     dress::place(Some(far.as_fd()), WIRE_FD).ok()?;
     drop(far);
     dress::place(None, server.signals.as_raw_fd()).ok()?;
-    touch_stack();
     wait_for(&server.socket, &server.parent)?;
     let (bytes, mut fds) = passing::receive::<DOWN>(server.socket.as_fd()).ok()??;
     let assignment: Assignment = unpack(&bytes)?;
@@ -103,10 +101,4 @@ fn dress(server: &Server, assignment: &Assignment, fds: &[OwnedFd]) -> io::Resul
         title.set(&assignment.title);
     }
     Ok(())
-}
-
-/// Has this process's own copy of the pages of the stack that the start will use.
-fn touch_stack() {
-    const DEPTH: usize = 16 * 1024;
-    hint::black_box([1u8; DEPTH]);
 }
