@@ -12,20 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::{Pool, Portable, Process, TaskError};
-use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
-use support::{Marks, Oracle, Watchdog};
-use tempfile::TempDir;
+use support::{Marks, Oracle, Watchdog, fifo};
 
 fn begin() -> (Oracle, Watchdog) {
     (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
-
-/// A pipe with a name, for tasks that wait for each other: opening one end waits for the other.
-fn fifo(directory: &TempDir) -> PathBuf {
-    let path = directory.path().join("fifo");
-    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-    path
 }
 
 fn wait_for_a_writer(fifo: &Path) {
@@ -87,7 +78,7 @@ fn the_first_page_compiles_as_it_is_written_and_is_true() {
 fn results_are_in_the_order_of_the_items_whichever_is_done_first() {
     let (oracle, _watchdog) = begin();
     let directory = tempfile::tempdir().unwrap();
-    let fifo = fifo(&directory);
+    let fifo = fifo(directory.path(), "fifo");
     let pool = Pool::new(2).unwrap();
     // The first item waits for the second, so it is done last; and both run at the same time.
     let results = pool.map([(0, fifo.clone()), (1, fifo)], |(number, fifo)| {
@@ -395,7 +386,7 @@ fn a_panic_tells_its_words_and_its_place() {
 fn the_error_of_a_map_is_that_of_the_first_item_that_had_one() {
     let (oracle, _watchdog) = begin();
     let directory = tempfile::tempdir().unwrap();
-    let fifo = fifo(&directory);
+    let fifo = fifo(directory.path(), "fifo");
     let pool = Pool::new(2).unwrap();
     // The second fails first.
     let result = pool.try_map([(0, fifo.clone()), (1, fifo)], |(number, fifo)| {
@@ -497,7 +488,7 @@ impl Drop for Counted {
 fn a_state_is_read_once_by_a_worker_and_dropped_when_the_map_is_over() {
     let (oracle, _watchdog) = begin();
     let directory = tempfile::tempdir().unwrap();
-    let fifo = fifo(&directory);
+    let fifo = fifo(directory.path(), "fifo");
     let pool = Pool::new(2).unwrap();
     // The first two wait for each other, so that both workers take part.
     let items = (0..500u64).map(|number| (number, fifo.clone()));

@@ -9,16 +9,10 @@ use std::time::Duration;
 
 use epilogue::{JoinError, Process, Rung};
 use nix::sys::stat::Mode;
-use support::{Marks, Oracle, Watchdog};
+use support::{Marks, Oracle, Watchdog, park_for_ever};
 
 fn begin() -> (Oracle, Watchdog) {
     (Oracle::begin(), Watchdog::start(Duration::from_secs(60)))
-}
-
-fn park_for_ever() -> ! {
-    loop {
-        std::thread::park();
-    }
 }
 
 /// What a child does that proves that somebody waited for it: it leaves its mark at the end, and

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::fs::File;
 use std::iter;
 use std::panic;
-use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -17,10 +16,9 @@ use epilogue::pool::Pool;
 use epilogue::process::Side;
 use epilogue::process::codec::Problem;
 use epilogue::{BuildError, JoinError, Limits, Portable, Process, Refusal, StartError, TaskError};
-use nix::sys::stat::Mode;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use support::{Marks, Oracle, Watchdog};
+use support::{Marks, Oracle, Watchdog, fifo, park_for_ever};
 
 #[path = "bad_input/sys.rs"]
 mod sys;
@@ -35,12 +33,6 @@ fn goes_on(pool: Pool) {
     assert_eq!(pool.map(0..10u64, |x| x + 1).unwrap(), (1..=10).collect::<Vec<_>>());
     let report = pool.close().unwrap();
     assert_eq!(report.broken, None);
-}
-
-fn park_for_ever() -> ! {
-    loop {
-        thread::park();
-    }
 }
 
 fn limited(max_bytes: usize) -> Pool {
@@ -197,12 +189,6 @@ fn a_panic_of_the_input_is_an_error_that_tells_its_words() {
     }
     goes_on(pool);
     oracle.nothing_left();
-}
-
-fn fifo(directory: &Path, name: &str) -> PathBuf {
-    let path = directory.join(name);
-    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-    path
 }
 
 #[test]

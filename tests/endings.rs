@@ -32,7 +32,7 @@ fn pool_with_hooks(marks: &Marks, grace_period: Duration) -> (Pool, Vec<Pid>) {
     let mut gate = Gate::new();
     let tasks: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let argument = (marks_of(marks), gate.path());
+            let argument = (marks.path(), gate.path());
             pool.submit(argument, |(marks, gate): (PathBuf, PathBuf)| {
                 hooks::register(&marks);
                 Gate::pass(&gate);
@@ -46,10 +46,6 @@ fn pool_with_hooks(marks: &Marks, grace_period: Duration) -> (Pool, Vec<Pid>) {
     (pool, pids)
 }
 
-fn marks_of(marks: &Marks) -> PathBuf {
-    marks.variable().1.to_owned()
-}
-
 /// A task that leaves a mark, which takes it a moment.
 fn leave_mark(marks: PathBuf) {
     thread::sleep(Duration::from_millis(2));
@@ -59,7 +55,7 @@ fn leave_mark(marks: PathBuf) {
 /// Submits tasks whose handles nobody keeps.
 fn submit_unawaited(pool: &Pool, marks: &Marks) {
     for _ in 0..TASKS {
-        drop(pool.submit(marks_of(marks), leave_mark).unwrap());
+        drop(pool.submit(marks.path(), leave_mark).unwrap());
     }
 }
 
@@ -147,12 +143,12 @@ fn busy_pool(marks: &Marks, grace_period: Duration) -> (Pool, Vec<Task<String>>,
     let mut gate = Gate::new();
     let begun: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let argument = (marks_of(marks), gate.path());
+            let argument = (marks.path(), gate.path());
             pool.submit(argument, |argument| until_asked(argument).to_owned()).unwrap()
         })
         .collect();
     gate.wait_for(WORKERS);
-    let behind = (0..100).map(|_| pool.submit(marks_of(marks), leave_mark).unwrap()).collect();
+    let behind = (0..100).map(|_| pool.submit(marks.path(), leave_mark).unwrap()).collect();
     // A map that is done by nobody: all workers are busy. That it was sent is all it is for.
     drop(gate);
     (pool, begun, behind)
@@ -271,7 +267,7 @@ fn a_worker_that_is_stopped_when_it_has_heard_of_the_end_is_woken_in_time_for_it
     let marks = Marks::new();
     let (pool, _) = pool_with_hooks(&marks, SHORT_GRACE * 4);
     let mut gate = Gate::new();
-    let argument = (marks_of(&marks), gate.path());
+    let argument = (marks.path(), gate.path());
     let task = pool.submit(argument, |argument| {
         until_asked(argument);
         // The main thread is the one that would leave now: it goes no further than this.
@@ -363,8 +359,8 @@ fn a_process_that_is_joined_or_dropped_has_done_its_work_and_run_its_finalizers(
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
-    let joined = Process::start((marks_of(&marks), 41), register_and_return).unwrap();
-    let dropped = Process::start(marks_of(&marks), |marks| {
+    let joined = Process::start((marks.path(), 41), register_and_return).unwrap();
+    let dropped = Process::start(marks.path(), |marks| {
         hooks::register(&marks);
         leave_mark(marks);
     });
@@ -378,7 +374,7 @@ fn a_process_that_is_joined_or_dropped_has_done_its_work_and_run_its_finalizers(
 #[test]
 fn an_early_return_joins_a_process() {
     fn story(marks: &Marks) -> Result<(), Box<dyn Error>> {
-        let _process = Process::start((marks_of(marks), 1), register_and_return)?;
+        let _process = Process::start((marks.path(), 1), register_and_return)?;
         Err("the reason")?
     }
     let oracle = Oracle::begin();
@@ -396,7 +392,7 @@ fn a_panic_stops_a_process_and_runs_its_finalizers() {
     let marks = Marks::new();
     let mut gate = Gate::new();
     let story = AssertUnwindSafe(|| {
-        let argument = (marks_of(&marks), gate.path());
+        let argument = (marks.path(), gate.path());
         let _process = Process::start(argument, register_and_park).unwrap();
         gate.wait();
         panic!("on purpose");
@@ -413,7 +409,7 @@ fn terminate_abandons_the_function_of_a_process_and_reports_its_finalizers() {
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
     let mut gate = Gate::new();
-    let process = Process::start((marks_of(&marks), gate.path()), register_and_park).unwrap();
+    let process = Process::start((marks.path(), gate.path()), register_and_park).unwrap();
     gate.wait();
     let end = process.terminate().unwrap();
     assert_eq!((end.rung, end.status), (Rung::Stop, ExitStatus::Exited(0)));
@@ -429,7 +425,7 @@ fn a_scope_joins_even_those_whose_handles_were_leaked() {
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
     scope(|scope| {
-        let argument = || (marks_of(&marks), 1);
+        let argument = || (marks.path(), 1);
         std::mem::forget(scope.start(argument(), register_and_return).unwrap());
         drop(scope.start(argument(), register_and_return).unwrap());
         assert_eq!(scope.start(argument(), register_and_return).unwrap().join().unwrap(), 2);
@@ -447,7 +443,7 @@ fn a_scope_that_panics_stops_even_those_whose_handles_were_leaked() {
     let story = AssertUnwindSafe(|| {
         scope(|scope| {
             for _ in 0..2 {
-                let argument = (marks_of(&marks), gate.path());
+                let argument = (marks.path(), gate.path());
                 std::mem::forget(scope.start(argument, register_and_park).unwrap());
             }
             gate.wait_for(2);

@@ -6,9 +6,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs};
+use nix::sys::signal::Signal;
+use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, stop};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -53,14 +52,6 @@ fn the_workers_of_an_idle_parent_that_is_killed_end_well() {
 #[test]
 fn the_workers_of_a_busy_parent_that_is_killed_end_well() {
     kill_a_parent_that_is("unprepared");
-}
-
-/// Stops a process, and waits until it is.
-fn stop(pid: Pid) {
-    kill(pid, Signal::SIGSTOP).unwrap();
-    while procfs::threads_of(pid).iter().any(|thread| thread.state != 'T') {
-        thread::yield_now();
-    }
 }
 
 #[test]

@@ -7,11 +7,10 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::process::{self, Command};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Waker};
+use std::thread::{self};
 use std::time::Duration;
 
 use epilogue::process::{Builder, Side, Waitable};
@@ -25,10 +24,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, gettid};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use support::{Gate, Marks, Oracle, Program, Watchdog, procfs, raw};
+use support::{
+    Gate, Marks, Oracle, Program, Watchdog, block_on, park_for_ever, procfs, raw, stop, through,
+};
 
 /// More than a socket's buffer holds.
 const LARGE: usize = 8 << 20;
@@ -39,12 +39,6 @@ fn begin() -> (Oracle, Watchdog) {
 
 fn new() -> Builder {
     Process::builder()
-}
-
-/// A function that returns when it is let through, its argument.
-fn through<T>((gate, value): (PathBuf, T)) -> T {
-    Gate::pass(&gate);
-    value
 }
 
 /// A process that stands at the gate.
@@ -58,26 +52,13 @@ fn large(length: usize) -> Vec<u8> {
     vec![7; length]
 }
 
-fn park() -> ! {
-    loop {
-        thread::park();
-    }
-}
-
 fn parked() -> Process<u32> {
-    Process::start((), |()| park()).unwrap()
+    Process::start((), |()| park_for_ever()).unwrap()
 }
 
 /// Waits until the process of that descriptor has ended.
 fn await_end(fd: &impl AsFd) {
     poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
-}
-
-/// Stops a process, and waits until it is.
-fn stop(id: u32) {
-    let pid = Pid::from_raw(id as i32);
-    kill(pid, Signal::SIGSTOP).unwrap();
-    waitid(Id::Pid(pid), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT).unwrap();
 }
 
 /// Threads of the library's that have nothing more to do end soon, which nobody waits for.
@@ -216,7 +197,7 @@ fn one_that_hears_the_message_ends_by_it() {
     let task = |gate: PathBuf| {
         embed::finalizer(FINALIZER, || ());
         Gate::pass(&gate);
-        park()
+        park_for_ever()
     };
     let end = busy(LONG, task).terminate().unwrap();
     assert_eq!(facts(&end), (Rung::Stop, ExitStatus::Exited(0), true));
@@ -231,13 +212,13 @@ fn one_that_blocks_or_ignores_sigterm_still_hears_the_message() {
             embed::finalizer(FINALIZER, || ());
             SigSet::all().thread_block().unwrap();
             Gate::pass(&gate);
-            park()
+            park_for_ever()
         }) as fn(PathBuf),
         |gate: PathBuf| {
             embed::finalizer(FINALIZER, || ());
             raw::ignore(Signal::SIGTERM as i32);
             Gate::pass(&gate);
-            park()
+            park_for_ever()
         },
     ] {
         let end = busy(LONG, task).terminate().unwrap();
@@ -252,10 +233,10 @@ fn one_that_is_stopped_is_woken_and_ends_well() {
     let task = |gate: PathBuf| {
         embed::finalizer(FINALIZER, || ());
         Gate::pass(&gate);
-        park()
+        park_for_ever()
     };
     let process = busy(Duration::from_secs(4), task);
-    stop(process.id());
+    stop(Pid::from_raw(process.id() as i32));
     let end = process.terminate().unwrap();
     assert!(end.rung < Rung::Kill && end.status.signal() != Some(9), "{end:?}");
     assert!(facts(&end).2, "{end:?}");
@@ -294,12 +275,12 @@ fn kill_takes_no_notice_of_finalizers() {
     let task = |gate: PathBuf| {
         embed::finalizer(FINALIZER, || ());
         Gate::pass(&gate);
-        park()
+        park_for_ever()
     };
     let end = busy(LONG, task).kill().unwrap();
     assert_eq!(facts(&end), (Rung::Kill, killed(), false));
     let stopped = busy(LONG, task);
-    stop(stopped.id());
+    stop(Pid::from_raw(stopped.id() as i32));
     assert_eq!(facts(&stopped.kill().unwrap()), (Rung::Kill, killed(), false));
     oracle.nothing_left();
 }
@@ -383,25 +364,6 @@ fn what_was_detached_ends_with_a_program_that_is_ended() {
 }
 
 // Awaiting.
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
 
 /// Polls once, in vain.
 fn poll_once<F: Future + Unpin>(future: &mut F) {
@@ -490,9 +452,9 @@ fn one_that_is_half_awaited_can_be_waited_for_in_every_other_way() {
 fn deaf_and_half_awaited() -> Process<()> {
     let mut process = busy(Duration::from_millis(400), |gate| {
         raw::ignore(Signal::SIGTERM as i32);
-        embed::finalizer("never", || park());
+        embed::finalizer("never", || park_for_ever());
         Gate::pass(&gate);
-        park()
+        park_for_ever()
     });
     poll_once(&mut process);
     process
@@ -525,7 +487,7 @@ fn wait_any_finds_the_one_that_has_ended_among_all_kinds() {
     assert_eq!(wait_any(&[]), None);
     let mut gate = Gate::new();
     let (never, stopped) = (parked(), parked());
-    stop(stopped.id());
+    stop(Pid::from_raw(stopped.id() as i32));
     scope(|s| {
         let scoped = s.start((gate.path(), 1u8), through).unwrap();
         gate.wait();
@@ -650,33 +612,6 @@ fn nobody_who_waits_wakes_up_before_there_is_something_to_see() {
     nothing_left_soon(&oracle);
 }
 
-// Scopes.
-
-#[test]
-fn a_scoped_handle_does_what_a_handle_does() {
-    let (oracle, _watchdog) = begin();
-    let mut gate = Gate::new();
-    scope(|s| {
-        let mut scoped = s.start((gate.path(), 1u8), through).unwrap();
-        assert_eq!(scoped.id(), gate.wait().as_raw() as u32);
-        assert_eq!(scoped.try_join().unwrap(), None);
-        assert!(!scoped.is_finished());
-        gate.open_once();
-        assert_eq!(scoped.join_timeout(Duration::MAX).unwrap(), Some(1));
-        assert!(scoped.is_finished());
-        assert!(matches!(scoped.join(), Err(JoinError::AlreadyJoined)));
-        let end = s.start((), |()| -> u8 { park() }).unwrap().terminate().unwrap();
-        assert_eq!((end.rung, end.status), (Rung::Stop, ExitStatus::Exited(0)));
-        let end = s.start((), |()| -> u8 { park() }).unwrap().kill().unwrap();
-        assert_eq!((end.rung, end.status), (Rung::Kill, killed()));
-        let read = |()| std::env::var("EPILOGUE_A").unwrap();
-        let process = s.start_with(new().env("EPILOGUE_A", "x"), (), read).unwrap();
-        assert_eq!(process.join().unwrap(), "x");
-    });
-    drop(gate);
-    oracle.nothing_left();
-}
-
 // Results.
 
 #[inline(never)]
@@ -765,7 +700,7 @@ fn every_ending_without_a_value_is_told_apart() {
             6 => process::abort(),
             signal => {
                 raise(Signal::try_from(i32::from(signal)).unwrap()).unwrap();
-                park()
+                park_for_ever()
             }
         }
     };
@@ -830,7 +765,7 @@ fn a_kill_that_the_count_of_the_cgroup_explains_is_told_as_a_want_of_memory() {
         let killed = || {
             let process = Process::start((), |()| -> u8 {
                 raise(Signal::SIGKILL).unwrap();
-                park()
+                park_for_ever()
             });
             format!("{:?}", process.unwrap().join().unwrap_err())
         };

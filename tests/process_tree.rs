@@ -7,14 +7,13 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use epilogue::{JoinError, Mechanism, Process, Rung, scope};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
-use support::{Gate, Oracle, Watchdog, procfs};
+use support::{Gate, Oracle, Watchdog, park_for_ever, procfs};
 
 /// By when all must have ended that nobody waits for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -239,7 +238,7 @@ fn no_cgroup_is_left_of_a_tree() {
     let (oracle, _watchdog) = begin();
     let here = || cgroups_of(std::process::id());
     let builder = Process::builder().end_tree();
-    let never = builder.clone().start((), |()| -> u8 { park() }).unwrap();
+    let never = builder.clone().start((), |()| -> u8 { park_for_ever() }).unwrap();
     let made = here();
     let end = never.kill().unwrap();
     assert_eq!(made, usize::from(end.tree.unwrap().mechanism == Mechanism::Cgroup));
@@ -285,7 +284,7 @@ fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
                 builder.start((gate, numbers), |(gate, numbers): (PathBuf, Vec<usize>)| {
                     start_all(&numbers);
                     Gate::pass(&gate);
-                    park()
+                    park_for_ever()
                 });
             let process: Process<()> = process.unwrap();
             process.join().unwrap();
@@ -336,7 +335,7 @@ fn descend((depth, gate): (u32, PathBuf)) -> u32 {
         return below.join().unwrap_or(0) + 1;
     }
     Gate::pass(&gate);
-    park()
+    park_for_ever()
 }
 
 #[test]
@@ -360,11 +359,5 @@ fn all_below_end_when_any_level_is_killed() {
             _ => assert_eq!(outcome.unwrap(), level as u32),
         }
         oracle.nothing_left_within(BOUND);
-    }
-}
-
-fn park() -> ! {
-    loop {
-        thread::park();
     }
 }

@@ -28,12 +28,6 @@ fn run(role: &str) -> Ending {
     Program::start(Command::new(STARTUP).args(role.split(' '))).finish()
 }
 
-/// What the lines that begin with `start` go on with.
-fn lines<'a>(ending: &'a Ending, start: &str) -> Vec<&'a str> {
-    let lines = ending.stdout.lines().filter_map(|line| line.strip_prefix(start));
-    lines.map(str::trim).collect()
-}
-
 /// The program's `main` ran once and ended well: no worker got as far as that.
 #[track_caller]
 fn assert_one_program(ending: &Ending) {
@@ -73,7 +67,7 @@ fn a_worker_is_a_program_that_starts_workers() {
     let _watchdog = Watchdog::start(PATIENCE);
     let ending = run("nested");
     assert_one_program(&ending);
-    assert_eq!(lines(&ending, "nested "), ["470"], "{ending}");
+    assert_eq!(ending.after("nested "), ["470"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -117,8 +111,8 @@ fn a_child_that_never_says_hello_is_an_error_within_its_start_deadline() {
     let ending = run("fail hang");
     assert_one_program(&ending);
     let error = "NoHello { deadline: 300ms }";
-    assert_eq!(lines(&ending, "process "), [error], "{ending}");
-    assert_eq!(lines(&ending, "pool "), [error], "{ending}");
+    assert_eq!(ending.after("process "), [error], "{ending}");
+    assert_eq!(ending.after("pool "), [error], "{ending}");
     oracle.nothing_left();
 }
 
@@ -133,7 +127,7 @@ fn a_child_that_dies_before_its_hello_is_an_error_that_says_how() {
         assert_one_program(&ending);
         let error = format!("EndedEarly {{ status: {status}");
         for who in ["process ", "pool "] {
-            let errors = lines(&ending, who);
+            let errors = ending.after(who);
             assert!(errors.len() == 1 && errors[0].starts_with(&error), "{who}: {ending}");
         }
     }
@@ -145,7 +139,7 @@ fn a_child_that_dies_before_its_hello_is_an_error_that_says_how() {
 #[track_caller]
 fn assert_stopped_or_done(ending: &Ending, rounds: usize) {
     assert_one_program(ending);
-    let ends = lines(ending, "end ");
+    let ends = ending.after("end ");
     let allowed = ["early killed by SIGTERM", "up killed by SIGTERM", "done"];
     assert!(ends.iter().all(|end| allowed.contains(end)), "{ending}");
     assert_eq!(ends.len(), rounds, "{ending}");
@@ -190,7 +184,7 @@ fn a_worker_has_its_own_descriptors_and_none_of_its_parents() {
     let ending = run("descriptors");
     assert_one_program(&ending);
     for who in ["process ", "pool "] {
-        let found = lines(&ending, who);
+        let found = ending.after(who);
         let [null, out, error, wire, parent, ..] = found[..] else { panic!("{ending}") };
         assert_eq!(null, "0 /dev/null", "{ending}");
         assert!(out.starts_with("1 pipe:") && error.starts_with("2 pipe:"), "{ending}");
@@ -223,7 +217,7 @@ fn a_worker_starts_with_an_empty_mask_and_default_actions() {
     assert_one_program(&ending);
     // All but the two that the C library keeps for itself.
     let own = !(1u64 << 31 | 1 << 32);
-    let mask = |name: &str| u64::from_str_radix(lines(&ending, name)[0], 16).unwrap() & own;
+    let mask = |name: &str| u64::from_str_radix(ending.after(name)[0], 16).unwrap() & own;
     let of = |signals: &[i32]| signals.iter().fold(0, |set, signal| set | 1u64 << (signal - 1));
     assert_eq!(mask("worker SigBlk:"), 0, "{ending}");
     // SIGPIPE, as in every Rust program.
@@ -243,8 +237,8 @@ fn ps_shows_what_a_worker_is() {
     let ending = run("names");
     assert_one_program(&ending);
     let arguments = ["startup: hash-1", "startup: a name of more than fifteen bytes"];
-    assert_eq!(lines(&ending, "argument "), arguments, "{ending}");
-    assert_eq!(lines(&ending, "thread "), ["hash-1", "a name of more"], "{ending}");
+    assert_eq!(ending.after("argument "), arguments, "{ending}");
+    assert_eq!(ending.after("thread "), ["hash-1", "a name of more"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -254,10 +248,10 @@ fn what_makes_a_process_a_child_is_gone_in_the_child() {
     let _watchdog = Watchdog::start(PATIENCE);
     let ending = run("environment");
     assert_one_program(&ending);
-    assert_eq!(lines(&ending, "was there "), ["true"], "{ending}");
+    assert_eq!(ending.after("was there "), ["true"], "{ending}");
     // That of another version is not ours to take.
-    assert_eq!(lines(&ending, "worker "), ["EPILOGUE_CHILD_99_99"], "{ending}");
-    assert_eq!(lines(&ending, "grandchild ").len(), 1, "{ending}");
+    assert_eq!(ending.after("worker "), ["EPILOGUE_CHILD_99_99"], "{ending}");
+    assert_eq!(ending.after("grandchild ").len(), 1, "{ending}");
     oracle.nothing_left();
 }
 
@@ -270,7 +264,7 @@ fn a_worker_outlives_the_thread_that_started_it() {
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
     let ending = Program::start(Command::new(STARTUP).arg("thread").arg(&pipe)).finish();
     assert_one_program(&ending);
-    assert_eq!(lines(&ending, "worker "), ["still here"], "{ending}");
+    assert_eq!(ending.after("worker "), ["still here"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -341,13 +335,13 @@ fn a_program_with_raised_privileges_starts_nothing_and_obeys_no_variable() {
         let mut command = Command::new(&copy);
         command.arg("errors").envs(value.map(|value| (VARIABLE, value))).uid(65534).gid(65534);
         let ending = Program::start(&mut command).finish();
-        if lines(&ending, "effective ") == ["65534"] {
+        if ending.after("effective ") == ["65534"] {
             eprintln!("not tried: this system does not raise privileges");
             continue;
         }
         assert_one_program(&ending);
         for who in ["process Privileged: ", "pool Worker(Privileged): ", "scope "] {
-            let errors: BTreeSet<_> = lines(&ending, who).into_iter().collect();
+            let errors: BTreeSet<_> = ending.after(who).into_iter().collect();
             assert!(errors.len() == 1 && errors.first().unwrap().contains("AT_SECURE"), "{ending}");
         }
     }

@@ -19,12 +19,6 @@ fn run(program: &Path, role: &str) -> Ending {
     Program::start(Command::new(program).args(role.split_whitespace())).finish()
 }
 
-/// What the lines that begin with `start` go on with.
-fn lines<'a>(ending: &'a Ending, start: &str) -> Vec<&'a str> {
-    let lines = ending.stdout.lines().filter_map(|line| line.strip_prefix(start));
-    lines.map(str::trim).collect()
-}
-
 /// How often the program's `main` ran: a worker that gets there would be a second program.
 fn mains(ending: &Ending) -> usize {
     ending.stdout.lines().filter(|line| *line == "main").count()
@@ -55,7 +49,7 @@ fn the_tests_of_a_crate_that_never_heard_of_us_need_nothing() {
     let ending = Program::start(&mut cargo_test("startup_user")).finish();
     assert!(ending.status.success(), "{ending}");
     // Unit tests, the program's own, the integration test, the doc test.
-    let results = lines(&ending, "test result: ok. ");
+    let results = ending.after("test result: ok. ");
     let passed: Vec<_> = results.iter().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(passed, ["2", "0", "2", "1"], "{ending}");
     oracle.nothing_left();
@@ -67,7 +61,7 @@ fn a_program_that_never_heard_of_us_uses_a_library_that_does() {
     let _watchdog = Watchdog::start(PATIENCE);
     let ending = run(&user("startup_user").build(), "");
     assert_one_program(&ending);
-    assert_eq!(lines(&ending, "letters "), ["7"], "{ending}");
+    assert_eq!(ending.after("letters "), ["7"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -77,7 +71,7 @@ fn an_example_needs_nothing_in_main() {
     let _watchdog = Watchdog::start(PATIENCE);
     let ending = run(&user("startup_example").example().build(), "");
     assert_one_program(&ending);
-    assert_eq!(lines(&ending, "doubled "), ["42"], "{ending}");
+    assert_eq!(ending.after("doubled "), ["42"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -103,10 +97,10 @@ fn a_program_with_fat_lto_and_without_symbols_loses_one_task_to_a_panic_that_abo
     assert_worked(&run(&program, "work"));
     let ending = run(&program, "panic");
     assert!(ending.status.success() && mains(&ending) == 1, "{ending}");
-    assert_eq!(lines(&ending, "value "), ["0", "1", "3"], "{ending}");
-    let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
+    assert_eq!(ending.after("value "), ["0", "1", "3"], "{ending}");
+    let [error] = ending.after("error ")[..] else { panic!("{ending}") };
     assert!(error.starts_with("worker pool-1 ") && error.contains("SIGABRT"), "{ending}");
-    assert_eq!(lines(&ending, "afterwards "), ["[2]"], "{ending}");
+    assert_eq!(ending.after("afterwards "), ["[2]"], "{ending}");
     oracle.nothing_left();
 }
 
@@ -121,7 +115,7 @@ fn a_statically_linked_program_needs_nothing_in_main() {
     assert!(!bytes.windows(interpreter.len()).any(|window| window == interpreter), "not static");
     assert_worked(&run(&program, "work"));
     let ending = run(&program, "nested");
-    assert_eq!(lines(&ending, "nested "), ["470"], "{ending}");
+    assert_eq!(ending.after("nested "), ["470"], "{ending}");
     // Its C library cannot close descriptors at the start, so the worker does.
     let ending = run(&program, "descriptors");
     assert_one_program(&ending);
@@ -137,7 +131,7 @@ fn a_program_whose_hook_did_not_run_is_told_of_init_and_never_runs_twice() {
     let ending = run(&program, "errors");
     assert_one_program(&ending);
     for who in ["process NoHook: ", "pool Worker(NoHook): ", "scope "] {
-        let [error] = lines(&ending, who)[..] else { panic!("{who}: {ending}") };
+        let [error] = ending.after(who)[..] else { panic!("{who}: {ending}") };
         assert!(error.contains("epilogue::init()"), "{who}: {ending}");
     }
     for role in ["work", "nested"] {
@@ -160,10 +154,10 @@ fn globals_of_cpp_have_their_values_in_a_worker_wherever_they_are_linked() {
         let build = Build::program(program, "globals").package("startup_globals").feature("cpp");
         let ending = run(&build.build(), "");
         assert!(ending.status.success(), "{program}: {ending}");
-        assert_eq!(lines(&ending, "here "), ["54"], "{program}: {ending}");
-        assert_eq!(lines(&ending, "process "), ["54"], "{program}: {ending}");
-        assert_eq!(lines(&ending, "pool "), ["[54]"], "{program}: {ending}");
-        assert_eq!(lines(&ending, "came first "), [came_first], "{program}: {ending}");
+        assert_eq!(ending.after("here "), ["54"], "{program}: {ending}");
+        assert_eq!(ending.after("process "), ["54"], "{program}: {ending}");
+        assert_eq!(ending.after("pool "), ["[54]"], "{program}: {ending}");
+        assert_eq!(ending.after("came first "), [came_first], "{program}: {ending}");
     }
     oracle.nothing_left();
 }
@@ -191,8 +185,8 @@ fn native(file: &str) -> PathBuf {
 #[track_caller]
 fn assert_hosted(ending: &Ending, preload: Option<&str>) {
     assert_one_program(ending);
-    assert_eq!(lines(ending, "square "), ["49"], "{ending}");
-    let found = lines(ending, "worker ");
+    assert_eq!(ending.after("square "), ["49"], "{ending}");
+    let found = ending.after("worker ");
     let mut expected = vec![format!("preload {preload:?}")];
     expected.extend(preload.map(|path| format!("grandchild LD_PRELOAD={path}")));
     expected.push(format!("has the user's library {}", preload.is_some()));
@@ -291,7 +285,7 @@ fn a_shared_object_that_was_deleted_starts_workers_or_says_why_not() {
     }
     let ending = Program::start(&mut loading.unprivileged(arguments)).finish();
     assert_one_program(&ending);
-    let [error] = lines(&ending, "error ")[..] else { panic!("{ending}") };
+    let [error] = ending.after("error ")[..] else { panic!("{ending}") };
     assert!(error.starts_with("opening the library that holds epilogue failed"), "{ending}");
     oracle.nothing_left();
 }

@@ -11,7 +11,7 @@ use epilogue::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use support::{Oracle, Watchdog, procfs};
+use support::{Oracle, Watchdog, padded};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Long enough that nobody who is right waits for it.
@@ -143,12 +143,6 @@ fn a_receiver_that_is_killed_is_noticed_and_the_message_comes_back() {
         assert!(process.join().is_err());
     }
     oracle.nothing_left();
-}
-
-/// The number with as many zeroes before it as make up that length.
-fn padded(n: usize, len: usize) -> String {
-    let digits = n.to_string();
-    "0".repeat(len.saturating_sub(digits.len())) + &digits
 }
 
 /// A text that tells whether it is whole.
@@ -288,12 +282,12 @@ fn many_senders_share_a_receiver_and_each_keeps_its_order() {
     let _watchdog = Watchdog::start(PATIENCE);
     let (sender, receiver) = channel_with::<(u64, u64)>(3).unwrap();
     scope(|scope| {
-        for name in 0..SENDERS {
-            let talk = |(name, sender): (u64, Sender<(u64, u64)>)| {
-                (0..EACH).for_each(|n| sender.send((name, n)).unwrap());
-            };
-            let _ = scope.start((name, sender.clone()), talk).unwrap();
-        }
+        let talk = |(name, sender): (u64, Sender<(u64, u64)>)| {
+            (0..EACH).for_each(|n| sender.send((name, n)).unwrap());
+        };
+        // Held: a handle that is dropped is joined.
+        let start = |name| scope.start((name, sender.clone()), talk).unwrap();
+        let _processes: Vec<_> = (0..SENDERS).map(start).collect();
         drop(sender);
         let mut next = [0; SENDERS as usize];
         for message in &receiver {
@@ -304,120 +298,6 @@ fn many_senders_share_a_receiver_and_each_keeps_its_order() {
         assert_eq!(next, [EACH; SENDERS as usize]);
     });
     drop(receiver);
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_process_that_sends_64_mib_before_anybody_reads_can_be_joined() {
-    const MIB: usize = 1 << 20;
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    for len in [2000, MIB] {
-        let (sender, receiver) = channel::<String>().unwrap();
-        let process = Process::start((sender, len), |(sender, len): (Sender<String>, usize)| {
-            (0..64 * MIB / len).for_each(|n| sender.send(padded(n, len)).unwrap());
-        });
-        process.unwrap().join().unwrap();
-        let mut count = 0;
-        for (n, received) in receiver.iter().enumerate() {
-            assert_eq!(received.unwrap(), padded(n, len));
-            count += 1;
-        }
-        assert_eq!(count, 64 * MIB / len);
-    }
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_process_that_is_dropped_is_not_left_waiting_for_a_receiver() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let (sender, receiver) = channel_with::<u64>(1).unwrap();
-    let process = Process::start(Some(vec![sender]), |senders: Option<Vec<Sender<u64>>>| {
-        (0..1000).for_each(|n| senders.as_ref().unwrap()[0].send(n).unwrap());
-    });
-    drop(process.unwrap());
-    assert_eq!(all(&receiver), (0..1000).collect::<Vec<_>>());
-    drop(receiver);
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_pool_is_not_left_waiting_for_a_receiver_whichever_way_it_is_waited_for() {
-    fn send(sender: Sender<u64>) {
-        (0..1000).for_each(|n| sender.send(n).unwrap());
-    }
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let pool = Pool::new(2).unwrap();
-    let ends = || channel_with::<u64>(1).unwrap();
-    let sent = |receiver: &Receiver<u64>| all(receiver).into_iter().sum::<u64>();
-
-    let (sender, receiver) = ends();
-    pool.submit(sender, send).unwrap().join().unwrap();
-    assert_eq!(sent(&receiver), 499_500);
-    drop(receiver);
-
-    let (sender, receiver) = ends();
-    pool.map([sender.clone(), sender], send).unwrap();
-    assert_eq!(sent(&receiver), 2 * 499_500);
-    drop(receiver);
-
-    let (sender, receiver) = ends();
-    let with_state = |sender: &Sender<u64>, n: u64| (0..n).for_each(|n| sender.send(n).unwrap());
-    pool.map_with(&sender, [1000, 1000], with_state).unwrap();
-    drop(sender);
-    assert_eq!(sent(&receiver), 2 * 499_500);
-    drop(receiver);
-
-    let (sender, receiver) = ends();
-    let task = pool.submit(sender, send).unwrap();
-    assert!(pool.close().unwrap().is_clean());
-    drop((pool, task));
-    assert_eq!(sent(&receiver), 499_500);
-    drop(receiver);
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_thread_that_receives_while_another_joins_misses_nothing() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    for _ in 0..20 {
-        let (sender, receiver) = channel_with::<u64>(2).unwrap();
-        let process = Process::start(sender, |sender: Sender<u64>| {
-            (0..2000).for_each(|n| sender.send(n).unwrap());
-        });
-        let process = process.unwrap();
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| all(&receiver));
-            process.join().unwrap();
-            assert_eq!(reader.join().unwrap(), (0..2000).collect::<Vec<_>>());
-        });
-    }
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_receiver_that_is_dropped_while_another_thread_joins_ends_an_endless_sender() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let (sender, receiver) = channel_with::<u64>(1).unwrap();
-    let process = Process::start(sender, |sender: Sender<u64>| {
-        (0..).find(|&n| sender.send(n).is_err()).unwrap_or(0)
-    });
-    let process = process.unwrap();
-    std::thread::scope(|scope| {
-        let joined = scope.spawn(|| process.join().unwrap());
-        assert_eq!(receiver.recv().unwrap(), 0);
-        // The one that joins has begun to take in what comes.
-        let drains = |thread: &procfs::Entry| thread.name == "epilogue-drain";
-        while !procfs::threads_of(getpid()).iter().any(drains) {
-            std::thread::yield_now();
-        }
-        drop(receiver);
-        assert!(joined.join().unwrap() > 0);
-    });
     oracle.nothing_left();
 }
 
@@ -503,26 +383,5 @@ fn an_end_that_goes_nowhere_refuses_to_be_written() {
         assert!(error.unwrap_err().to_string().contains("another process"));
     }
     drop((sender, receiver));
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_receiver_with_messages_taken_in_refuses_to_leave_them_behind() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let (sender, receiver) = channel_with::<u64>(1).unwrap();
-    let process = Process::start(sender, |sender: Sender<u64>| {
-        (0..10).for_each(|n| sender.send(n).unwrap());
-    });
-    process.unwrap().join().unwrap();
-    let (ends, received) = channel::<Receiver<u64>>().unwrap();
-    let error = ends.send(receiver).unwrap_err();
-    assert!(error.to_string().contains("receive them"), "{error}");
-    let receiver = error.into_inner();
-    assert_eq!(all(&receiver), (0..10).collect::<Vec<_>>());
-    // Now there is nothing to lose.
-    ends.send(receiver).unwrap();
-    assert!(is_over(&received.recv().unwrap()));
-    drop((ends, received));
     oracle.nothing_left();
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use epilogue::process::channel::RecvError;
 use epilogue::{JoinError, Pool, Process, Receiver, Sender, TaskError, channel};
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
-use support::{Oracle, Watchdog};
+use nix::unistd::getpid;
+use support::{Oracle, Watchdog, procfs};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -35,19 +36,15 @@ fn flood(times: usize) {
     send_descriptors(WIRE, &[0], 253, times);
 }
 
-fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 #[test]
 fn a_process_that_floods_its_parent_with_descriptors_is_killed() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let before = open_files();
+    let before = procfs::descriptors_of(getpid());
     let process = Process::start((), |()| flood(10_000)).unwrap();
     let error = process.join().unwrap_err();
     assert!(matches!(&error, JoinError::Protocol(why) if why.contains("descriptors")), "{error}");
-    assert_eq!(open_files(), before);
+    assert_eq!(procfs::descriptors_of(getpid()), before);
     oracle.nothing_left();
 }
 
@@ -56,7 +53,7 @@ fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let pool = Pool::new(2).unwrap();
-    let before = open_files();
+    let before = procfs::descriptors_of(getpid());
     let outcomes = pool.map_outcomes(0..40u64, |n| {
         if n == 11 {
             flood(100);
@@ -74,7 +71,7 @@ fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
             (n, outcome) => assert_eq!(outcome.unwrap(), n as u64),
         }
     }
-    assert!(open_files() <= before);
+    assert!(procfs::descriptors_of(getpid()) <= before);
     let _ = pool.close().unwrap();
     drop(pool);
     oracle.nothing_left();
@@ -111,7 +108,7 @@ fn garbage_in_a_channel_is_an_error_a_message() {
         send(&vec![0; 100_000]); // Longer than any.
         sender.send(42).unwrap();
     });
-    let before = open_files();
+    let before = procfs::descriptors_of(getpid());
     for n in 0..9 {
         match receiver.recv() {
             // Descriptors that a message does not ask for are closed.
@@ -125,7 +122,7 @@ fn garbage_in_a_channel_is_an_error_a_message() {
     }
     assert_eq!(receiver.recv().unwrap(), 42);
     assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
-    assert!(open_files() <= before);
+    assert!(procfs::descriptors_of(getpid()) <= before);
     process.unwrap().join().unwrap();
     drop(receiver);
     oracle.nothing_left();

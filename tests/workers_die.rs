@@ -114,10 +114,6 @@ fn endless(depth: u64) -> u64 {
     if depth == 0 { 0 } else { endless(depth + 1) + room[50] }
 }
 
-fn marks_of(marks: &Marks) -> PathBuf {
-    marks.variable().1.to_owned()
-}
-
 /// Begins a task, once and for all to see, and dies in it if it is the guilty one.
 fn begin((marks, task, death): (PathBuf, usize, Option<Death>)) -> usize {
     Marks::at(&marks).leave(&format!("task-{task}"));
@@ -135,7 +131,7 @@ fn only_the_guilty_task_is_lost(death: Death, workers: usize) {
     let marks = Marks::new();
     let pool = Pool::builder().workers(workers).grace_period(SHORT_GRACE).start().unwrap();
     let guilt = |task| (task == GUILTY).then_some(death);
-    let tasks = (0..TASKS).map(|task| (marks_of(&marks), task, guilt(task)));
+    let tasks = (0..TASKS).map(|task| (marks.path(), task, guilt(task)));
     let outcomes = pool.map_outcomes(tasks, begin).unwrap();
     assert_eq!(outcomes.len(), TASKS);
     for (task, outcome) in outcomes.into_iter().enumerate() {
@@ -207,13 +203,12 @@ fn the_hooks_of_a_worker_that_exits_run_and_those_of_the_others_too() {
     let _watchdog = Watchdog::start(PATIENCE);
     let marks = Marks::new();
     let pool = Pool::new(2).unwrap();
-    let outcomes =
-        pool.map_outcomes((0..20).map(|task| (marks_of(&marks), task)), |(marks, task)| {
-            hooks::register(&marks);
-            if task == 5 {
-                std::process::exit(3);
-            }
-        });
+    let outcomes = pool.map_outcomes((0..20).map(|task| (marks.path(), task)), |(marks, task)| {
+        hooks::register(&marks);
+        if task == 5 {
+            std::process::exit(3);
+        }
+    });
     assert_eq!(outcomes.unwrap().iter().filter(|outcome| outcome.is_err()).count(), 1);
     // The one that exited is replaced, unless the pool was closed before that.
     let workers = pool.close().unwrap().workers.len();
@@ -511,7 +506,7 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
             let tasks = (0..STORM).map(|task| {
                 // A map takes an item when another has its outcome.
                 progress.fetch_add(1, Ordering::Relaxed);
-                (marks_of(&marks), task, None)
+                (marks.path(), task, None)
             });
             let outcomes = pool.map_outcomes(tasks, begin).unwrap();
             assert_eq!(outcomes.len(), STORM);

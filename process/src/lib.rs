@@ -89,4 +89,4 @@ pub use stdio::Stdio;
 pub use stop::Rung;
 pub use stream::StreamWire;
 pub use tree::{Mechanism, TreeEnd};
-pub use wait::{Waitable, join_all, wait_any};
+pub use wait::{Joinable, Waitable, join_all, wait_all, wait_any};

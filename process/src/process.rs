@@ -76,6 +76,14 @@ pub struct Output<R> {
     pub stderr: Vec<u8>,
 }
 
+impl<R> Output<R> {
+    /// Of a process that was joined before.
+    pub(crate) fn already_joined() -> Self {
+        let result = Err(JoinError::AlreadyJoined);
+        Self { result, stdout: Vec::new(), stderr: Vec::new() }
+    }
+}
+
 impl<R> Process<R> {
     /// Starts a process that calls `f` with `argument`.
     ///
@@ -93,19 +101,19 @@ impl<R> Process<R> {
         Process::builder().start(argument, f)
     }
 
-    pub(crate) fn start_with<T>(
-        spec: &Spec,
-        argument: &T,
-        f: fn(T) -> R,
-    ) -> Result<Self, StartError>
+    pub(crate) fn start_with<T>(spec: &Spec, argument: T, f: fn(T) -> R) -> Result<Self, StartError>
     where
         T: Portable,
         R: Portable,
     {
         let mut head = Vec::new();
         Entry::plain(f)?.write(&mut head);
-        let call = ask(argument, head, &spec.limits)?;
-        let (running, ties) = Running::start(spec, &call)?;
+        let call = ask(&argument, head, &spec.limits)?;
+        let started = Running::start(spec, &call);
+        // Before what was packed: until that is gone, a receiver in it is known to be leaving.
+        drop(argument);
+        drop(call);
+        let (running, ties) = started?;
         Ok(Self {
             ties,
             id: running.id(),
@@ -131,7 +139,7 @@ impl<R> Process<R> {
     pub fn is_finished(&self) -> bool {
         match self.running.try_lock() {
             Ok(mut running) => {
-                running.advance();
+                running.look();
                 running.has_ended()
             }
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().has_ended(),
@@ -286,7 +294,7 @@ impl<R> Process<R> {
         if !running.is_ours() {
             return Err(JoinError::NotParent);
         }
-        running.advance();
+        running.look();
         Ok(running.wait(deadline))
     }
 

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, recv};
 
-use crate::channel::Drain;
+use crate::channel::{Drain, take_in_now};
 use crate::child::{self, Child, Event, Spec, Ties, Work};
 use crate::end::End;
 use crate::entry::Entry;
@@ -116,6 +116,15 @@ impl Running {
         self.child().is_none()
     }
 
+    /// As [`Running::advance`], for one who does not wait and may come again and again: what the
+    /// process sends to receivers here is taken in, or it might wait for us for ever.
+    pub(crate) fn look(&mut self) {
+        if self.is_ours() && !self.has_ended() {
+            take_in_now(&self.senders);
+        }
+        self.advance();
+    }
+
     /// Takes notice of what has happened, and waits for nothing.
     pub(crate) fn advance(&mut self) {
         // A fork of the process that started it would take away what the original is to read.
@@ -162,9 +171,12 @@ impl Running {
         matches!(self.progress, Progress::Taken(_))
     }
 
-    /// Stops it, abandoning its function.
+    /// Stops it, abandoning its function. In a fork of the process that started it, nothing is
+    /// asked of it.
     pub(crate) fn stop(&mut self) {
-        if let Some(child) = self.child_mut() {
+        if self.is_ours()
+            && let Some(child) = self.child_mut()
+        {
             child.stop(None, Work::Abandon);
         }
     }

@@ -3,16 +3,20 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use crate::builder::Builder;
 use crate::end::End;
 use crate::error::{JoinError, StartError, StopError};
 use crate::portable::Portable;
-use crate::process::Process;
+use crate::process::{Output, Process};
 use crate::running::{SharedRunning, lock};
 use crate::wait::sealed::{Handle, Sealed};
+use crate::wait::wait_for_all;
 
 /// Starts processes that end before the call of [`scope`] returns.
 pub struct Scope<'scope, 'env: 'scope> {
@@ -23,12 +27,31 @@ pub struct Scope<'scope, 'env: 'scope> {
 
 /// The handle of a process that was started in a scope: a [`Process`] that cannot outlive it.
 ///
-/// Dropping it waits for the process, as the scope's end does.
+/// Dropping it waits for the process, as the scope's end does. While a panic unwinds, dropping
+/// asks it to stop, and the scope's end waits for all that were asked.
+///
+/// It is a future of what [`ScopedProcess::join`] returns, as [`Process`] is.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::{JoinError, scope, wait_any};
+///
+/// scope(|s| {
+///     let (a, b) = (s.start(1u64, |x| x + 1)?, s.start((), |()| "text".to_owned())?);
+///     assert!(wait_any(&[&a, &b]).is_some());
+///     assert_eq!((a.join()?, b.join()?), (2, "text".to_owned()));
+///     Ok::<_, JoinError>(())
+/// })?;
+/// # Ok::<(), JoinError>(())
+/// ```
 #[must_use = "dropping a process waits for it"]
 pub struct ScopedProcess<'scope, R> {
     /// Emptied by whoever joins, so that a handle that is leaked holds nothing.
     slot: Slot<R>,
     running: SharedRunning,
+    id: u32,
+    name: String,
     scope: PhantomData<&'scope ()>,
 }
 
@@ -36,23 +59,21 @@ type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
 
 /// What a scope knows of a process whose handle it gave out.
 trait Leftover: Send {
-    /// Asks the process to stop, unless it was joined.
-    fn stop(&self);
+    /// What there is to wait for, unless the process was joined.
+    fn running(&self) -> Option<SharedRunning>;
 
-    /// Joins the process, unless it was joined.
-    fn join(&self);
+    /// Lets go of a process that has ended.
+    fn drop_handle(&self);
 }
 
 struct Started<R>(Slot<R>);
 
 impl<R> Leftover for Started<R> {
-    fn stop(&self) {
-        if let Some(process) = &*lock_slot(&self.0) {
-            lock(process.handle().0).stop();
-        }
+    fn running(&self) -> Option<SharedRunning> {
+        lock_slot(&self.0).as_ref().map(|process| Arc::clone(process.handle().0))
     }
 
-    fn join(&self) {
+    fn drop_handle(&self) {
         let process = lock_slot(&self.0).take();
         drop(process);
     }
@@ -98,11 +119,14 @@ where
     let result = panic::catch_unwind(AssertUnwindSafe(|| f(&scope)));
     let mut started = scope.started.lock().unwrap_or_else(PoisonError::into_inner);
     let started = std::mem::take(&mut *started);
+    let left: Vec<SharedRunning> = started.iter().filter_map(|one| one.running()).collect();
     if result.is_err() {
         // All of them first, so that their grace periods pass together.
-        started.iter().for_each(|leftover| leftover.stop());
+        left.iter().for_each(|running| lock(running).stop());
     }
-    started.iter().for_each(|leftover| leftover.join());
+    // Together, since one may wait for another, which waits for us to receive.
+    wait_for_all(left.iter().collect());
+    started.iter().for_each(|leftover| leftover.drop_handle());
     match result {
         Ok(value) => value,
         Err(payload) => panic::resume_unwind(payload),
@@ -143,11 +167,20 @@ impl<'scope> Scope<'scope, '_> {
         R: Portable + 'static,
     {
         let process = builder.start(argument, f)?;
+        let (id, name) = (process.id(), process.name().to_owned());
         let running = Arc::clone(process.handle().0);
         let slot = Arc::new(Mutex::new(Some(process)));
+        self.remember(Box::new(Started(Arc::clone(&slot))));
+        Ok(ScopedProcess { slot, running, id, name, scope: PhantomData })
+    }
+
+    fn remember(&self, leftover: Box<dyn Leftover>) {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.push(Box::new(Started(Arc::clone(&slot))));
-        Ok(ScopedProcess { slot, running, scope: PhantomData })
+        if started.len() == started.capacity() {
+            // A scope that starts processes for ever must not grow for ever.
+            started.retain(|one| one.running().is_some());
+        }
+        started.push(leftover);
     }
 }
 
@@ -170,6 +203,14 @@ impl<R> ScopedProcess<'_, R> {
         self.take().map_or(Err(JoinError::AlreadyJoined), Process::join)
     }
 
+    /// As [`Process::join_output`].
+    pub fn join_output(self) -> Output<R>
+    where
+        R: Portable,
+    {
+        self.take().map_or_else(Output::already_joined, Process::join_output)
+    }
+
     /// As [`Process::terminate`].
     ///
     /// # Errors
@@ -190,7 +231,12 @@ impl<R> ScopedProcess<'_, R> {
 
     /// As [`Process::id`].
     pub fn id(&self) -> u32 {
-        lock(&self.running).id()
+        self.id
+    }
+
+    /// As [`Process::name`].
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// As [`Process::is_finished`].
@@ -233,13 +279,31 @@ impl<R> ScopedProcess<'_, R> {
 
 impl<R> fmt::Debug for ScopedProcess<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopedProcess").field("id", &self.id()).finish_non_exhaustive()
+        let mut text = f.debug_struct("ScopedProcess");
+        text.field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl<R> Drop for ScopedProcess<'_, R> {
     fn drop(&mut self) {
-        drop(self.take());
+        if !thread::panicking() {
+            drop(self.take());
+        } else if lock_slot(&self.slot).is_some() {
+            // Whoever waited for it here would hold up the request to the next, and so would the
+            // grace periods of all add up.
+            lock(&self.running).stop();
+        }
+    }
+}
+
+impl<R: Portable> Future for ScopedProcess<'_, R> {
+    type Output = Result<R, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *lock_slot(&self.slot) {
+            Some(process) => Pin::new(process).poll(context),
+            None => Poll::Ready(Err(JoinError::AlreadyJoined)),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use epilogue::{Pool, Process, embed};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
-use support::{Gate, Marks, hooks, sys};
+use support::{Gate, Marks, hooks, park_for_ever, sys};
 
 const TASKS: usize = 6;
 
@@ -91,10 +91,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "starting" => starting(number),
         "stubborn-callback" => stubborn(|()| {
             hooks::register(Marks::from_env().variable().1);
-            embed::on_stop(|_| park());
+            embed::on_stop(|_| park_for_ever());
         }),
         "stubborn-finalizer" => stubborn(|()| {
-            embed::finalizer("stubborn", || park());
+            embed::finalizer("stubborn", || park_for_ever());
         }),
         "stubborn-spin" => stubborn(|()| {
             embed::finalizer("stubborn", || {
@@ -219,12 +219,6 @@ fn interrupted() -> Result<(), Box<dyn Error>> {
     })?;
     assert!(pool.close()?.is_clean());
     Ok(())
-}
-
-fn park() -> ! {
-    loop {
-        thread::park();
-    }
 }
 
 /// A worker that does what it can not to end, and has little time for it.

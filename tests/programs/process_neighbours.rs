@@ -19,7 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Uid, getpid, getppid, setsid, setuid};
-use support::{procfs, raw};
+use support::{park_for_ever, procfs, raw};
 
 mod sys {
     //! What safe code cannot do to itself. Each block holds one call.
@@ -109,12 +109,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn park() -> ! {
-    loop {
-        thread::park();
-    }
-}
-
 /// A process that returns, one that exits, one that is killed, one that is told to stop: values
 /// are always right; what only the exit status tells may be unknown.
 fn every_ending() {
@@ -122,7 +116,7 @@ fn every_ending() {
         let value = Process::start(round, |x| x * 2).unwrap();
         let large = Process::start(1 << 20, |length: usize| vec![7u8; length]).unwrap();
         let exits = Process::start((), |()| -> u8 { process::exit(3) }).unwrap();
-        let parked = || Process::start((), |()| -> u8 { park() }).unwrap();
+        let parked = || Process::start((), |()| -> u8 { park_for_ever() }).unwrap();
         let (killed, stopped) = (parked(), parked());
         assert!(wait_any(&[&killed, &value, &stopped]) == Some(1));
         assert_eq!(value.join().unwrap(), round * 2);
@@ -157,7 +151,7 @@ fn others_wait() {
 /// A copy of this process has no say in what the original started, and takes nothing from it.
 fn forks() {
     let large = Process::start(1 << 20, |length: usize| vec![7u8; length]).unwrap();
-    let mut parked: Process<u8> = Process::start((), |()| park()).unwrap();
+    let mut parked: Process<u8> = Process::start((), |()| park_for_ever()).unwrap();
     match raw::fork() {
         None => {
             for _ in 0..1000 {
@@ -214,7 +208,7 @@ fn changes_directory() -> Result<(), Box<dyn Error>> {
 /// A copy closes all that it inherited, as daemons do.
 fn closes() {
     let value = Process::start(2, |x: u32| x * 2).unwrap();
-    let parked: Process<u8> = Process::start((), |()| park()).unwrap();
+    let parked: Process<u8> = Process::start((), |()| park_for_ever()).unwrap();
     let Some(copy) = raw::fork() else {
         sys::close_all_from(3);
         assert!(!parked.is_finished());
@@ -232,7 +226,7 @@ fn closes() {
 /// This very process closes descriptors that are not its own, under living handles.
 fn closes_own() {
     let value = Process::start(2, |x: u32| x * 2).unwrap();
-    let parked: Process<u8> = Process::start((), |()| park()).unwrap();
+    let parked: Process<u8> = Process::start((), |()| park_for_ever()).unwrap();
     sys::close_all_from(3);
     println!("value: {:?}", value.join().map_err(|error| error.to_string()));
     println!("parked: {:?}", parked.terminate().map(|end| end.rung));

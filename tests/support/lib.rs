@@ -23,6 +23,7 @@ pub mod procfs;
 mod program;
 pub mod raw;
 pub mod sys;
+mod tasks;
 mod watchdog;
 
 pub use build::{Build, cargo_test, example};
@@ -30,4 +31,5 @@ pub use gate::Gate;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle};
 pub use program::{Ending, Program};
+pub use tasks::{block_on, fifo, padded, park_for_ever, stop, through};
 pub use watchdog::Watchdog;

@@ -44,6 +44,11 @@ impl Marks {
         (VARIABLE, &self.directory)
     }
 
+    /// Where they are, for a task that leaves some by [`at`](Self::at).
+    pub fn path(&self) -> PathBuf {
+        self.directory.clone()
+    }
+
     /// Leaves a mark of this process.
     pub fn leave(&self, event: &str) {
         assert!(!event.contains('/'), "an event is a file name");

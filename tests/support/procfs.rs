@@ -58,6 +58,13 @@ pub fn threads_of(pid: Pid) -> Vec<Entry> {
     }
 }
 
+/// How many descriptors `pid` has open.
+pub fn descriptors_of(pid: Pid) -> usize {
+    let own = usize::from(pid == Pid::this());
+    // The listing of one's own sees the descriptor that it is read through.
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |listing| listing.count() - own)
+}
+
 /// The children of `pid`, their children, and so on; parents before children.
 pub fn descendants_of(pid: Pid) -> Vec<Entry> {
     family(pid, processes())

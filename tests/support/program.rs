@@ -35,6 +35,12 @@ impl Ending {
         self.status.code()
     }
 
+    /// What the lines of its output that begin with `start` go on with.
+    pub fn after(&self, start: &str) -> Vec<&str> {
+        let lines = self.stdout.lines().filter_map(|line| line.strip_prefix(start));
+        lines.map(str::trim).collect()
+    }
+
     /// The signal that ended the program, if one did.
     pub fn signal(&self) -> Option<Signal> {
         self.status.signal().and_then(|number| Signal::try_from(number).ok())

@@ -6,27 +6,36 @@
 //! 2. While a thread waits for a message, nobody but that thread takes it: it would not be woken
 //!    by what is in the backlog.
 //! 3. A receiver that is dropped is let go at once, so that its sender learns of it.
+//! 4. While a receiver is on its way to another process, nothing is taken in here: it would stay
+//!    behind.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 
 use super::error::RecvFailure;
 use super::socket::{self, Message};
+use crate::child::wait_for;
 use crate::codec::Limits;
 
-/// How many bytes of messages a receiver takes in, at most, while its sender's process is joined:
-/// one gibibyte. Then the sender waits, as long as nobody receives.
+/// How many bytes a receiver takes in, at most, while its sender's process is joined: one
+/// gibibyte, with what it costs to keep each message. Then the sender waits, as long as nobody
+/// receives.
 pub const BACKLOG: usize = 1 << 30;
 
-/// The receiving ends in this process.
-static INLETS: Mutex<Vec<Weak<Inlet>>> = Mutex::new(Vec::new());
+/// The receiving ends in this process, by the numbers of their channels.
+static INLETS: Mutex<BTreeMap<u64, Vec<Weak<Inlet>>>> = Mutex::new(BTreeMap::new());
+
+/// How many descriptors are in all the backlogs of this process.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// What a receiver consists of, without the type of its messages.
 #[derive(Debug)]
@@ -38,8 +47,8 @@ pub(super) struct Inlet {
 
 #[derive(Debug, Default)]
 struct State {
-    backlog: VecDeque<Message>,
-    /// How many bytes the backlog has.
+    backlog: VecDeque<(Message, Held)>,
+    /// How many bytes the backlog takes up.
     bytes: usize,
     /// How many threads wait for the socket.
     waiting: usize,
@@ -53,7 +62,12 @@ struct State {
 impl Inlet {
     pub(super) fn new(id: u64, socket: Arc<OwnedFd>) -> Arc<Self> {
         let inlet = Arc::new(Self { id, socket, state: Mutex::default() });
-        lock(&INLETS).push(Arc::downgrade(&inlet));
+        let others = inlets_of(&[id]);
+        // What is packed for another process is read back in a rehearsal: that end is the same one
+        // once more, and what it took in would be lost with it.
+        if !others.iter().any(|other| Arc::ptr_eq(&other.socket, &inlet.socket)) {
+            lock(&INLETS).entry(id).or_default().push(Arc::downgrade(&inlet));
+        }
         inlet
     }
 
@@ -74,18 +88,22 @@ impl Inlet {
     }
 
     pub(super) fn try_receive(&self) -> Result<Message, RecvFailure> {
-        lock(&self.state).receive(self)
+        let received = lock(&self.state).receive(self);
+        released(received)
     }
 
     /// As [`Inlet::try_receive`]; if there is nothing now, this thread counts as waiting until it
     /// calls [`Inlet::end_wait`].
     pub(super) fn receive_or_wait(&self) -> Result<Message, RecvFailure> {
-        let mut state = lock(&self.state);
-        let received = state.receive(self);
-        if let Err(RecvFailure::NotNow) = received {
-            state.waiting += 1;
-        }
-        received
+        let received = {
+            let mut state = lock(&self.state);
+            let received = state.receive(self);
+            if let Err(RecvFailure::NotNow) = received {
+                state.waiting += 1;
+            }
+            received
+        };
+        released(received)
     }
 
     pub(super) fn end_wait(&self) {
@@ -108,17 +126,18 @@ impl Inlet {
             if state.abandoned {
                 return Taken::All;
             }
-            if state.waiting > 0 {
+            if state.waiting > 0 || self.is_leaving() {
                 return Taken::LeftToOthers;
             }
-            if state.bytes >= BACKLOG {
+            if state.bytes >= BACKLOG || HELD.load(Ordering::Relaxed) > most_held() {
                 return Taken::TooMuch;
             }
             match socket::try_receive(self.socket(), &mut state.room) {
                 Ok(mut message) => {
                     message.take_in(&Limits::default());
-                    state.bytes += message.len();
-                    state.backlog.push_back(message);
+                    state.bytes += message.cost();
+                    let held = Held::new(message.descriptors());
+                    state.backlog.push_back((message, held));
                 }
                 Err(RecvFailure::NotNow) => return Taken::Some,
                 // It comes again to whoever receives.
@@ -126,16 +145,21 @@ impl Inlet {
             }
         }
     }
+
+    /// Whether it is being sent to another process: what is packed holds its socket, too.
+    fn is_leaving(&self) -> bool {
+        Arc::strong_count(&self.socket) > 1
+    }
 }
 
 impl State {
-    fn receive(&mut self, inlet: &Inlet) -> Result<Message, RecvFailure> {
-        if let Some(message) = self.backlog.pop_front() {
-            self.bytes -= message.len();
+    fn receive(&mut self, inlet: &Inlet) -> Result<(Message, Held), RecvFailure> {
+        if let Some((message, held)) = self.backlog.pop_front() {
+            self.bytes -= message.cost();
             self.wake();
-            return Ok(message);
+            return Ok((message, held));
         }
-        socket::try_receive(inlet.socket(), &mut self.room)
+        Ok((socket::try_receive(inlet.socket(), &mut self.room)?, Held(0)))
     }
 
     fn wake(&self) {
@@ -146,9 +170,75 @@ impl State {
     }
 }
 
+/// So many descriptors of a backlog, for as long as it lives.
+#[derive(Debug)]
+struct Held(usize);
+
+impl Held {
+    fn new(count: usize) -> Self {
+        HELD.fetch_add(count, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Backlogs leave the other half of the descriptors to the program. A message whose descriptors
+/// find no room is lost.
+fn most_held() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE)
+        .map_or(0, |(now, _)| usize::try_from(now / 2).unwrap_or(usize::MAX))
+}
+
+/// The message alone. Its descriptors are not the backlog's any more, and any receiver may have
+/// waited for that.
+fn released(received: Result<(Message, Held), RecvFailure>) -> Result<Message, RecvFailure> {
+    let (message, held) = received?;
+    let count = held.0;
+    drop(held);
+    if count > 0 {
+        wake_all();
+    }
+    Ok(message)
+}
+
+/// Has all who take messages in look again: one of the receivers may not be on its way any more.
+pub(super) fn wake_all() {
+    for inlet in all_inlets() {
+        lock(&inlet.state).wake();
+    }
+}
+
+fn all_inlets() -> Vec<Arc<Inlet>> {
+    lock(&INLETS).values().flatten().filter_map(Weak::upgrade).collect()
+}
+
+/// The receivers here of the channels of these numbers.
+fn inlets_of(channels: &[u64]) -> Vec<Arc<Inlet>> {
+    let inlets = lock(&INLETS);
+    channels.iter().filter_map(|id| inlets.get(id)).flatten().filter_map(Weak::upgrade).collect()
+}
+
+/// Takes in what waits now for the receivers here of the channels of these numbers.
+pub(crate) fn take_in_now(channels: &[u64]) {
+    for inlet in inlets_of(channels) {
+        inlet.take_in();
+    }
+}
+
 impl Drop for Inlet {
     fn drop(&mut self) {
-        lock(&INLETS).retain(|inlet| inlet.strong_count() > 0);
+        let mut inlets = lock(&INLETS);
+        if let Some(same) = inlets.get_mut(&self.id) {
+            same.retain(|inlet| inlet.strong_count() > 0);
+            if same.is_empty() {
+                inlets.remove(&self.id);
+            }
+        }
     }
 }
 
@@ -171,7 +261,7 @@ enum Taken {
 #[derive(Debug)]
 pub struct Drain {
     inlets: Vec<Weak<Inlet>>,
-    bell: Arc<EventFd>,
+    bell: Option<Arc<EventFd>>,
     shared: Arc<Mutex<Phase>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -182,57 +272,61 @@ enum Phase {
     Over,
 }
 
+/// How often one looks whether there is something to do whom nobody can call.
+const WITHOUT_BELL: Duration = Duration::from_millis(5);
+
 impl Drain {
     /// Begins to take in messages for the receivers here of the channels of these numbers. None if
-    /// there are no such receivers, or the system has no thread left for it.
+    /// there are no such receivers.
     pub fn start(channels: &[u64]) -> Option<Self> {
         if channels.is_empty() {
             return None;
         }
-        let inlets: Vec<Arc<Inlet>> = lock(&INLETS).iter().filter_map(Weak::upgrade).collect();
-        let inlets: Vec<_> =
-            inlets.into_iter().filter(|inlet| channels.contains(&inlet.id)).collect();
+        let inlets = inlets_of(channels);
         if inlets.is_empty() {
             return None;
         }
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = Arc::new(EventFd::from_flags(flags).ok()?);
+        // There may be no descriptor left, perhaps since all are in messages that wait.
+        let bell = EventFd::from_flags(flags).ok().map(Arc::new);
         let shared = Arc::new(Mutex::new(Phase::Draining));
         for inlet in &inlets {
-            lock(&inlet.state).drains.push(Arc::clone(&bell));
+            lock(&inlet.state).drains.extend(bell.clone());
         }
-        let (its_bell, its_phase) = (Arc::clone(&bell), Arc::clone(&shared));
+        let (its_bell, its_phase) = (bell.clone(), Arc::clone(&shared));
         let thread = thread::Builder::new().name("epilogue-drain".to_owned());
         let weak = inlets.iter().map(Arc::downgrade).collect();
         // Without a thread to be had, messages wait as ever.
-        let thread = thread.spawn(move || run(inlets, &its_bell, &its_phase)).ok();
+        let thread = thread.spawn(move || run(inlets, its_bell.as_deref(), &its_phase)).ok();
         Some(Self { inlets: weak, bell, shared, thread })
     }
 }
 
 /// Forgets the channels that are received in no place of this process.
 pub fn forget_foreign(channels: &mut Vec<u64>) {
-    if channels.is_empty() {
-        return;
+    if !channels.is_empty() {
+        let inlets = inlets_of(channels);
+        channels.retain(|channel| inlets.iter().any(|inlet| inlet.id == *channel));
     }
-    let inlets: Vec<Arc<Inlet>> = lock(&INLETS).iter().filter_map(Weak::upgrade).collect();
-    channels.retain(|channel| inlets.iter().any(|inlet| inlet.id == *channel));
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
         *lock(&self.shared) = Phase::Over;
-        let _ = self.bell.write(1);
+        if let Some(bell) = &self.bell {
+            let _ = bell.write(1);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let Some(own) = &self.bell else { return };
         for inlet in self.inlets.iter().filter_map(Weak::upgrade) {
-            lock(&inlet.state).drains.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
+            lock(&inlet.state).drains.retain(|bell| !Arc::ptr_eq(bell, own));
         }
     }
 }
 
-fn run(mut inlets: Vec<Arc<Inlet>>, bell: &EventFd, phase: &Mutex<Phase>) {
+fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&EventFd>, phase: &Mutex<Phase>) {
     // The program's signal handlers have nothing to do on this thread.
     let _ = SigSet::all().thread_block();
     while !inlets.is_empty() {
@@ -240,21 +334,19 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: &EventFd, phase: &Mutex<Phase>) {
         inlets.retain(|inlet| match inlet.take_in() {
             Taken::All => false,
             Taken::Some => {
-                watched.push(Arc::clone(&inlet.socket));
+                watched.push(Arc::clone(inlet));
                 true
             }
             // The bell tells when that has changed.
             Taken::TooMuch | Taken::LeftToOthers => true,
         });
-        let mut fds = vec![PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
-        fds.extend(watched.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => break,
-        }
+        let mut fds: Vec<_> =
+            bell.iter().map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN)).collect();
+        fds.extend(watched.iter().map(|inlet| PollFd::new(inlet.socket(), PollFlags::POLLIN)));
+        wait_for(&mut fds, bell.is_none().then(|| Instant::now() + WITHOUT_BELL));
         drop(fds);
         drop(watched);
-        let _ = bell.read();
+        let _ = bell.map(EventFd::read);
         if *lock(phase) == Phase::Over {
             break;
         }

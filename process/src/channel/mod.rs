@@ -41,8 +41,11 @@
 //! A process that sends more than the capacity waits until somebody receives, and would wait for
 //! ever if that somebody was waiting for its end. So [`Process::join`](crate::Process::join), and
 //! dropping a handle, take in what waits, for every receiver of this process whose sender went
-//! along with the argument of that process, up to [`BACKLOG`] bytes each; it is received later, as
-//! if it still waited. Joining a task of a pool, mapping, and closing a pool do the same for the
+//! along with the argument of that process, up to [`BACKLOG`] bytes each, and as many descriptors
+//! as half of those that this process may have open; it is received later, as if it still waited.
+//! [`Process::try_join`](crate::Process::try_join) and
+//! [`Process::is_finished`](crate::Process::is_finished) take in what waits at that moment, and
+//! [`join_all`](crate::join_all) and a scope do so for all of their processes at once. Joining a task of a pool, mapping, and closing a pool do the same for the
 //! senders that went along with those tasks. A sender that reached a process in another way is not
 //! covered, such as in a message of a channel: for that one, receive before you join.
 //!
@@ -63,6 +66,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use backlog::take_in_now;
 pub use backlog::{BACKLOG, Drain, forget_foreign};
 pub use error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,

@@ -90,7 +90,7 @@ impl<T: Portable> Receiver<T> {
             }
             let waited = socket::wait(self.inlet.socket(), PollFlags::POLLIN, until);
             self.inlet.end_wait();
-            if !waited.map_err(RecvFailure::System)? {
+            if !waited {
                 return Err(RecvFailure::NotNow);
             }
         }

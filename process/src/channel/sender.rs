@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
+use super::backlog::wake_all;
 use super::error::{SendError, SendFailure, SendTimeoutError, TrySendError};
 use super::socket::{self, LONGEST_INLINE, Outgoing, Wait};
 use crate::codec::{EncodeError, Limits};
@@ -50,9 +51,7 @@ impl<T: Portable> Sender<T> {
     ///
     /// [`SendError`] gives the message back.
     pub fn send(&self, message: T) -> Result<(), SendError<T>> {
-        self.outlet
-            .send(&message, Patience::Endless)
-            .map_err(|error| SendError::new(message, error))
+        self.send_with(message, Patience::Endless, SendError::new)
     }
 
     /// Sends a message if the channel is not full.
@@ -61,9 +60,7 @@ impl<T: Portable> Sender<T> {
     ///
     /// [`TrySendError`] gives the message back.
     pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-        self.outlet
-            .send(&message, Patience::None)
-            .map_err(|error| TrySendError::new(message, error))
+        self.send_with(message, Patience::None, TrySendError::new)
     }
 
     /// Sends a message; waits while the channel is full, but not longer than `timeout`.
@@ -76,8 +73,28 @@ impl<T: Portable> Sender<T> {
             Some(until) => Patience::Until(until),
             None => Patience::Endless,
         };
-        let sent = self.outlet.send(&message, patience);
-        sent.map_err(|error| SendTimeoutError::new(message, error))
+        self.send_with(message, patience, SendTimeoutError::new)
+    }
+
+    fn send_with<E>(
+        &self,
+        message: T,
+        patience: Patience,
+        failed: fn(T, SendFailure) -> E,
+    ) -> Result<(), E> {
+        match self.outlet.send(&message, patience) {
+            Ok(sent) => {
+                // Before what was packed: until it is gone, a receiver in it is known to be leaving.
+                drop(message);
+                drop(sent);
+                Ok(())
+            }
+            Err(failure) => {
+                // A receiver in it is not leaving any more.
+                wake_all();
+                Err(failed(message, failure))
+            }
+        }
     }
 }
 
@@ -90,7 +107,7 @@ enum Patience {
 }
 
 impl Outlet {
-    fn send<T: Portable>(&self, message: &T, patience: Patience) -> Result<(), SendFailure> {
+    fn send<T: Portable>(&self, message: &T, patience: Patience) -> Result<Outgoing, SendFailure> {
         if let Patience::None = patience {
             // A message that cannot go need not be encoded.
             let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +125,7 @@ impl Outlet {
                 socket::try_send(self.socket.as_fd(), &outgoing, &mut debt)?
             };
             let wanted = match sent {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(outgoing),
                 Err(Wait::ForCredit) => PollFlags::POLLIN,
                 Err(Wait::ForRoom) => PollFlags::POLLOUT,
             };
@@ -117,7 +134,7 @@ impl Outlet {
                 Patience::Until(until) => Some(until),
                 Patience::Endless => None,
             };
-            if !socket::wait(self.socket.as_fd(), wanted, until).map_err(SendFailure::System)? {
+            if !socket::wait(self.socket.as_fd(), wanted, until) {
                 return Err(SendFailure::NotNow);
             }
         }

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use super::error::{RecvFailure, SendFailure};
-use crate::child::timeout;
+use crate::child::wait_for;
 use crate::codec::{DecodeError, Limits};
 use crate::parcel::{MAX_DESCRIPTORS, Parcel};
 use crate::sys::descriptors::{receive, send_datagram, waiting};
@@ -181,7 +181,7 @@ fn send_failure(error: io::Error) -> SendFailure {
 #[derive(Debug)]
 pub(super) struct Message {
     body: Body,
-    pub(super) descriptors: Vec<Arc<OwnedFd>>,
+    descriptors: Vec<Arc<OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -212,13 +212,20 @@ impl Message {
         opened.map_err(RecvFailure::Decode)
     }
 
-    /// How many bytes it takes up here, not counting what is behind its descriptors.
-    pub(super) fn len(&self) -> usize {
-        match &self.body {
-            Body::Here(bytes) => bytes.len(),
-            Body::InFile(_, len) => *len,
-            Body::Broken(_) => 0,
-        }
+    /// How many bytes it takes up to keep it here, not counting what is behind its descriptors.
+    pub(super) fn cost(&self) -> usize {
+        // A message of nothing takes up something, too: there is no end to those.
+        size_of::<Self>()
+            + match &self.body {
+                Body::Here(bytes) => bytes.len(),
+                Body::InFile(_, len) => *len,
+                Body::Broken(_) => 0,
+            }
+    }
+
+    /// How many descriptors it holds.
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors.len() + usize::from(matches!(self.body, Body::InFile(..)))
     }
 
     /// Reads its bytes, if they are in a file: what waits for long should not hold descriptors.
@@ -275,8 +282,9 @@ pub(super) fn try_receive(
     // It fails if nobody is left to send, or if more credits than ever fit lie unused.
     let _ = give_credit(receiving);
     if received.descriptors_lost {
-        let message = "a message was lost: its descriptors are more than this process may open";
-        return Err(RecvFailure::System(io::Error::other(message)));
+        // The message is gone, in its place is this: whoever takes messages in keeps it as well.
+        let lost = Body::Broken("its descriptors are more than this process may open");
+        return Ok(Message { body: lost, descriptors: Vec::new() });
     }
     let descriptors = received.descriptors.into_iter().map(Arc::new).collect();
     let bytes = if received.cut { &[] } else { &room[..received.len] };
@@ -293,17 +301,10 @@ fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
 }
 
 /// Blocks until something of `events` may be possible; false if `until` came first.
-pub(super) fn wait(
-    socket: BorrowedFd<'_>,
-    events: PollFlags,
-    until: Option<Instant>,
-) -> io::Result<bool> {
+pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Option<Instant>) -> bool {
     let mut fds = [PollFd::new(socket, events)];
-    match poll(&mut fds, timeout(until)) {
-        Ok(0) => Ok(until.is_none_or(|until| Instant::now() < until)),
-        Ok(_) | Err(Errno::EINTR) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
+    wait_for(&mut fds, until);
+    fds[0].any().unwrap_or(true) || until.is_none_or(|until| Instant::now() < until)
 }
 
 /// Whether a socket is one that a channel can be made of. One that was received may be anything,
