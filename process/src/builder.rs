@@ -107,6 +107,9 @@ impl Builder {
 impl Builder {
     /// Sets a variable of the process's environment. It inherits all of ours by default, as they
     /// are at the start.
+    ///
+    /// A name that is empty or holds `=`, and a zero byte in name or value, are an error at the
+    /// start: [`StartError::BadVariable`].
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.spec.environment.set(name.into(), Some(value.into()));
         self

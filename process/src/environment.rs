@@ -39,6 +39,16 @@ impl Environment {
         self.changes.push((name, value));
     }
 
+    /// The name of a variable that was set and that no environment can hold.
+    pub(crate) fn impossible(&self) -> Option<&OsStr> {
+        let set = self.changes.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut impossible = set.filter(|(name, value)| {
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0)
+        });
+        impossible.next().map(|(name, _)| name.as_os_str())
+    }
+
     /// The variables of a child that is started by a process with `ours`.
     pub(crate) fn apply(
         &self,

@@ -56,6 +56,9 @@ impl Launch {
         if hook::would_go_on_for_ever() {
             return Err(StartError::InConstructor);
         }
+        if let Some(name) = spec.environment.impossible() {
+            return Err(StartError::BadVariable { name: name.to_owned() });
+        }
         let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
         let second = stream.try_clone().map_err(at("sharing the wire"))?;
         let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
@@ -126,7 +129,17 @@ fn spawn(
         group: spec.group,
         library: library.as_ref().map(File::as_fd),
     };
-    adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
+    adopt(spawn::spawn(&image).map_err(|error| blame(error, stdio))?)
+}
+
+/// The kernel does not tell which of several files it did not find.
+fn blame(error: io::Error, stdio: &[Prepared; 3]) -> StartError {
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    let needs_null = stdio.iter().any(|stream| matches!(stream, Prepared::Null));
+    match needs_null.then(null) {
+        Some(Err(error)) => at("opening /dev/null for the process")(error),
+        Some(Ok(_)) | None => at("starting /proc/self/exe")(error),
+    }
 }
 
 /// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended.
