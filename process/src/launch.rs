@@ -34,6 +34,23 @@ pub(crate) struct Near {
     pub(crate) claims: SharedWords,
 }
 
+/// Both ends of a connection, before there is a child.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    near: Near,
+    wire: UnixStream,
+    claims: OwnedFd,
+}
+
+impl Connection {
+    pub(crate) fn make() -> Result<Self, StartError> {
+        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
+        let second = stream.try_clone().map_err(at("sharing the wire"))?;
+        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        Ok(Self { near: Near { stream, second, claims: words }, wire, claims })
+    }
+}
+
 /// Everything that a child gets, before there is one.
 #[derive(Debug)]
 pub(crate) struct Launch {
@@ -59,11 +76,11 @@ impl Launch {
         if let Some(name) = spec.environment.impossible() {
             return Err(StartError::BadVariable { name: name.to_owned() });
         }
-        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
-        let second = stream.try_clone().map_err(at("sharing the wire"))?;
-        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        let Connection { near, wire, claims } = match server::connection(spec) {
+            Some(ready) => ready,
+            None => Connection::make()?,
+        };
         let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
-        let near = Near { stream, second, claims: words };
         Ok((Self { token: token(), wire, claims, stdio }, near))
     }
 

@@ -29,9 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "server-stopped" => {
             let _busy = busy()?;
-            let family = procfs::descendants_of(getpid());
-            let server = family.iter().find(|entry| entry.name == "epilogue-server");
-            kill(server.ok_or("no server")?.pid, Signal::SIGSTOP)?;
+            // The child that it has forked ahead is there soon, if not yet.
+            for name in ["epilogue-spare", "epilogue-server"] {
+                while !stop(name)? {
+                    std::thread::yield_now();
+                }
+            }
             wait();
         }
         "exit" => {
@@ -75,6 +78,14 @@ fn wait() {
     println!("ready");
     drop(stdout().flush());
     drop(stdin().read_line(&mut String::new()));
+}
+
+/// Stops the process of this name; false if there is none.
+fn stop(name: &str) -> Result<bool, Box<dyn Error>> {
+    let family = procfs::descendants_of(getpid());
+    let Some(found) = family.iter().find(|entry| entry.name == name) else { return Ok(false) };
+    kill(found.pid, Signal::SIGSTOP)?;
+    Ok(true)
 }
 
 fn register() {

@@ -107,7 +107,7 @@ fn measure(cell: Cell, round: usize, scale: Scale, again: bool, results: &mut Re
         }
     }
     if let Some(failure) = &best.failure {
-        eprintln!("{} {}: {failure}", cell.workload, cell.peer);
+        eprintln!("{failure}");
     }
     results.add(round, cell.place, best);
 }

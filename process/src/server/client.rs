@@ -21,7 +21,7 @@ use super::{Born, Order, ServerError};
 use crate::boot::VARIABLE;
 use crate::child::{Group, Spec, wait_for};
 use crate::error::StartError;
-use crate::launch::{self, at};
+use crate::launch::{self, Connection, at};
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
@@ -53,6 +53,8 @@ pub(super) struct Server {
     /// The environment that it was told of last.
     environment: Vec<u8>,
     next: Next,
+    /// For the next child: made while this process would only wait for the last one to be up.
+    connection: Option<Connection>,
     reaped: bool,
 }
 
@@ -92,8 +94,9 @@ impl Server {
         let environment = environment(&Spec::default());
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
         drop((far, slot_fd));
-        let (next, reaped) = (Next::Nobody, false);
-        let mut server = Self { pidfd, socket, slot, identity, environment, next, reaped };
+        let (next, connection, reaped) = (Next::Nobody, None, false);
+        let mut server =
+            Self { pidfd, socket, slot, identity, environment, next, connection, reaped };
         let opening = Opening {
             token,
             fingerprint: Image::this().map_or(0, Image::fingerprint),
@@ -125,6 +128,11 @@ impl Server {
         identity().is_ok_and(|identity| identity == self.identity)
     }
 
+    /// The connection that is ready, if this process may still use it.
+    pub(super) fn connection(&mut self) -> Option<Connection> {
+        self.connection.take().filter(|_| self.is_current())
+    }
+
     /// Gives the order to a child that was forked ahead, and has the next one forked.
     pub(super) fn fork(
         &mut self,
@@ -144,6 +152,7 @@ impl Server {
                 Ok(true) => {
                     // Should that fail, the next start finds the same trouble.
                     let _ = self.ask(&environment);
+                    self.connection = Connection::make().ok();
                     return Ok(spare.born);
                 }
                 Ok(false) => spare.end(),

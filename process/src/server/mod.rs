@@ -37,8 +37,10 @@ use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Ending};
 
 use crate::child::Spec;
+use crate::entry::ForeignFunction;
 use crate::error::StartError;
 use crate::fault::Panic;
+use crate::launch::Connection;
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
@@ -61,7 +63,8 @@ pub(crate) use main::serve;
 ///
 /// It is started at the first use, once for each [`preload`] function, and ends with the program
 /// or at [`end_servers`]. If it dies, its children go on, and the next start reaps it and brings up
-/// a new one. One child more than was asked for is always forked ahead, and waits to be needed.
+/// a new one. One child more than was asked for is always forked ahead, and waits to be needed; the
+/// program keeps a few descriptors open for it.
 /// Environment, directory, standard output and standard error are those of the program at the
 /// moment of the start, and the users and groups too: a program that has changed them gets a new
 /// server. Of what else a program changes of itself (limits, priority, umask, process group,
@@ -168,13 +171,25 @@ static SERVERS: PerProcess<Servers> = PerProcess::new();
 /// How long a server has to end where nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A connection for a child of the server for `spec`, if there is one ready.
+pub(crate) fn connection(spec: &Spec) -> Option<Connection> {
+    if spec.start_method != StartMethod::Server {
+        return None;
+    }
+    let place = SERVERS.get()?.place(preload(spec).ok()?);
+    // Another start may have it, and for long.
+    let mut place = place.try_lock().ok()?;
+    place.as_mut()?.connection()
+}
+
+fn preload(spec: &Spec) -> Result<Option<u64>, ForeignFunction> {
+    let offset = |function| Image::this()?.offset_of(function as usize);
+    spec.preload.map(|function: fn()| offset(function).ok_or(ForeignFunction)).transpose()
+}
+
 /// Has a child forked by the server for `spec`, which is started if there is none.
 pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
-    let preload = spec.preload.map(|function| {
-        let image = Image::this().ok_or(crate::entry::ForeignFunction)?;
-        image.offset_of(function as usize).ok_or(crate::entry::ForeignFunction)
-    });
-    let preload = preload.transpose()?;
+    let preload = preload(spec)?;
     let deadline = Instant::now() + spec.start_deadline;
     let servers = SERVERS.get_or_init(Servers::default);
     let place = servers.place(preload);

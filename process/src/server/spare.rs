@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::main::{Server, read_all, wait_for};
@@ -40,6 +41,8 @@ pub(super) fn wait(server: &Server, near: OwnedFd, far: OwnedFd) -> ! {
 
 fn be_assigned(server: &Server, far: OwnedFd) -> Option<u64> {
     prctl::set_name(c"epilogue-spare").ok()?;
+    // Should it be stopped when its parent ends, it is woken, and sees that.
+    prctl::set_pdeathsig(Signal::SIGCONT).ok()?;
     // In place of the server's, whose end nobody else must hold. So the number stays taken, and
     // what is received gets a higher one.
     dress::place(Some(far.as_fd()), WIRE_FD).ok()?;
