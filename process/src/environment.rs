@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use epilogue_embed::ending;
 
@@ -63,16 +62,16 @@ impl Environment {
             let is_last = later.iter().all(|(other, _)| other != name);
             value.clone().filter(|_| is_last).map(|value| (name.clone(), value))
         });
-        kept.map(in_our_directory).chain(changed).collect()
+        kept.map(with_our_meaning).chain(changed).collect()
     }
 }
 
-/// A relative name for coverage data means our directory at start. In a child it would mean that
-/// which the child was given, or the one that we are in by now.
-fn in_our_directory((name, value): (OsString, OsString)) -> (OsString, OsString) {
-    let is_relative = name == PROFILE_FILE && Path::new(&value).is_relative() && !value.is_empty();
-    let value = if is_relative { ending::coverage_file().unwrap_or(value) } else { value };
-    (name, value)
+/// In a child a relative name for coverage data would mean another directory than it did here.
+fn with_our_meaning((name, value): (OsString, OsString)) -> (OsString, OsString) {
+    match name == PROFILE_FILE {
+        true => (name, ending::coverage_file_of_child(value)),
+        false => (name, value),
+    }
 }
 
 fn is_profile(name: &OsStr) -> bool {
