@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use epilogue::process::{Builder, Refusal};
-use epilogue::{ExitStatus, Process, Rung, StartError, Stdio};
+use epilogue::{ExitStatus, Process, Rung, StartError, StartMethod, Stdio};
 use nix::libc::c_int;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use support::{begin, raw, refused, refused_step};
 
@@ -85,11 +85,57 @@ fn a_cleared_environment_keeps_what_names_the_coverage_file_unless_that_is_remov
 #[test]
 fn a_variable_that_no_environment_can_hold_fails_the_start() {
     let (oracle, _watchdog) = begin();
-    for builder in [new().env("EPILOGUE_A", "a\0b"), new().env("EPI\0LOGUE", "a")] {
-        let error = refused(builder);
-        assert!(matches!(error, StartError::System { .. }), "{error:?}");
-        assert!(error.to_string().contains("environment"), "{error}");
+    for method in [StartMethod::Spawn, StartMethod::Server] {
+        for (name, value) in [("A", "a\0b"), ("B\0", "b"), ("C=D", "c"), ("=D", "d"), ("", "e")] {
+            let error = refused(new().start_method(method).env(name, value));
+            let StartError::BadVariable { name: found } = &error else { panic!("{error:?}") };
+            assert_eq!(found, name);
+        }
     }
+    // What cannot be there need not be removed.
+    let process = new().env("A=B", "a").env_clear().env_remove("A=B").start((), |()| ());
+    process.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_program_that_may_make_no_file_of_that_size_is_told_so_and_goes_on() {
+    let (oracle, _watchdog) = begin();
+    apart(|()| {
+        for method in [StartMethod::Spawn, StartMethod::Server] {
+            let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+            setrlimit(Resource::RLIMIT_FSIZE, 100, hard).unwrap();
+            let error = refused_quietly(new().start_method(method));
+            let StartError::System { source, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(source.raw_os_error(), Some(nix::libc::EFBIG), "{error}");
+            setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
+            let process = new().start_method(method).start(7, |x: u8| x).unwrap();
+            assert_eq!(process.join().unwrap(), 7);
+        }
+    });
+    oracle.nothing_left();
+}
+
+/// Why a process was not started, where no file can be written to see that.
+fn refused_quietly(builder: Builder) -> StartError {
+    builder.start((), |()| ()).map(|process| process.id()).unwrap_err()
+}
+
+#[test]
+fn a_root_directory_without_a_null_device_is_told_as_that() {
+    let (oracle, _watchdog) = begin();
+    let empty = tempfile::tempdir().unwrap();
+    let story = |empty: PathBuf| {
+        if nix::unistd::chroot(&empty).is_err() {
+            return eprintln!("NOT TRIED: this user may not change the root directory");
+        }
+        let error = refused_quietly(new());
+        let StartError::System { step, source } = &error else { panic!("{error:?}") };
+        assert_eq!(*step, "opening /dev/null for the process");
+        assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+    };
+    Process::start(empty.path().to_owned(), story).unwrap().join().unwrap();
+    drop(empty);
     oracle.nothing_left();
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{self};
 
 use epilogue::process::{Builder, Refusal};
-use epilogue::{JoinError, Process, StartError, Stdio};
+use epilogue::{JoinError, Process, SendError, SharedSlice, StartError, Stdio, channel};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, Uid, getpgrp, setuid};
@@ -118,6 +118,32 @@ fn a_file_that_grows_beyond_its_limit_ends_the_process_by_its_signal() {
     assert_eq!(fs::metadata(&path).unwrap().len(), 4096);
     drop(directory);
     oracle.nothing_left();
+}
+
+#[test]
+fn memory_that_counts_as_a_file_beyond_the_limit_is_an_error_and_no_signal() {
+    let (oracle, _watchdog) = begin();
+    let process = new().limit_file_size(10_000).start((), |()| {
+        let (sender, receiver) = channel::<Vec<u8>>().unwrap();
+        let sent = sender.send(vec![7; MIB]);
+        let shared = SharedSlice::copy_from(&vec![7u8; MIB]).map(drop);
+        let captured = new().stdout(Stdio::CaptureAtMost(20_000)).start((), |()| ()).map(drop);
+        // Within it they go on.
+        sender.send(vec![7; 5000]).unwrap();
+        let whole = receiver.recv().unwrap() == vec![7; 5000];
+        let sent = matches!(sent, Err(SendError::System(_, error)) if is_too_large(&error));
+        let shared = shared.is_err_and(|error| is_too_large(&error));
+        let captured = matches!(
+            captured, Err(StartError::System { source, .. }) if is_too_large(&source)
+        );
+        (sent, shared, captured, whole)
+    });
+    assert_eq!(process.unwrap().join().unwrap(), (true, true, true, true));
+    oracle.nothing_left();
+}
+
+fn is_too_large(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::libc::EFBIG)
 }
 
 #[test]

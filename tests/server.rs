@@ -275,16 +275,25 @@ fn three_hundred_processes_in_a_row_leave_no_descriptor_behind() {
         assert_eq!(start(n).join().unwrap(), n + 1);
     }
     assert_eq!(procfs::descriptors_of(getpid()), before);
-    assert_eq!(procfs::descriptors_of(the_server()), in_server);
+    // It may be in the middle of the next fork, as it may have been before.
+    while procfs::descriptors_of(the_server()) > in_server {
+        std::thread::yield_now();
+    }
     end_servers();
     oracle.nothing_left();
 }
 
 fn the_server() -> Pid {
-    let mut servers = procfs::descendants_of(getpid());
-    servers.retain(|entry| entry.name == "epilogue-server");
-    assert_eq!(servers.len(), 1, "{servers:?}");
-    servers[0].pid
+    loop {
+        let mut servers = procfs::descendants_of(getpid());
+        servers.retain(|entry| entry.name == "epilogue-server");
+        match &servers[..] {
+            [server] => return server.pid,
+            [] => panic!("there is no server"),
+            // A child that it has forked has its name for a moment.
+            _ => std::thread::yield_now(),
+        }
+    }
 }
 
 #[test]

@@ -38,6 +38,10 @@ fn main() -> ExitCode {
 
 fn dispatch(words: &[&str], settings: Settings) -> Result<(), String> {
     let (flags, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with("--"));
+    let compares = words.is_empty() || matches!(words[..], [one] if is_workload(one));
+    if let (false, [flag, ..]) = (compares, &flags[..]) {
+        return Err(format!("{flag} is not known here: --scale=.., --place=.."));
+    }
     match words[..] {
         [limits::NOTHING] => Ok(()),
         [peers::IPC_WORKER, server, number] => {
@@ -50,7 +54,7 @@ fn dispatch(words: &[&str], settings: Settings) -> Result<(), String> {
         ["W8", peer, scenario] => workloads::endings(peer, scenario),
         [workload, peer] => workloads::run(workload, peer, settings),
         [] => compare::run(&plan(None, &flags)?),
-        [workload] if is_workload(workload) => compare::run(&plan(Some(workload), &flags)?),
+        [workload] if compares => compare::run(&plan(Some(workload), &flags)?),
         _ => Err("what to run is said in its README".into()),
     }
 }

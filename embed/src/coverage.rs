@@ -148,11 +148,24 @@ pub(crate) fn hand_over() {
     }
 }
 
-/// Where the coverage data of processes goes that this one starts: the pattern that it was itself
-/// started with, as it was meant in the directory at start. None without coverage.
-pub(crate) fn file_pattern() -> Option<OsString> {
+/// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.
+pub(crate) fn file_of_child(value: OsString) -> OsString {
     prepare();
-    Some(OsString::from_vec(COVERAGE.get()?.pattern.clone()))
+    let Some(coverage) = COVERAGE.get() else { return value };
+    let mut pattern = value.into_vec();
+    if pattern.is_empty() || is_no_place_for_files(&pattern) {
+        return OsString::from_vec(pattern);
+    }
+    if !pattern.starts_with(b"/") {
+        // As it was meant in our directory at start.
+        pattern.clone_from(&coverage.pattern);
+    }
+    if !has(&pattern, b'p') && !has(&pattern, b'm') {
+        // The runtime appends without a lock: two that exit at once would spoil the file.
+        let stem = pattern.strip_suffix(b".profraw").unwrap_or(&pattern);
+        pattern = [stem, b"-%p.profraw"].concat();
+    }
+    OsString::from_vec(pattern)
 }
 
 /// Keeps the runtime from writing at exit: what has been saved is the last word.

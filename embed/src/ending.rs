@@ -168,17 +168,18 @@ pub fn set_deadline_at_most(time: Duration) {
     state().deadline.at_most(time);
 }
 
-/// Where processes that this one starts are to write their coverage data: `LLVM_PROFILE_FILE`, its
-/// patterns not expanded, as it was meant in the directory at the first call into this crate.
+/// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.
 ///
-/// None in a build without coverage, and in continuous mode (`%c`).
+/// A relative name stays what it was in the directory at the first call into this crate. A name
+/// that the processes would share gets the pid of each: the coverage runtime appends without a lock.
+/// In a build without coverage, and in continuous mode (`%c`), it is `value`.
 ///
 /// # Examples
 ///
 /// ```
-/// use epilogue_embed::{ending, is_instrumented};
-/// assert!(is_instrumented() || ending::coverage_file().is_none());
+/// use epilogue_embed::ending::coverage_file_of_child;
+/// assert_eq!(coverage_file_of_child("/tmp/app-%p.profraw".into()), "/tmp/app-%p.profraw");
 /// ```
-pub fn coverage_file() -> Option<OsString> {
-    coverage::file_pattern()
+pub fn coverage_file_of_child(value: OsString) -> OsString {
+    coverage::file_of_child(value)
 }

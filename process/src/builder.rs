@@ -143,6 +143,9 @@ impl Builder {
     /// Sets a variable of the process's environment. It inherits all of ours by default, as they
     /// are at the start.
     ///
+    /// A name that is empty or holds `=`, and a zero byte in name or value, are an error at the
+    /// start: [`StartError::BadVariable`].
+    ///
     /// # Examples
     ///
     /// ```

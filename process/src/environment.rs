@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use epilogue_embed::ending;
 
@@ -39,6 +38,16 @@ impl Environment {
         self.changes.push((name, value));
     }
 
+    /// The name of a variable that was set and that no environment can hold.
+    pub(crate) fn impossible(&self) -> Option<&OsStr> {
+        let set = self.changes.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut impossible = set.filter(|(name, value)| {
+            let (name, value) = (name.as_bytes(), value.as_bytes());
+            name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0)
+        });
+        impossible.next().map(|(name, _)| name.as_os_str())
+    }
+
     /// The variables of a child that is started by a process with `ours`.
     pub(crate) fn apply(
         &self,
@@ -53,16 +62,16 @@ impl Environment {
             let is_last = later.iter().all(|(other, _)| other != name);
             value.clone().filter(|_| is_last).map(|value| (name.clone(), value))
         });
-        kept.map(in_our_directory).chain(changed).collect()
+        kept.map(with_our_meaning).chain(changed).collect()
     }
 }
 
-/// A relative name for coverage data means our directory at start. In a child it would mean that
-/// which the child was given, or the one that we are in by now.
-fn in_our_directory((name, value): (OsString, OsString)) -> (OsString, OsString) {
-    let is_relative = name == PROFILE_FILE && Path::new(&value).is_relative() && !value.is_empty();
-    let value = if is_relative { ending::coverage_file().unwrap_or(value) } else { value };
-    (name, value)
+/// In a child a relative name for coverage data would mean another directory than it did here.
+fn with_our_meaning((name, value): (OsString, OsString)) -> (OsString, OsString) {
+    match name == PROFILE_FILE {
+        true => (name, ending::coverage_file_of_child(value)),
+        false => (name, value),
+    }
 }
 
 fn is_profile(name: &OsStr) -> bool {

@@ -1,5 +1,6 @@
 //! Everything that can go wrong with one process, by the operation that fails.
 
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -38,6 +39,15 @@ pub enum StartError {
     /// The argument cannot be encoded.
     #[error("the argument cannot be sent: {0}")]
     Encode(#[from] EncodeError),
+    /// A variable that was set for the child is none that an environment can hold.
+    #[error(
+        "the variable {name:?} cannot be set: a name is not empty and holds no '=', and neither \
+         name nor value holds a zero byte"
+    )]
+    BadVariable {
+        /// Its name.
+        name: OsString,
+    },
     /// The operating system refused a step.
     #[error("{step} failed: {source}; nothing was started")]
     System {

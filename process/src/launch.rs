@@ -34,6 +34,23 @@ pub(crate) struct Near {
     pub(crate) claims: SharedWords,
 }
 
+/// Both ends of a connection, before there is a child.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    near: Near,
+    wire: UnixStream,
+    claims: OwnedFd,
+}
+
+impl Connection {
+    pub(crate) fn make() -> Result<Self, StartError> {
+        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
+        let second = stream.try_clone().map_err(at("sharing the wire"))?;
+        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        Ok(Self { near: Near { stream, second, claims: words }, wire, claims })
+    }
+}
+
 /// Everything that a child gets, before there is one.
 #[derive(Debug)]
 pub(crate) struct Launch {
@@ -56,11 +73,14 @@ impl Launch {
         if hook::would_go_on_for_ever() {
             return Err(StartError::InConstructor);
         }
-        let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
-        let second = stream.try_clone().map_err(at("sharing the wire"))?;
-        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
+        if let Some(name) = spec.environment.impossible() {
+            return Err(StartError::BadVariable { name: name.to_owned() });
+        }
+        let Connection { near, wire, claims } = match server::connection(spec) {
+            Some(ready) => ready,
+            None => Connection::make()?,
+        };
         let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
-        let near = Near { stream, second, claims: words };
         Ok((Self { token: token(), wire, claims, stdio }, near))
     }
 
@@ -126,7 +146,17 @@ fn spawn(
         group: spec.group,
         library: library.as_ref().map(File::as_fd),
     };
-    adopt(spawn::spawn(&image).map_err(at("starting /proc/self/exe"))?)
+    adopt(spawn::spawn(&image).map_err(|error| blame(error, stdio))?)
+}
+
+/// The kernel does not tell which of several files it did not find.
+fn blame(error: io::Error, stdio: &[Prepared; 3]) -> StartError {
+    let null = || File::options().read(true).write(true).open("/dev/null");
+    let needs_null = stdio.iter().any(|stream| matches!(stream, Prepared::Null));
+    match needs_null.then(null) {
+        Some(Err(error)) => at("opening /dev/null for the process")(error),
+        Some(Ok(_)) | None => at("starting /proc/self/exe")(error),
+    }
 }
 
 /// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended.

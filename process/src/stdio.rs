@@ -8,6 +8,8 @@ use std::sync::Arc;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::sys::process::check_file_size;
+
 /// Where a standard stream of a process leads.
 ///
 /// # Examples
@@ -104,6 +106,7 @@ fn bounded(bytes: u64) -> io::Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let memory = File::from(memfd_create(c"epilogue-output", flags)?);
     let size = bytes.checked_next_multiple_of(PAGE).ok_or(io::ErrorKind::FileTooLarge)?;
+    check_file_size(usize::try_from(size).unwrap_or(usize::MAX))?;
     memory.set_len(size)?;
     let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;

@@ -17,12 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::child::timeout;
+use crate::child::wait_for;
 use crate::sys::pidfd;
 
 /// What told who belongs to a tree of processes.
@@ -187,13 +186,14 @@ fn await_ends(members: &[OwnedFd], deadline: Option<Instant>) {
     while !running.is_empty() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         let mut fds: Vec<_> =
             running.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
-        match poll(&mut fds, timeout(deadline)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+        if wait_for(&mut fds, deadline) {
+            let ended: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
+            let mut ended = ended.into_iter();
+            running.retain(|_| !ended.next().unwrap_or(false));
+        } else {
+            // More than this process may have open: one by one.
+            running.retain(|member| !pidfd::has_ended(member.as_fd()));
         }
-        let ended: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
-        let mut ended = ended.into_iter();
-        running.retain(|_| !ended.next().unwrap_or(false));
     }
 }
 

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .for_each(|_| in_process(Process::builder().start_method(StartMethod::Server))),
         "cleared" => in_process(Process::builder().env_clear()),
         "opted-out" => {
-            in_process(Process::builder().env_clear().env_remove("LLVM_PROFILE_FILE"));
+            in_process(Process::builder().env_clear().env("LLVM_PROFILE_FILE", "/dev/null"));
         }
         "moved" => {
             let directory = PathBuf::from(argument.ok_or("no directory")?);

@@ -29,9 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "server-stopped" => {
             let _busy = busy()?;
-            let family = procfs::descendants_of(getpid());
-            let server = family.iter().find(|entry| entry.name == "epilogue-server");
-            kill(server.ok_or("no server")?.pid, Signal::SIGSTOP)?;
+            // The child that it has forked ahead is there soon, if not yet.
+            for name in ["epilogue-spare", "epilogue-server"] {
+                while !stop(name)? {
+                    std::thread::yield_now();
+                }
+            }
             wait();
         }
         "exit" => {
@@ -61,6 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             process::exit(3);
         }
         "copy" => copy()?,
+        "measured" => measured()?,
         other => Err(format!("no such story: {other}"))?,
     }
     Ok(())
@@ -74,6 +78,14 @@ fn wait() {
     println!("ready");
     drop(stdout().flush());
     drop(stdin().read_line(&mut String::new()));
+}
+
+/// Stops the process of this name; false if there is none.
+fn stop(name: &str) -> Result<bool, Box<dyn Error>> {
+    let family = procfs::descendants_of(getpid());
+    let Some(found) = family.iter().find(|entry| entry.name == name) else { return Ok(false) };
+    kill(found.pid, Signal::SIGSTOP)?;
+    Ok(true)
 }
 
 fn register() {
@@ -116,6 +128,56 @@ fn changes() -> Result<(), Box<dyn Error>> {
     let second = forked().start((), look)?.join()?;
     let expected = (Some("second"), Some("/"), Some("/dev/null"));
     assert_eq!((second.0.as_deref(), second.1.as_deref(), second.2.as_deref()), expected);
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_in_a_server() {
+    std::hint::black_box(());
+}
+
+#[inline(never)]
+fn measured_in_a_child() {
+    std::hint::black_box(());
+}
+
+#[inline(never)]
+fn measured_finalizer_in_a_child() {
+    std::hint::black_box(());
+}
+
+/// Children that end in every way that loses no finalizer.
+fn measured() -> Result<(), Box<dyn Error>> {
+    let builder = || Process::builder().preload(measured_in_a_server);
+    let run = |code: Option<i32>| {
+        embed::finalizer("measured", measured_finalizer_in_a_child as fn());
+        measured_in_a_child();
+        if let Some(code) = code {
+            process::exit(code);
+        }
+    };
+    for _ in 0..3 {
+        builder().start(None, run)?.join()?;
+    }
+    drop(builder().start(Some(0), run)?.join());
+    let mut gate = Gate::new();
+    let endless = |path: PathBuf| -> u8 {
+        embed::finalizer("measured", measured_finalizer_in_a_child as fn());
+        measured_in_a_child();
+        Gate::pass(&path);
+        loop {
+            std::thread::park();
+        }
+    };
+    let stopped = builder().start(gate.path(), endless)?;
+    gate.wait();
+    stopped.terminate()?;
+    let signalled = builder().start(gate.path(), endless)?;
+    kill(gate.wait(), Signal::SIGTERM)?;
+    drop(signalled.join());
+    let pool = Pool::builder().workers(2).preload(measured_in_a_server).start()?;
+    pool.map(0..4u8, |_| measured_in_a_child())?;
+    assert!(pool.close()?.is_clean());
     Ok(())
 }
 

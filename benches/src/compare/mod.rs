@@ -15,7 +15,7 @@ use self::noise::Noise;
 use self::results::Results;
 use crate::peers::{OURS, RAYON, THREADS};
 use crate::settings::{Place, Scale};
-use crate::workloads::{NAMES, peers_of};
+use crate::workloads::{IDLE, NAMES, peers_of};
 
 /// What is to be compared.
 #[derive(Debug, Clone)]
@@ -30,6 +30,10 @@ pub(crate) struct Plan {
 const PATIENCE: Duration = Duration::from_secs(120);
 /// While the comparison is younger than this, a run that others disturbed is done again.
 const AGAIN_BEFORE: Duration = Duration::from_secs(3 * 60);
+
+/// What mostly waits, and comes out the same each time: three rounds of it are enough.
+const SLOW: [&str; 2] = ["W8", IDLE];
+const SLOW_ROUNDS: usize = 3;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +50,14 @@ pub(crate) fn run(plan: &Plan) -> Result<(), String> {
     let wanted = |name: &str| plan.only.as_deref().is_none_or(|only| only == name);
     let mut results = Results::new(plan.rounds);
     for round in 0..plan.rounds {
-        for workload in NAMES.into_iter().filter(|name| wanted(name)) {
+        let due = |name: &str| wanted(name) && (round < SLOW_ROUNDS || !SLOW.contains(&name));
+        for workload in NAMES.into_iter().filter(|name| due(name)) {
             for cell in cells(workload, round) {
                 let again = start.elapsed() < AGAIN_BEFORE && plan.scale != Scale::Quick;
                 measure(cell, round, plan.scale, again, &mut results);
             }
         }
-        if wanted("W8") {
+        if due("W8") {
             for peer in in_turn(peers_of("W8"), round) {
                 // Peers that leave processes behind make no better smoke test of ours.
                 if plan.scale != Scale::Quick || peer.starts_with(OURS) {
@@ -102,7 +107,7 @@ fn measure(cell: Cell, round: usize, scale: Scale, again: bool, results: &mut Re
         }
     }
     if let Some(failure) = &best.failure {
-        eprintln!("{} {}: {failure}", cell.workload, cell.peer);
+        eprintln!("{failure}");
     }
     results.add(round, cell.place, best);
 }

@@ -32,6 +32,9 @@ pub(crate) fn run(arguments: &[&str], patience: Duration) -> Finished {
         ..Finished::default()
     });
     reap_orphans();
+    let what = arguments.iter().filter(|word| !word.starts_with("--"));
+    let what = what.copied().collect::<Vec<_>>().join(" ");
+    finished.failure = finished.failure.map(|failure| format!("{what}: {failure}"));
     finished.noise = noise.end();
     finished
 }
@@ -61,8 +64,8 @@ fn attempt(arguments: &[&str], patience: Duration) -> io::Result<Finished> {
 }
 
 fn told(status: ExitStatus, errors: String) -> String {
-    let last: Vec<&str> = errors.lines().rev().take(4).collect();
-    format!("{status}: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "))
+    let first: Vec<&str> = errors.lines().filter(|line| !line.is_empty()).take(4).collect();
+    format!("{status}: {}", first.join(" | "))
 }
 
 fn read(mut file: File) -> io::Result<String> {
@@ -75,6 +78,8 @@ fn read(mut file: File) -> io::Result<String> {
 /// This program once more, in a session whose id is its pid.
 pub(super) fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
+    // What went wrong is told in one line.
+    command.env("RUST_BACKTRACE", "0");
     in_new_session(&mut command);
     command
 }

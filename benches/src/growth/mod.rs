@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(100);
 struct Table {
     kind: &'static str,
     title: &'static str,
+    /// What is measured.
+    what: &'static str,
     /// Of each row, the words of its command line.
     rows: Vec<Vec<String>>,
     /// How many rows belong to one size.
@@ -50,15 +52,17 @@ fn tables() -> [Table; 3] {
     [
         Table {
             kind: "tasks",
-            title: "Tasks: `x * x` from a lazy iterator, two workers. `overhead` is the parent's \
-                    peak of memory above what it had before and above the values",
+            title: "Tasks",
+            what: "`x * x` of a lazy iterator, two workers. `overhead` is the parent's peak of \
+                   memory above what it had before and above the values.",
             rows: tasks.flat_map(|n| chunks.map(|chunk| row(n, chunk))).collect(),
             each: chunks.len(),
             columns: &["s", "ns_per_task", "values_MiB", "overhead_MiB"],
         },
         Table {
             kind: "workers",
-            title: "Workers: until all run, 20,000 tasks in chunks of one, close",
+            title: "Workers",
+            what: "Until all run, 20,000 tasks in chunks of one, close.",
             rows: (0..=8).map(|power| row(1 << power, "spawn")).collect(),
             each: 1,
             columns: &[
@@ -71,9 +75,10 @@ fn tables() -> [Table; 3] {
         },
         Table {
             kind: "payload",
-            title: "Payloads: a vector of bytes to a worker and back, and shared memory that both \
-                    read. `overhead` is the parent's peak above what it had before the payload, in \
-                    payloads",
+            title: "Payloads",
+            what: "A vector of bytes to a worker and back, and shared memory that both read. \
+                   `overhead` is the parent's peak of memory above what it had before it made the \
+                   payload, in payloads.",
             rows: sizes.flat_map(|len| ["bytes", "view"].map(|kind| row(len, kind))).collect(),
             each: 2,
             columns: &["us", "GB_per_s", "overhead_payloads"],
@@ -82,7 +87,7 @@ fn tables() -> [Table; 3] {
 }
 
 fn fill(text: &mut String, table: &Table) -> std::fmt::Result {
-    writeln!(text, "\n## {}\n", table.title)?;
+    writeln!(text, "\n## {}\n\n{}\n", table.title, table.what)?;
     writeln!(text, "| | | {} |", table.columns.join(" | "))?;
     writeln!(text, "|---|---|{}", "---|".repeat(table.columns.len()))?;
     let mut before: Vec<f64> = vec![0.0; table.each];

@@ -23,6 +23,8 @@ pub(crate) const PROCSPAWN: &str = "procspawn";
 pub(crate) const IPC_CHANNEL: &str = "ipc-channel";
 pub(crate) const RAYON: &str = "rayon";
 pub(crate) const THREADS: &str = "crossbeam-threads";
+/// No pool: the work itself.
+pub(crate) const SERIAL: &str = "serial";
 /// Not a peer: the bare system calls that no pool can beat.
 pub(crate) const LIMIT: &str = "limit";
 
@@ -63,23 +65,22 @@ pub(crate) trait Pool {
     fn close(self: Box<Self>);
 }
 
-/// A pool of that name, or none if there is no such peer.
-pub(crate) fn make(peer: &str, workers: usize) -> Option<Box<dyn Pool>> {
-    Some(match peer {
+pub(crate) fn exists(peer: &str) -> bool {
+    [OURS, OURS_ZYGOTE, PROCSPAWN, IPC_CHANNEL, RAYON, THREADS, SERIAL].contains(&peer)
+}
+
+/// A pool of a peer that [`exists`].
+pub(crate) fn start(peer: &str, workers: usize) -> Box<dyn Pool> {
+    match peer {
         OURS => Box::new(ours::Ours::spawned(workers)),
         OURS_ZYGOTE => Box::new(ours::Ours::forked(workers)),
         PROCSPAWN => Box::new(procspawn::Procspawn::new(workers)),
         IPC_CHANNEL => Box::new(ipc_channel::IpcChannel::new(workers)),
         RAYON => Box::new(rayon::Rayon::new(workers)),
         THREADS => Box::new(threads::Threads::new(workers)),
-        "serial" => Box::new(serial::Serial),
-        _ => return None,
-    })
-}
-
-/// The pool of a name that the command line has been checked for.
-pub(crate) fn start(peer: &str, workers: usize) -> Box<dyn Pool> {
-    make(peer, workers).unwrap_or_else(|| panic!("there is no peer {peer}"))
+        SERIAL => Box::new(serial::Serial),
+        _ => panic!("there is no peer {peer}"),
+    }
 }
 
 /// Chunks for peers with no choice of their own: four a worker.

@@ -28,8 +28,11 @@ pub(crate) fn run(peer: &str, scenario: &str) -> Result<(), String> {
     if !SCENARIOS.contains(&scenario) {
         return Err(format!("there is no scenario {scenario}: {}", SCENARIOS.join(", ")));
     }
+    if !peers::exists(peer) {
+        return Err(format!("there is no peer {peer}"));
+    }
     let mut meeting = Meeting::new();
-    let mut pool = peers::make(peer, WORKERS).ok_or(format!("there is no peer {peer}"))?;
+    let mut pool = peers::start(peer, WORKERS);
     thread::scope(|scope| {
         scope.spawn(|| meeting.hold(WORKERS, || {}));
         pool.map(Task::Probe, &[0; WORKERS], Some(1));

@@ -25,6 +25,9 @@ pub(crate) const IDLE: &str = "idle";
 
 /// Runs one workload on one peer, in this process, and prints its figures.
 pub(crate) fn run(workload: &str, peer: &str, settings: Settings) -> Result<(), String> {
+    if !peers::exists(peer) && peer != LIMIT {
+        return Err(format!("there is no peer {peer}"));
+    }
     let print = Printer { workload, peer };
     settings.take_place();
     match (workload, peer) {
@@ -32,6 +35,7 @@ pub(crate) fn run(workload: &str, peer: &str, settings: Settings) -> Result<(), 
         ("W2", LIMIT) => limits::w2(print, settings),
         ("W3", LIMIT) => limits::w3(print, settings),
         ("W4", LIMIT) => limits::w4(print, settings),
+        (workload, LIMIT) => return Err(format!("{workload} has no limit to be measured")),
         ("W1", _) => many_tasks::run(print, settings),
         ("W2", _) => one_task::run(print, settings),
         ("W3", _) => lives::run(print, settings),

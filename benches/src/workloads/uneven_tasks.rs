@@ -1,7 +1,7 @@
 //! W5 and W6: tasks that compute, all of the same length, or a few of them very long.
 
 use crate::figure::Printer;
-use crate::peers::{self, Pool};
+use crate::peers::{self, Pool, SERIAL};
 use crate::settings::Settings;
 use crate::tasks::{self, SPIN_1MS, Task};
 use crate::timing::{median, seconds};
@@ -37,7 +37,7 @@ pub(super) fn skewed(print: Printer<'_>, settings: Settings) {
 
 /// Seconds without a pool, and with one: the two in turn, and the median of each.
 fn in_turn(peer: &str, xs: &[u64], chunk: Option<usize>, settings: Settings) -> (f64, f64) {
-    let mut serial = peers::start("serial", 1);
+    let mut serial = peers::start(SERIAL, 1);
     let mut pool = peers::start(peer, WORKERS);
     let work = |pool: &mut Box<dyn Pool>, xs: &[u64], chunk| {
         let (time, values) = seconds(|| pool.map(Task::Spin, xs, chunk));

@@ -7,6 +7,7 @@
 //! `docs/coverage.md` explains what is seen here.
 
 pub mod ledger;
+pub mod load;
 pub mod raw;
 pub mod sys;
 pub mod work;

@@ -1,33 +1,34 @@
 //! The program's side of one start server.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{ResGid, ResUid, getresgid, getresuid};
 
-use super::protocol::{Answer, Opened, Opening, Request, Stream, TEXT, UP, Unable, pack, unpack};
+use super::protocol::{
+    Answer, Assignment, Opened, Opening, Request, Stream, TEXT, UP, Unable, pack, unpack,
+};
 use super::{Born, Order, ServerError};
 use crate::boot::VARIABLE;
-use crate::child::{Group, Spec, timeout};
+use crate::child::{Group, Spec, wait_for};
 use crate::error::StartError;
-use crate::launch::{self, at};
+use crate::launch::{self, Connection, at};
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::passing::{self, Message};
 use crate::sys::pidfd::{self, Wait};
+use crate::sys::process::check_file_size;
 
 /// Why a server has not forked.
 #[derive(Debug)]
@@ -51,7 +52,26 @@ pub(super) struct Server {
     identity: Identity,
     /// The environment that it was told of last.
     environment: Vec<u8>,
+    next: Next,
+    /// For the next child: made while this process would only wait for the last one to be up.
+    connection: Option<Connection>,
     reaped: bool,
+}
+
+/// The spare child of a server.
+#[derive(Debug)]
+enum Next {
+    Nobody,
+    /// It was asked for, and the answer has not been received.
+    Asked,
+    Ready(Spare),
+}
+
+/// A child that waits for its assignment.
+#[derive(Debug)]
+struct Spare {
+    born: Born,
+    socket: OwnedFd,
 }
 
 type Identity = (ResUid, ResGid);
@@ -71,10 +91,12 @@ impl Server {
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
         let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
-        let environment = environment(&Spec::default()).map_err(at("making the environment"))?;
+        let environment = environment(&Spec::default());
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
         drop((far, slot_fd));
-        let mut server = Self { pidfd, socket, slot, identity, environment, reaped: false };
+        let (next, connection, reaped) = (Next::Nobody, None, false);
+        let mut server =
+            Self { pidfd, socket, slot, identity, environment, next, connection, reaped };
         let opening = Opening {
             token,
             fingerprint: Image::this().map_or(0, Image::fingerprint),
@@ -106,17 +128,108 @@ impl Server {
         identity().is_ok_and(|identity| identity == self.identity)
     }
 
-    /// Has a child forked.
+    /// The connection that is ready, if this process may still use it.
+    pub(super) fn connection(&mut self) -> Option<Connection> {
+        self.connection.take().filter(|_| self.is_current())
+    }
+
+    /// Gives the order to a child that was forked ahead, and has the next one forked.
     pub(super) fn fork(
         &mut self,
         spec: &Spec,
         order: &Order<'_>,
         deadline: Instant,
     ) -> Result<Born, Failed> {
-        let refused = |step| move |error| Failed::Refused(at(step)(error));
+        let environment = environment(spec);
+        // Again, once: somebody may have ended the first before it was needed.
+        for _ in 0..2 {
+            // Whoever kills a server wants a new one.
+            if pidfd::has_ended(self.pidfd.as_fd()) {
+                return Err(Failed::Dead);
+            }
+            let spare = self.spare(&environment, deadline)?;
+            match self.assign(&spare, spec, order, &environment) {
+                Ok(true) => {
+                    // Should that fail, the next start finds the same trouble.
+                    let _ = self.ask(&environment);
+                    self.connection = Connection::make().ok();
+                    return Ok(spare.born);
+                }
+                Ok(false) => spare.end(),
+                Err(failed) => {
+                    self.next = Next::Ready(spare);
+                    return Err(failed);
+                }
+            }
+        }
+        Err(Failed::Dead)
+    }
+
+    /// The spare child, forked now if there is none.
+    fn spare(&mut self, environment: &[u8], deadline: Instant) -> Result<Spare, Failed> {
+        match std::mem::replace(&mut self.next, Next::Nobody) {
+            Next::Ready(spare) => return Ok(spare),
+            Next::Nobody => {}
+            Next::Asked => {
+                self.next = Next::Asked;
+                match self.announced(deadline) {
+                    // That was then.
+                    Err(Failed::Refused(_)) => {}
+                    announced => return announced,
+                }
+            }
+        }
+        self.ask(environment)?;
+        self.announced(deadline)
+    }
+
+    /// The spare child that was asked for.
+    fn announced(&mut self, deadline: Instant) -> Result<Spare, Failed> {
+        let (bytes, fds) = self.receive(deadline)?;
+        match (unpack::<Answer>(&bytes), <[OwnedFd; 2]>::try_from(fds)) {
+            (Some(Ok(pid)), Ok([pidfd, socket])) => {
+                self.next = Next::Nobody;
+                Ok(Spare { born: Born { pid, pidfd }, socket })
+            }
+            (Some(Err(number)), _) => {
+                self.next = Next::Nobody;
+                let error = io::Error::from_raw_os_error(number);
+                Err(refused("forking in the start server")(error))
+            }
+            _ => Err(Failed::Dead),
+        }
+    }
+
+    /// Asks for a spare child, and does not wait for it.
+    fn ask(&mut self, environment: &[u8]) -> Result<(), Failed> {
         if let Some(word) = self.slot.word(0) {
             word.store(0, Ordering::Release);
         }
+        let changed = environment != self.environment;
+        let file = changed.then(|| memfd(environment)).transpose();
+        let file = file.map_err(refused("writing the environment"))?;
+        let bytes = pack(&Request { environment: changed }).ok_or(Failed::Dead)?;
+        let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        match passing::send(self.socket.as_fd(), &bytes, &fds) {
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => return Err(Failed::Dead),
+            Err(error) => return Err(refused("asking the start server")(error)),
+        }
+        self.next = Next::Asked;
+        if changed {
+            self.environment = environment.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Tells a spare child what it shall be; false if it has ended.
+    fn assign(
+        &self,
+        spare: &Spare,
+        spec: &Spec,
+        order: &Order<'_>,
+        environment: &[u8],
+    ) -> Result<bool, Failed> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // Who may not even look its own directory up has children in that of the server.
         let directory = open(".", flags, Mode::empty()).ok();
@@ -128,11 +241,11 @@ impl Server {
             (_, None) if is_open(streams[at]) => (Stream::Given, Some(streams[at])),
             (_, None) => (Stream::Closed, None),
         });
-        let environment = environment(spec).map_err(refused("making the environment"))?;
+        // What the spare child has is what the server was told last.
         let changed = environment != self.environment;
-        let file = changed.then(|| memfd(&environment)).transpose();
+        let file = changed.then(|| memfd(environment)).transpose();
         let file = file.map_err(refused("writing the environment"))?;
-        let request = Request {
+        let assignment = Assignment {
             token: order.token,
             title: cut(order.title.to_vec()),
             own_group: spec.group == Group::Own,
@@ -144,24 +257,11 @@ impl Server {
         fds.extend(streams.iter().filter_map(|(_, fd)| *fd));
         fds.extend(directory.as_ref().map(AsFd::as_fd));
         fds.extend(file.as_ref().map(AsFd::as_fd));
-        let bytes = pack(&request).ok_or(Failed::Dead)?;
-        match passing::send(self.socket.as_fd(), &bytes, &fds) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failed::Dead),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(Failed::Dead);
-            }
-            Err(error) => return Err(refused("asking the start server")(error)),
-        }
-        self.environment = environment;
-        let (bytes, mut fds) = self.receive(deadline)?;
-        match (unpack::<Answer>(&bytes), fds.pop()) {
-            (Some(Ok(pid)), Some(pidfd)) => Ok(Born { pid, pidfd }),
-            (Some(Err(number)), _) => {
-                let error = io::Error::from_raw_os_error(number);
-                Err(refused("forking in the start server")(error))
-            }
-            _ => Err(Failed::Dead),
+        let bytes = pack(&assignment).ok_or(Failed::Dead)?;
+        match passing::send(spare.socket.as_fd(), &bytes, &fds) {
+            Ok(()) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(refused("giving an order to a process")(error)),
         }
     }
 
@@ -173,15 +273,17 @@ impl Server {
                 // A copy of the server may hold its end of the socket for a moment longer.
                 PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN),
             ];
-            let ended = match poll(&mut fds, timeout(Some(deadline))) {
-                Ok(0) if deadline <= Instant::now() => return Err(Failed::Silent),
-                Ok(_) => fds[1].any().unwrap_or(true),
-                Err(Errno::EINTR) => false,
-                Err(_) => return Err(Failed::Dead),
+            let ended = match wait_for(&mut fds, Some(deadline)) {
+                true => fds[1].any().unwrap_or(true),
+                false => pidfd::has_ended(self.pidfd.as_fd()),
             };
             match passing::receive::<UP>(self.socket.as_fd()) {
                 Ok(Some(message)) => return Ok(message),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => {
+                    if deadline <= Instant::now() {
+                        return Err(Failed::Silent);
+                    }
+                }
                 // Or its answer could not be received whole: then it is not asked again either.
                 Ok(None) | Err(_) => return Err(Failed::Dead),
             }
@@ -196,34 +298,65 @@ impl Server {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         // One that was stopped cannot see it.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGCONT as i32);
-        while Instant::now() < kill_at {
+        while Instant::now() < kill_at && !pidfd::has_ended(self.pidfd.as_fd()) {
             let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout(Some(kill_at))) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) | Err(_) => break,
-            }
+            wait_for(&mut fds, Some(kill_at));
         }
         self.reap();
     }
 
-    /// Kills it if it is there, and reaps it.
+    /// Kills it if it is there, and reaps it, with the child that nobody needs.
     fn reap(&mut self) -> ExitStatus {
         self.reaped = true;
         let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGKILL as i32);
         let status = pidfd::wait(self.pidfd.as_fd(), Wait::Block);
+        match std::mem::replace(&mut self.next, Next::Nobody) {
+            Next::Nobody => {}
+            Next::Ready(spare) => spare.end(),
+            Next::Asked => self.end_unannounced(),
+        }
         status.ok().flatten().unwrap_or(ExitStatus::Unknown)
     }
 
-    /// Kills and reaps it; gives the child that it was asked for, if that exists all the same.
-    pub(super) fn bury(mut self) -> (Option<Result<Born, StartError>>, ExitStatus) {
-        let status = self.reap();
-        // Nobody writes it any more.
+    /// Ends the spare child that was asked for, if it was forked, whether or not the server came to
+    /// say so. Nobody writes its pid any more.
+    fn end_unannounced(&self) {
         let pid = self.slot.word(0).map_or(0, |word| word.load(Ordering::Acquire));
         // The kernel wrote four bytes of the eight, in its own order.
         let [a, b, c, d, ..] = pid.to_ne_bytes();
         let pid = libc::pid_t::from_ne_bytes([a, b, c, d]);
-        ((pid != 0).then(|| launch::adopt(pid)), status)
+        if pid != 0
+            && let Ok(Born { pidfd, .. }) = launch::adopt(pid)
+        {
+            end(&pidfd);
+        }
     }
+
+    /// Kills and reaps it, and tells how it ended.
+    pub(super) fn bury(mut self) -> ExitStatus {
+        self.reap()
+    }
+}
+
+impl Spare {
+    fn end(self) {
+        end(&self.born.pidfd);
+    }
+}
+
+/// Ends a child that has not become anything yet.
+fn end(pidfd: &OwnedFd) {
+    let _ = pidfd::send_signal(pidfd.as_fd(), Signal::SIGKILL as i32);
+    let _ = pidfd::wait(pidfd.as_fd(), Wait::Block);
+}
+
+fn refused(step: &'static str) -> impl FnOnce(io::Error) -> Failed {
+    move |error| Failed::Refused(at(step)(error))
+}
+
+/// Whether the other end is closed.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 impl Drop for Server {
@@ -246,19 +379,22 @@ impl From<Unable> for ServerError {
     }
 }
 
-/// The variables of a child, as `name=value`, each with a zero at its end.
-fn environment(spec: &Spec) -> io::Result<Vec<u8>> {
-    let mut block = Vec::new();
+/// The variables of a child, as `name=value`, each with a zero at its end. None holds another:
+/// those that were set have been looked at.
+fn environment(spec: &Spec) -> Vec<u8> {
+    let mut block = Vec::with_capacity(4096);
     let variables = spec.environment.apply(std::env::vars_os()).into_iter();
-    for (mut name, value) in variables.filter(|(name, _)| name != VARIABLE) {
-        name.push("=");
-        name.push(value);
-        block.extend(CString::new(name.into_vec())?.into_bytes_with_nul());
+    for (name, value) in variables.filter(|(name, _)| name != VARIABLE) {
+        block.extend_from_slice(name.as_bytes());
+        block.push(b'=');
+        block.extend_from_slice(value.as_bytes());
+        block.push(0);
     }
-    Ok(block)
+    block
 }
 
 fn memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    check_file_size(bytes.len())?;
     let mut file = File::from(memfd_create(c"epilogue-environment", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file.into())

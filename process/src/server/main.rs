@@ -7,11 +7,10 @@
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
 
-use std::ffi::c_int;
 use std::fs;
 use std::hint;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
-use super::protocol::{Answer, DOWN, Opening, Request, Stream, UP, Unable, pack, unpack};
-use crate::boot::{self, Refusal, Summons};
+use super::protocol::{Answer, DOWN, Opening, Request, UP, Unable, pack, unpack};
+use super::spare;
+use crate::boot::{Refusal, Summons};
 use crate::panics::{self, Backtraces};
 use crate::sys::dress;
 use crate::sys::fork::{self, Side};
@@ -52,17 +51,17 @@ pub(crate) fn serve(summons: &Summons) -> ! {
     }
 }
 
-struct Server {
-    socket: OwnedFd,
-    parent: OwnedFd,
-    signals: SignalFd,
+pub(super) struct Server {
+    pub(super) socket: OwnedFd,
+    pub(super) parent: OwnedFd,
+    pub(super) signals: SignalFd,
     /// Where the kernel leaves the pid of the child that was made last, for the parent to see.
     slot: SharedWords,
     /// Keeps the number of the claims taken: what is received must not get it.
     _slot: OwnedFd,
-    title: Option<Title>,
+    pub(super) title: Option<Title>,
     /// What the children's environment is, where that is not this process's own.
-    environment: Option<Vec<u8>>,
+    pub(super) environment: Option<Vec<u8>>,
 }
 
 impl Server {
@@ -114,9 +113,6 @@ impl Server {
             Ok(None) | Err(_) => return false,
         };
         let Some(request) = unpack::<Request>(&bytes) else { return false };
-        if fds.len() != request.count() {
-            return false;
-        }
         let mut fds = fds;
         if request.environment {
             match fds.pop().map(read_all) {
@@ -124,66 +120,28 @@ impl Server {
                 _ => return false,
             }
         }
-        let Some(pid) = self.slot.word(0) else { return false };
-        match fork::alone(pid) {
-            Ok(Side::Child) => self.become_child(&request, &fds),
-            Ok(Side::Original { pid, pidfd }) => self.tell(&Ok(pid), &[pidfd.as_fd()]),
-            Err(error) => self.tell(&Err(error.raw_os_error().unwrap_or(libc::EIO)), &[]),
+        match self.fork() {
+            Ok((pid, fds)) => self.tell(&Ok(pid), &fds.each_ref().map(AsFd::as_fd)),
+            Err(error) => {
+                let number = error.raw_os_error().unwrap_or(libc::EIO);
+                // One that may have no descriptors does not get any later: the next one may.
+                self.tell(&Err(number), &[]) && number != libc::EMFILE
+            }
+        }
+    }
+
+    /// Forks a spare child. In that, this does not return.
+    fn fork(&self) -> io::Result<(i32, [OwnedFd; 2])> {
+        let (near, far) = passing::pair()?;
+        let pid = self.slot.word(0).ok_or(io::ErrorKind::NotFound)?;
+        match fork::alone(pid)? {
+            Side::Child => spare::wait(self, near, far),
+            Side::Original { pid, pidfd } => Ok((pid, [pidfd, near])),
         }
     }
 
     fn tell(&self, answer: &Answer, fds: &[BorrowedFd<'_>]) -> bool {
         pack(answer).is_some_and(|bytes| passing::send(self.socket.as_fd(), &bytes, fds).is_ok())
-    }
-
-    /// In the child: becomes what a process is that was spawned, and begins as one.
-    fn become_child(&self, request: &Request, fds: &[OwnedFd]) -> ! {
-        // Nothing may unwind into the server's code: this is another process now.
-        match panics::catch(|| self.dress(request, fds)) {
-            Ok(Ok(())) => boot::serve(Summons::child(request.token)),
-            Ok(Err(_)) | Err(_) => exit_now(CANNOT_BEGIN),
-        }
-    }
-
-    fn dress(&self, request: &Request, fds: &[OwnedFd]) -> io::Result<()> {
-        let (own, rest) = fds.split_at(2);
-        let mut rest = rest.iter();
-        // From the last to the first, whose own is `/dev/null`, which the others may need.
-        let given = request.streams.map(|stream| match stream {
-            Stream::Given => rest.next(),
-            Stream::Null | Stream::Closed => None,
-        });
-        for (fd, (stream, given)) in
-            [2, 1, 0].map(|fd| (fd as c_int, (request.streams[fd], given[fd])))
-        {
-            match stream {
-                Stream::Given => dress::place(given.map(AsFd::as_fd), fd)?,
-                Stream::Null if fd == 0 => {}
-                Stream::Null => dress::place(Some(io::stdin().as_fd()), fd)?,
-                Stream::Closed => dress::place(None, fd)?,
-            }
-        }
-        if let Some(directory) = rest.next() {
-            nix::unistd::fchdir(directory)?;
-        }
-        if request.own_group {
-            nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        }
-        // What was received has higher numbers than both: no source is replaced before its turn.
-        dress::place(Some(own[0].as_fd()), WIRE_FD)?;
-        dress::place(Some(own[1].as_fd()), CLAIMS_FD)?;
-        // Not a whole range: what a constructor opened stays, as in a child that was spawned.
-        let own = [self.parent.as_fd(), self.signals.as_fd()];
-        for fd in fds.iter().map(AsFd::as_fd).chain(own) {
-            dress::place(None, fd.as_raw_fd())?;
-        }
-        if let Some(title) = self.title {
-            title.set(&request.title);
-        }
-        if let Some(environment) = &self.environment {
-            dress::replace_environment(environment);
-        }
-        Ok(())
     }
 }
 
@@ -218,6 +176,9 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
 
 /// Lets a thread begin and end, as each child is about to start one, its watcher: the C library
 /// keeps its stack and its heap, and each child finds them ready, instead of making its own.
+///
+/// What was freed is put in order, too: the first large allocation of a child would do that, and
+/// copy each page that it touches.
 fn warm_up() {
     // Twice: the second has the stack of the first, and the loader has then looked up all that the
     // C library needs for that, which every child would do again.
@@ -228,6 +189,7 @@ fn warm_up() {
             let _ = thread.join();
         }
     }
+    drop(hint::black_box(vec![1u8; 64 * 1024]));
 }
 
 /// Calls the user's function. It may take as long as the parent waits, and no longer than the
@@ -267,7 +229,7 @@ fn descriptors() -> Vec<RawFd> {
     all.into_iter().filter(|fd| dress::is_open(*fd)).collect()
 }
 
-fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
+pub(super) fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
     let mut file = fs::File::from(fd);
     let mut bytes = Vec::new();
     file.rewind()?;
@@ -275,8 +237,8 @@ fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits for the first message. None if the parent is gone.
-fn wait_for(socket: &OwnedFd, parent: &OwnedFd) -> Option<()> {
+/// Waits for a message. None if the parent is gone.
+pub(super) fn wait_for(socket: &OwnedFd, parent: &OwnedFd) -> Option<()> {
     loop {
         match ready([socket.as_fd(), parent.as_fd()]) {
             Ok([_, true]) => return None,

@@ -11,7 +11,11 @@
 //! |---|---|
 //! | `client` | the program's side of one server: start it, ask it for children, end it |
 //! | `main` | the server's side |
+//! | `spare` | a child that was forked ahead, until it is one |
 //! | `protocol` | what they say to each other |
+//!
+//! One spare child is always there or on its way: a start gives it its assignment, and asks for
+//! the next.
 //!
 //! # Invariants
 //!
@@ -23,6 +27,7 @@
 mod client;
 mod main;
 mod protocol;
+mod spare;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +37,10 @@ use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Ending};
 
 use crate::child::Spec;
+use crate::entry::ForeignFunction;
 use crate::error::StartError;
 use crate::fault::Panic;
+use crate::launch::Connection;
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
@@ -47,7 +54,7 @@ pub(crate) use main::serve;
 /// | | `Spawn` | `Server` |
 /// |---|---|---|
 /// | how | this executable is started again | a copy of a server that was started so |
-/// | up, and up and ended (2 CPUs) | 0.9 and 1.1 ms | 0.35 and 0.55 ms |
+/// | up, and up and ended (2 CPUs) | 0.85 and 1.05 ms | 0.25 and 0.5 ms |
 /// | memory, descriptors, threads | its own only | as `Spawn`, and what [`preload`] left in memory |
 ///
 /// Neither depends on the size of the program. All that is promised of a process holds for both.
@@ -55,7 +62,9 @@ pub(crate) use main::serve;
 /// # The server
 ///
 /// It is started at the first use, once for each [`preload`] function, and ends with the program
-/// or at [`end_servers`]. If it dies, its children go on, and the next start brings up a new one.
+/// or at [`end_servers`]. If it dies, its children go on, and the next start reaps it and brings up
+/// a new one. One child more than was asked for is always forked ahead, and waits to be needed; the
+/// program keeps a few descriptors open for it.
 /// Environment, directory, standard output and standard error are those of the program at the
 /// moment of the start, and the users and groups too: a program that has changed them gets a new
 /// server. Of what else a program changes of itself (limits, priority, umask, process group,
@@ -162,13 +171,25 @@ static SERVERS: PerProcess<Servers> = PerProcess::new();
 /// How long a server has to end where nobody says otherwise.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A connection for a child of the server for `spec`, if there is one ready.
+pub(crate) fn connection(spec: &Spec) -> Option<Connection> {
+    if spec.start_method != StartMethod::Server {
+        return None;
+    }
+    let place = SERVERS.get()?.place(preload(spec).ok()?);
+    // Another start may have it, and for long.
+    let mut place = place.try_lock().ok()?;
+    place.as_mut()?.connection()
+}
+
+fn preload(spec: &Spec) -> Result<Option<u64>, ForeignFunction> {
+    let offset = |function| Image::this()?.offset_of(function as usize);
+    spec.preload.map(|function: fn()| offset(function).ok_or(ForeignFunction)).transpose()
+}
+
 /// Has a child forked by the server for `spec`, which is started if there is none.
 pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
-    let preload = spec.preload.map(|function| {
-        let image = Image::this().ok_or(crate::entry::ForeignFunction)?;
-        image.offset_of(function as usize).ok_or(crate::entry::ForeignFunction)
-    });
-    let preload = preload.transpose()?;
+    let preload = preload(spec)?;
     let deadline = Instant::now() + spec.start_deadline;
     let servers = SERVERS.get_or_init(Servers::default);
     let place = servers.place(preload);
@@ -190,26 +211,15 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
         match server.fork(spec, order, deadline) {
             Ok(born) => return Ok(born),
             Err(Failed::Refused(error)) => return Err(error),
-            Err(Failed::Dead) => {
-                let (born, status) = bury(place.take());
-                if let Some(born) = born {
-                    return born;
-                }
-                lost = status;
-            }
+            Err(Failed::Dead) => lost = place.take().map_or(ExitStatus::Unknown, Server::bury),
             Err(Failed::Silent) => {
-                let (born, _) = bury(place.take());
+                drop(place.take());
                 let silent = ServerError::Silent { deadline: spec.start_deadline };
-                return born.unwrap_or(Err(StartError::Server(silent)));
+                return Err(StartError::Server(silent));
             }
         }
     }
     Err(StartError::Server(ServerError::Lost(lost)))
-}
-
-/// Kills and reaps a server. The child that it was asked for may exist all the same.
-fn bury(server: Option<Server>) -> (Option<Result<Born, StartError>>, ExitStatus) {
-    server.map_or((None, ExitStatus::Unknown), Server::bury)
 }
 
 /// Ends the start servers of this program, if there are any. Their children go on.

@@ -38,9 +38,20 @@ pub(super) enum Unable {
     Step { step: String, error: String },
 }
 
-/// An order for one child. With it come its wire, its claims, then what the fields tell of.
+/// Asks a server for a spare child. With it comes the environment, if that has changed since the
+/// last request.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
+    pub(super) environment: bool,
+}
+
+/// The answer to it: the pid, with the pidfd and the socket that takes its order, or the error's
+/// number.
+pub(super) type Answer = Result<i32, i32>;
+
+/// What a spare child shall be. With it come its wire, its claims, then what the fields tell of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Assignment {
     /// What the child finds in its first frame.
     pub(super) token: u64,
     /// What `ps` shows.
@@ -49,11 +60,11 @@ pub(super) struct Request {
     pub(super) own_group: bool,
     pub(super) streams: [Stream; 3],
     pub(super) directory: bool,
-    /// Whether the environment has changed since the last request.
+    /// Whether its environment is another than the server's was.
     pub(super) environment: bool,
 }
 
-impl Request {
+impl Assignment {
     /// How many descriptors come along.
     pub(super) fn count(&self) -> usize {
         let given = self.streams.iter().filter(|stream| **stream == Stream::Given).count();
@@ -69,9 +80,6 @@ pub(super) enum Stream {
     /// The program has none.
     Closed,
 }
-
-/// The answer to it: the pid, with the pidfd, or the error's number.
-pub(super) type Answer = Result<i32, i32>;
 
 pub(super) fn pack<T: Serialize>(message: &T) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();

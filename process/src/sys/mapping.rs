@@ -31,6 +31,7 @@ pub(crate) fn create(len: usize) -> io::Result<OwnedFd> {
         // The kernel would try, and kill somebody for the last pages.
         return Err(io::ErrorKind::OutOfMemory.into());
     }
+    super::process::check_file_size(len)?;
     // Before Linux 6.3 there is no such flag.
     let file = memfd_create(name, base | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL))
         .or_else(|error| match error {

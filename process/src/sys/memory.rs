@@ -12,6 +12,8 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::process::check_file_size;
+
 /// How many words a page of claims has.
 pub(crate) const WORDS: usize = PAGE / size_of::<AtomicU64>();
 const PAGE: usize = 4096;
@@ -30,6 +32,7 @@ unsafe impl Sync for SharedWords {}
 impl SharedWords {
     /// Makes a page, and the descriptor by which the child maps it too.
     pub(crate) fn create() -> io::Result<(Self, OwnedFd)> {
+        check_file_size(PAGE)?;
         let fd =
             memfd_create(c"epilogue-claims", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         nix::unistd::ftruncate(&fd, PAGE as libc::off_t)?;

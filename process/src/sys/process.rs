@@ -15,6 +15,16 @@ pub(crate) fn is_secure() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Fails with `EFBIG` if this process may not make a file of that size. To try is to be ended by
+/// `SIGXFSZ`: files in memory count as well.
+pub(crate) fn check_file_size(bytes: usize) -> io::Result<()> {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_FSIZE);
+    match limit {
+        Ok((soft, _)) if soft < bytes as u64 => Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Takes ownership of a descriptor that this process was started with.
 ///
 /// Called for the wire and the claims only, once, before any other code could have seen them.
