@@ -1,11 +1,10 @@
 //! One function in a process of its own, and the handle to wait for it.
 
+mod future;
+
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, TryLockError};
-use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::codec::Limits;
 use crate::end::End;
 use crate::entry::{Entry, answer, ask};
 use crate::error::{JoinError, StartError, StopError};
+use crate::output::Output;
 use crate::portable::Portable;
 use crate::running::{Answered, Running, SharedRunning, lock};
 use crate::wait::sealed::{Handle, Sealed};
@@ -62,39 +62,6 @@ enum Waiting {
     Task(Waiter),
     /// A thread that reaps it: the handle let go.
     Reaper,
-}
-
-/// What a process returned, and what it wrote where that was captured.
-///
-/// # Examples
-///
-/// ```
-/// use epilogue_process::{JoinError, Output, Process, Stdio};
-///
-/// let builder = Process::builder().stderr(Stdio::Capture);
-/// let process = builder.start((), |()| -> u8 { panic!("told on standard error") })?;
-/// let Output { result, stderr, .. } = process.join_output();
-/// assert!(matches!(result, Err(JoinError::Panicked(_))));
-/// assert!(String::from_utf8_lossy(&stderr).contains("told on standard error"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Output<R> {
-    /// As from [`Process::join`].
-    pub result: Result<R, JoinError>,
-    /// What it and its children wrote to their standard output.
-    pub stdout: Vec<u8>,
-    /// What it and its children wrote to their standard error.
-    pub stderr: Vec<u8>,
-}
-
-impl<R> Output<R> {
-    /// Of a process that was joined before.
-    pub(crate) fn already_joined() -> Self {
-        let result = Err(JoinError::AlreadyJoined);
-        Self { result, stdout: Vec::new(), stderr: Vec::new() }
-    }
 }
 
 impl<R> Process<R> {
@@ -420,47 +387,6 @@ impl<R> Drop for Process<R> {
             }
             running.wait(None);
         }
-    }
-}
-
-/// The descriptor becomes readable as the process ends. A result that is larger than a socket's
-/// buffer has to be read before that: [`wait_any`](crate::wait_any) and the joins do so.
-///
-/// # Examples
-///
-/// ```
-/// use std::os::fd::AsFd;
-/// use epilogue_process::Process;
-/// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-///
-/// let process = Process::start((), |()| 3)?;
-/// // In the event loop of a program, with other descriptors.
-/// poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-/// assert_eq!(process.join()?, 3);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-impl<R> AsFd for Process<R> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ties.pidfd.as_fd()
-    }
-}
-
-impl<R: Portable> Future for Process<R> {
-    type Output = Result<R, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = match &self.waiting {
-            Waiting::Task(waiter) => waiter.poll(context),
-            Waiting::Nobody | Waiting::Reaper => match Waiter::start(&self.running, context) {
-                Ok(waiter) => {
-                    self.waiting = Waiting::Task(waiter);
-                    Poll::Pending
-                }
-                // No thread to be had: then this one has to wait.
-                Err(_) => Poll::Ready(()),
-            },
-        };
-        polled.map(|()| self.wait(None).and_then(|_| self.take()))
     }
 }
 
