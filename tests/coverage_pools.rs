@@ -158,8 +158,11 @@ fn workers_of_a_start_server_lose_nothing() {
 
 #[test]
 fn a_worker_whose_environment_is_cleared_is_measured_all_the_same() {
-    story("p-%p.profraw", &["cleared"], |profiles| {
+    story("made/p-%p.profraw", &["cleared"], |profiles| {
         assert_eq!((profiles.count(BRANCH), profiles.files().len()), (1, 2));
+        // Else the runtime would have chosen a name, in the current directory.
+        let made = profiles.path().join("made");
+        assert!(profiles.files().iter().all(|file| file.starts_with(&made)));
     });
 }
 
