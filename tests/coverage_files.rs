@@ -102,3 +102,12 @@ fn a_program_that_changes_its_directory_leaves_nothing_there() {
     });
     assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
 }
+
+#[test]
+fn threads_that_need_it_first_at_once_do_not_spoil_it() {
+    for _ in 0..20 {
+        let steps = ["together:flush", "calls:10", "flush", "leave-at-once:0"];
+        let ending = story("here", Some("p-%p.profraw"), &steps, ten_in_one);
+        assert_eq!((ending.code(), &*ending.stderr), (Some(0), ""), "{ending}");
+    }
+}

@@ -108,6 +108,27 @@ fn without_coverage_the_same_program_does_the_same_and_writes_no_file() {
 }
 
 #[test]
+fn wherever_the_data_is_asked_to_go_that_of_all_workers_gets_there() {
+    let program = measured();
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let named = ["p-%p.profraw", "made/p-%m.profraw", "a/b/%4m-%p.profraw", "50%.profraw"];
+    for file in named.map(Some).into_iter().chain([None]) {
+        let profiles = Profiles::new();
+        let mut command = profiles.command(program, "");
+        match file {
+            Some(file) => command.env("LLVM_PROFILE_FILE", file),
+            None => command.env_remove("LLVM_PROFILE_FILE"),
+        };
+        command.args(["recycled", "5"]).current_dir(profiles.path());
+        let ending = Program::start(&mut command).finish();
+        assert_eq!((ending.code(), &*ending.stderr), (Some(0), ""), "{file:?}: {ending}");
+        assert_eq!(profiles.count(BRANCH), 5, "{file:?}: {:?}", profiles.files());
+    }
+    oracle.nothing_left();
+}
+
+#[test]
 fn no_more_files_are_left_than_the_pattern_asks_for_however_many_workers_there_were() {
     for (pattern, most) in [("p-%m.profraw", 1), ("p-%4m.profraw", 4)] {
         story(pattern, &["recycled", "1000"], |profiles| {
@@ -137,8 +158,11 @@ fn workers_of_a_start_server_lose_nothing() {
 
 #[test]
 fn a_worker_whose_environment_is_cleared_is_measured_all_the_same() {
-    story("p-%p.profraw", &["cleared"], |profiles| {
+    story("made/p-%p.profraw", &["cleared"], |profiles| {
         assert_eq!((profiles.count(BRANCH), profiles.files().len()), (1, 2));
+        // Else the runtime would have chosen a name, in the current directory.
+        let made = profiles.path().join("made");
+        assert!(profiles.files().iter().all(|file| file.starts_with(&made)));
     });
 }
 

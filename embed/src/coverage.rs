@@ -13,12 +13,15 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::FlushError;
 use crate::name::decimal;
+use crate::state::lock;
 use crate::sys::cell::Published;
 use crate::sys::mask::AllBlocked;
+use crate::sys::per_process::PerProcess;
 use crate::sys::runtime::Runtime;
 use crate::sys::snapshot::{SaveError, Snapshot, tell};
 use crate::sys::{image, runtime};
@@ -42,6 +45,10 @@ struct Coverage {
 }
 
 static COVERAGE: Published<Coverage> = Published::new();
+
+/// Held by who makes the above. Each process has its own: a copy made by `fork` meanwhile would
+/// find its original's locked for ever.
+static PREPARING: PerProcess<Mutex<()>> = PerProcess::new();
 
 /// Whether the one line on standard error has been written.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -86,23 +93,35 @@ pub fn flush() -> Result<(), FlushError> {
 
 /// Reserves what a save needs. The first call in an image does the work.
 pub(crate) fn prepare() {
+    if COVERAGE.get().is_some() {
+        return;
+    }
+    // The runtime frees one name and writes another without a lock of its own: of two threads at
+    // once, one would write beyond its memory.
+    let _one_at_a_time = lock(PREPARING.get_or_init(Mutex::default));
     if COVERAGE.get().is_none()
         && let Some(runtime) = Runtime::linked()
         && !runtime.is_continuous()
+        && let Some(coverage) = Coverage::new(runtime)
     {
+        COVERAGE.publish(coverage);
+    }
+}
+
+impl Coverage {
+    /// None where no file is wanted.
+    fn new(runtime: Runtime) -> Option<Self> {
         let pattern = absolute_pattern(pattern());
         expand(&runtime, &pattern);
-        if let Some(name) = runtime.filename() {
-            let name = absolute(name);
-            if is_no_place_for_files(&name) {
-                return;
-            }
-            let snapshot = Snapshot::new(runtime, &stem(&name), &tail(&runtime));
-            let pid = std::process::id();
-            let name = PathBuf::from(OsString::from_vec(name));
-            make_directory(&name);
-            COVERAGE.publish(Coverage { snapshot, runtime, pattern, name, pid });
+        let name = absolute(runtime.filename()?);
+        if is_no_place_for_files(&name) {
+            return None;
         }
+        let snapshot = Snapshot::new(runtime, &stem(&name), &tail(&runtime));
+        let pid = std::process::id();
+        let name = PathBuf::from(OsString::from_vec(name));
+        make_directory(&name);
+        Some(Self { snapshot, runtime, pattern, name, pid })
     }
 }
 

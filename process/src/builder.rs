@@ -169,7 +169,8 @@ impl Builder {
     /// Lets the process inherit no variables, and takes back those that were set so far.
     ///
     /// What names the file for coverage data (`LLVM_PROFILE_FILE`) is kept, or the process's data
-    /// would be lost; [`Builder::env_remove`] after this removes that as well.
+    /// would be lost. To leave the process out of the measurement, set that to `/dev/null` after
+    /// this: removed, it would mean a file in the current directory.
     pub fn env_clear(mut self) -> Self {
         self.spec.environment.clear();
         self
