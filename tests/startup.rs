@@ -183,15 +183,19 @@ fn a_worker_has_its_own_descriptors_and_none_of_its_parents() {
     let _watchdog = Watchdog::start(PATIENCE);
     let ending = run("descriptors");
     assert_one_program(&ending);
-    for who in ["process ", "pool "] {
+    for (who, count) in [("process ", 5), ("pool ", 6)] {
         let found = ending.after(who);
-        let [null, out, error, wire, parent, ..] = found[..] else { panic!("{ending}") };
+        let [null, out, error, wire, parent, ref bell @ ..] = found[..] else { panic!("{ending}") };
         assert_eq!(null, "0 /dev/null", "{ending}");
         assert!(out.starts_with("1 pipe:") && error.starts_with("2 pipe:"), "{ending}");
         assert!(wire.starts_with("3 socket:"), "{ending}");
         // Made by the worker itself: what it watches its parent by.
-        assert_eq!(parent.split_once(' ').unwrap().1, "anon_inode:[pidfd]", "{ending}");
-        assert_eq!(found.len(), 5, "{ending}");
+        let kinds = [&[parent], bell].concat();
+        let kinds: Vec<_> = kinds.iter().map(|one| one.split_once(' ').unwrap().1).collect();
+        assert!(kinds.contains(&"anon_inode:[pidfd]"), "{ending}");
+        // A worker of a pool has one that it alone shares with its parent: the doorbell.
+        assert!(count == 5 || kinds.contains(&"anon_inode:[eventfd]"), "{ending}");
+        assert_eq!(found.len(), count, "{ending}");
     }
     oracle.nothing_left();
 }

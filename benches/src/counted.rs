@@ -5,9 +5,12 @@
 use std::hint::black_box;
 
 use epilogue::Limits;
+use epilogue::process::LocalWire;
 use epilogue::process::Portable;
-use epilogue::process::entry::{Entry, answer, ask};
-use epilogue::process::parcel::Parcel;
+use epilogue::process::entry::{Entry, Request, only_answer};
+use epilogue::process::link::{Link, Order, both_ends};
+use epilogue::process::ring::Reply;
+use epilogue::process::wire::{Wire, WireError};
 use serde::{Deserialize, Serialize};
 
 /// A piece of the way, done this many times.
@@ -47,37 +50,46 @@ fn walk<T: Portable, R: Portable>(
 ) -> Result<(), String> {
     let limits = Limits::default();
     let entry = Entry::plain(f).map_err(|error| error.to_string())?;
-    let call = || write(entry, &value, &limits);
-    let sent = call()?;
-    match piece {
-        "write" => (0..times).try_for_each(|_| call().map(|call| drop(black_box(call)))),
-        "run" => (0..times).try_for_each(|_| {
-            drop(black_box(execute(black_box(&sent), &limits)?));
-            Ok(())
-        }),
-        // It takes its argument, so the answer to be read is made each time, and counted.
-        "read" => (0..times).try_for_each(|_| {
-            let reply = execute(black_box(&sent), &limits)?;
-            let value: R =
-                answer(black_box(reply), &limits).map_err(|fault| format!("{fault:?}"))?;
-            drop(black_box(value));
-            Ok(())
-        }),
-        _ => Err(format!("{piece}: one of write, run, read")),
+    let mut ends = both_ends(&limits).map_err(|error| error.to_string())?;
+    let write = || {
+        let mut head = Vec::with_capacity(64);
+        entry.write(&mut head);
+        let mut request = Request::new(head);
+        let pushed = request.push(black_box(&value), &limits);
+        pushed.map(|_| request).map_err(|error| error.to_string())
+    };
+    let sent = write()?;
+    for _ in 0..times {
+        match piece {
+            "write" => drop(black_box(write()?)),
+            "run" => drop(black_box(execute(&mut ends, black_box(&sent), &limits)?)),
+            // The answer to be read is made each time, and counted.
+            "read" => {
+                let reply = execute(&mut ends, black_box(&sent), &limits)?;
+                let value = only_answer::<R>(black_box(&reply), &limits);
+                drop(black_box(value.map_err(|fault| format!("{fault:?}"))?));
+            }
+            _ => return Err(format!("{piece}: one of write, run, read")),
+        }
     }
+    Ok(())
 }
 
-/// What the caller does: the function's name, and the argument.
-fn write<T: Portable>(entry: Entry, value: &T, limits: &Limits) -> Result<Parcel, String> {
-    let mut head = Vec::with_capacity(64);
-    entry.write(&mut head);
-    ask(black_box(value), head, limits).map_err(|error| error.to_string())
-}
-
-/// What the worker does: finds the function, reads the argument, calls, writes the value.
-fn execute(call: &Parcel, limits: &Limits) -> Result<Parcel, String> {
-    let (entry, argument) = Entry::read(&call.bytes).ok_or("a call that cannot be read")?;
-    let mut reply = Parcel::default();
-    entry.run(argument, Vec::new(), None, limits, &mut reply);
-    Ok(reply)
+/// Sends a call through the ring, does what the worker does with it, and takes the reply.
+fn execute(
+    (wire, link): &mut (LocalWire, Link),
+    call: &Request,
+    limits: &Limits,
+) -> Result<Reply, String> {
+    let error = |error: WireError| error.to_string();
+    if !wire.has_room(call.bytes()).map_err(error)? {
+        return Err("the ring has no room".into());
+    }
+    wire.call(1, call.count(), call.parcel()).map_err(error)?;
+    let Some(Order::Call(call)) = link.next_order() else { return Err("no call came".into()) };
+    let mut answering = link.answer(&call);
+    let (entry, arguments) = Entry::read(&call.payload.bytes).ok_or("a call without an entry")?;
+    entry.run(arguments, Vec::new(), None, limits, &mut answering);
+    answering.finish();
+    wire.reply().map_err(error)?.ok_or_else(|| "no answer came".into())
 }

@@ -1,131 +1,200 @@
-//! One map: the calls of one caller that wait for their outcomes together.
+//! One map: the tasks of one caller that wait for their outcomes together.
 
-use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use epilogue_process::channel::{Drain, forget_foreign};
+use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 
-use crate::call::{Index, NO_STATE, Outcome};
+use crate::call::NO_STATE;
 use crate::error::Refusal;
+use crate::mailbox::{Arrival, Index, Mailbox};
 use crate::pool::Shared;
-use crate::supervisor::Command;
+use crate::reader::Need;
 
-/// The calls of one map, from the side of the thread that waits for them.
+/// The tasks of one map, from the side of the thread that waits for them.
 ///
 /// It bounds what is on its way, so the memory of a map is that of its results, however long its
 /// input is. Dropping it cancels what has not begun, waits for what has, and frees the state that
-/// its calls borrow: nothing of a map goes on behind the back of its caller.
+/// its tasks borrow: nothing of a map goes on behind the back of its caller.
 pub(crate) struct Job<'pool> {
     shared: &'pool Shared,
     id: u64,
     state: u64,
-    reply_to: Sender<(Index, Outcome)>,
-    outcomes: Receiver<(Index, Outcome)>,
-    /// The calls without an outcome, with their sizes.
-    pending: HashMap<Index, usize>,
+    mailbox: Arc<Mailbox>,
+    /// How many tasks have no outcome.
+    pending: usize,
     pending_bytes: usize,
+    /// Whether the workers have taken all calls so far, so that none waits in the queue.
+    has_room: bool,
+    chunk: Chunk,
     /// The channels whose sending end went along with a call, or with the state.
     senders: Vec<u64>,
 }
 
-impl<'pool> Job<'pool> {
-    /// How many calls are on their way for each worker, at most.
-    const CALLS_A_WORKER: usize = 64;
-    /// How many bytes of calls are on their way, at most, if there is more than one.
-    const BYTES: usize = 32 << 20;
+/// How many tasks go into one call.
+#[derive(Debug)]
+struct Chunk {
+    fixed: Option<usize>,
+    /// As many as went into the last call.
+    last: usize,
+    /// The input does not give more than this in a moment.
+    most: usize,
+}
 
-    /// A job whose calls borrow `state`, in its encoded form.
-    pub(crate) fn new(shared: &'pool Shared, state: Option<Parcel>) -> Result<Self, Refusal> {
+impl Chunk {
+    /// A call shall take about so long: much longer than to send it, and not so long that the
+    /// first answers are waited for.
+    const TIME: Duration = Duration::from_micros(200);
+    /// An input that takes longer than this to fill a call keeps workers waiting.
+    const PATIENCE: Duration = Duration::from_micros(100);
+
+    fn next(&mut self, mailbox: &Mailbox) -> usize {
+        self.last = match (self.fixed, mailbox.cost().in_time(Self::TIME)) {
+            (Some(fixed), _) => fixed,
+            // By the first ones it is seen how long they take.
+            (None, None) => 1,
+            (None, Some(tasks)) => tasks.clamp(1, self.last * 4).min(self.most),
+        };
+        self.last
+    }
+
+    fn filled(&mut self, count: usize, took: Duration) {
+        if took > Self::PATIENCE {
+            self.most = (count / 4).max(1);
+        } else if count >= self.most {
+            self.most = self.most.saturating_mul(2);
+        }
+    }
+}
+
+impl<'pool> Job<'pool> {
+    /// How many bytes are on their way, at most, if there is more than one task.
+    const BYTES: usize = 32 << 20;
+    /// How many bytes go into one call, if there is more than one task in it.
+    const CALL_BYTES: usize = 48 << 10;
+
+    /// A job whose tasks borrow `state`, in its encoded form.
+    pub(crate) fn new(
+        shared: &'pool Shared,
+        chunk_size: Option<usize>,
+        state: Option<Parcel>,
+    ) -> Result<Self, Refusal> {
         shared.check()?;
-        let id = shared.number();
-        let (reply_to, outcomes) = unbounded();
         let mut senders = Vec::new();
+        let id = shared.floor().number();
         let state = match state {
             Some(encoded) => {
                 senders.extend(encoded.senders());
                 shared.note_senders(&encoded);
-                shared.send(Command::Share { id, encoded })?;
+                shared.floor().share(id, encoded);
                 id
             }
             None => NO_STATE,
         };
-        let (pending, pending_bytes) = (HashMap::new(), 0);
-        Ok(Self { shared, id, state, reply_to, outcomes, pending, pending_bytes, senders })
+        let chunk = Chunk { fixed: chunk_size, last: 1, most: usize::MAX };
+        let mailbox = Arc::default();
+        let (pending, pending_bytes, has_room) = (0, 0, true);
+        Ok(Self { shared, id, state, mailbox, pending, pending_bytes, has_room, chunk, senders })
     }
 
-    /// The number of the state that the calls borrow.
+    /// The number of the state that the tasks borrow.
     pub(crate) fn state(&self) -> u64 {
         self.state
     }
 
-    /// Whether another call may be put on its way before an outcome is taken.
+    /// Whether another call may be put on its way before an outcome is taken. What waits in the
+    /// queue, and not with a worker, is not done while the input takes its time.
     pub(crate) fn has_room(&self) -> bool {
-        self.pending.is_empty()
-            || (self.pending.len() < Self::CALLS_A_WORKER * self.shared.workers
-                && self.pending_bytes < Self::BYTES)
+        self.pending == 0 || (self.has_room && self.pending_bytes < Self::BYTES)
     }
 
-    /// Puts a call on its way.
-    pub(crate) fn submit(&mut self, index: Index, payload: Parcel) -> Result<(), Refusal> {
-        let len = payload.bytes.len();
-        self.senders.extend(payload.senders());
-        self.shared.submit(self.id, self.state, payload, index, self.reply_to.clone())?;
-        self.pending.insert(index, len);
-        self.pending_bytes += len;
+    /// Fills a call with as many tasks as should go together, by what `add` says of each.
+    pub(crate) fn fill<E>(
+        &mut self,
+        head: &[u8],
+        mut add: impl FnMut(&mut Request) -> Result<More, E>,
+    ) -> Result<Request, (Request, E)> {
+        let mut request = Request::new(head.to_vec());
+        let count = self.chunk.next(&self.mailbox);
+        let begin = (count > 1).then(Instant::now);
+        let mut taken = 0;
+        while taken < count && request.bytes() < Self::CALL_BYTES {
+            match add(&mut request) {
+                Ok(More::Yes) => taken += 1,
+                Ok(More::No) => break,
+                Err(error) => return Err((request, error)),
+            }
+        }
+        if let Some(begin) = begin {
+            self.chunk.filled(taken, begin.elapsed());
+        }
+        Ok(request)
+    }
+
+    /// Puts tasks on their way.
+    pub(crate) fn submit(&mut self, first: Index, request: Request) -> Result<(), Refusal> {
+        let (count, bytes) = (request.count() as usize, request.bytes());
+        self.senders.extend(request.parcel().senders());
+        self.has_room =
+            self.shared.submit(Some(self.id), self.state, request, first, &self.mailbox)?;
+        self.pending += count;
+        self.pending_bytes += bytes;
         Ok(())
     }
 
-    /// Waits for the next outcome. None if every call has its own.
-    pub(crate) fn next(&mut self) -> Option<(Index, Outcome)> {
+    /// Waits for the next outcomes. None if every task has its own.
+    pub(crate) fn next(&mut self) -> Option<Arrival> {
+        if self.pending == 0 {
+            return None;
+        }
         forget_foreign(&mut self.senders);
-        // What the calls send to receivers here, or they might wait for us as we wait for them.
+        // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
-        while !self.pending.is_empty() {
-            // Every call sends an outcome before it is gone, and we hold a sender ourselves.
-            let arrived = self.outcomes.recv().ok()?;
-            if let Some(arrived) = self.note(arrived) {
-                return Some(arrived);
-            }
+        self.shared.wait(&self.mailbox, Need::Many);
+        self.try_next()
+    }
+
+    /// The next outcomes, if some have arrived.
+    pub(crate) fn try_next(&mut self) -> Option<Arrival> {
+        let arrival = self.mailbox.take()?;
+        // A job has room for as many bytes as there are tasks without an outcome.
+        let done = arrival.count().min(self.pending);
+        self.pending_bytes -= self.pending_bytes / self.pending.max(1) * done;
+        self.pending -= done;
+        if self.pending == 0 {
+            self.pending_bytes = 0;
         }
-        None
+        self.has_room = true;
+        Some(arrival)
     }
 
-    /// The next outcome, if it has arrived.
-    pub(crate) fn try_next(&mut self) -> Option<(Index, Outcome)> {
-        while let Ok(arrived) = self.outcomes.try_recv() {
-            if let Some(arrived) = self.note(arrived) {
-                return Some(arrived);
-            }
-        }
-        None
-    }
-
-    /// A call that the pool refused is gone without having been pending. Its outcome is known.
-    fn note(&mut self, (index, outcome): (Index, Outcome)) -> Option<(Index, Outcome)> {
-        self.pending_bytes -= self.pending.remove(&index)?;
-        Some((index, outcome))
-    }
-
-    /// Cancels the calls that have not begun. Their outcomes arrive like all others.
+    /// Cancels the tasks that have not begun. Their outcomes arrive like all others.
     pub(crate) fn cancel(&self) {
-        // A pool that is gone has cancelled them already.
-        let _ = self.shared.send(Command::Cancel { job: self.id });
+        self.shared.floor().cancel(self.id);
     }
+}
+
+/// Whether an input gave something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    Yes,
+    No,
 }
 
 impl Drop for Job<'_> {
     fn drop(&mut self) {
         if !self.shared.is_ours() {
-            // In a fork: nobody is there who could answer, and the calls are the original's.
+            // In a fork: nobody is there who could answer, and the tasks are the original's.
             return;
         }
-        if !self.pending.is_empty() {
+        if self.pending > 0 {
             self.cancel();
             while self.next().is_some() {}
         }
         if self.state != NO_STATE {
-            let _ = self.shared.send(Command::Forget { id: self.state });
+            self.shared.floor().forget(self.state);
         }
     }
 }

@@ -31,12 +31,16 @@
 mod bell;
 mod builder;
 mod call;
+mod collect;
 mod error;
+mod floor;
 mod hiring;
 mod job;
+mod mailbox;
 mod map;
 mod member;
 mod pool;
+mod reader;
 mod report;
 mod supervisor;
 mod task;
@@ -44,6 +48,7 @@ mod worker;
 
 pub use builder::Builder;
 pub use error::{BuildError, CloseError, Refusal, SubmitError, TaskError, WorkerLost};
+pub use map::Maps;
 pub use pool::Pool;
 pub use report::{Report, WorkerReport};
 pub use task::Task;

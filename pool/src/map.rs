@@ -1,25 +1,19 @@
 //! The maps: one function for many items, in the order of the items.
 
 use std::error::Error;
+use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
 
-use epilogue_process::entry::{Entry, ForeignFunction, answer, ask};
+use epilogue_process::entry::{Entry, ForeignFunction, ask};
 use epilogue_process::parcel::Parcel;
-use epilogue_process::{Limits, Portable, Side};
+use epilogue_process::{EncodeError, Portable, Side};
 
 use crate::call::head;
+use crate::collect::{Collect, GoOn, Outcomes, Values};
 use crate::error::{Refusal, TaskError};
-use crate::job::Job;
-use crate::pool::Pool;
-
-/// What an error of one task means for the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnError {
-    /// It ends the map.
-    End,
-    /// It is that task's outcome.
-    GoOn,
-}
+use crate::job::{Job, More};
+use crate::mailbox::{Arrival, Outcomes as Arrived};
+use crate::pool::{Pool, Shared};
 
 impl Pool {
     /// Calls `f` with every item, in the workers; gives the values in the order of the items.
@@ -47,7 +41,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        self.map_to_end(items, Entry::plain(f), None)
+        self.maps().map(items, f)
     }
 
     /// Like [`Pool::map`], for a function that may fail. Any error with a message will do: the
@@ -79,7 +73,7 @@ impl Pool {
         R: Portable,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.map_to_end(items, Entry::fallible(f), None)
+        self.maps().try_map(items, f)
     }
 
     /// Like [`Pool::map`], but an error is the outcome of its task only: one outcome an item,
@@ -114,7 +108,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        self.run(items, Entry::plain(f), None, OnError::GoOn)
+        self.maps().map_outcomes(items, f)
     }
 
     /// Like [`Pool::map`], with a state that every call borrows: what a closure would capture.
@@ -146,13 +140,112 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        let encoded = ask(state, Vec::new(), &self.shared().limits)
+        self.maps().map_with(state, items, f)
+    }
+
+    /// Has the maps that are called on the result put so many items into each call; see
+    /// [`Builder::chunk_size`](crate::Builder::chunk_size). With 0, as many as take a moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = epilogue_pool::Pool::new(2)?;
+    /// let squares: Vec<u64> = pool.chunk_size(1).map(0..1000u64, |x| x * x)?;
+    /// assert_eq!(squares[999], 998_001);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn chunk_size(&self, chunk_size: usize) -> Maps<'_> {
+        Maps { pool: self.shared(), chunk_size: NonZero::new(chunk_size) }
+    }
+
+    fn maps(&self) -> Maps<'_> {
+        Maps { pool: self.shared(), chunk_size: self.shared().chunk_size }
+    }
+}
+
+/// A pool whose maps put a certain number of items into each call.
+#[derive(Debug, Clone, Copy)]
+pub struct Maps<'pool> {
+    pool: &'pool Shared,
+    chunk_size: Option<NonZero<usize>>,
+}
+
+impl Maps<'_> {
+    /// As [`Pool::map`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::map`].
+    pub fn map<I, T, R>(self, items: I, f: fn(T) -> R) -> Result<Vec<R>, TaskError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
+        self.map_to_end(items, Entry::plain(f), None)
+    }
+
+    /// As [`Pool::try_map`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::try_map`].
+    pub fn try_map<I, T, R, E>(
+        self,
+        items: I,
+        f: fn(T) -> Result<R, E>,
+    ) -> Result<Vec<R>, TaskError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.map_to_end(items, Entry::fallible(f), None)
+    }
+
+    /// As [`Pool::map_outcomes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::map_outcomes`].
+    pub fn map_outcomes<I, T, R>(
+        self,
+        items: I,
+        f: fn(T) -> R,
+    ) -> Result<Vec<Result<R, TaskError>>, TaskError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
+        self.run(items, Entry::plain(f), None, Outcomes::default())
+    }
+
+    /// As [`Pool::map_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::map_with`].
+    pub fn map_with<S, I, T, R>(
+        self,
+        state: &S,
+        items: I,
+        f: fn(&S, T) -> R,
+    ) -> Result<Vec<R>, TaskError>
+    where
+        S: Portable + 'static,
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
+        let encoded = ask(state, Vec::new(), &self.pool.limits)
             .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
         self.map_to_end(items, Entry::with_state(f), Some(encoded))
     }
 
     fn map_to_end<I, T, R>(
-        &self,
+        self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
         state: Option<Parcel>,
@@ -162,34 +255,31 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        let mut outcomes = self.run(items, entry, state, OnError::End)?;
-        // A map that ended early cancelled the rest. Those are not why it ended.
-        let is_cause = |outcome: &Result<R, TaskError>| {
-            !matches!(outcome, Ok(_) | Err(TaskError::Cancelled { begun: false }))
-        };
-        if let Some(cause) = outcomes.iter().position(is_cause) {
-            outcomes.swap(0, cause);
+        let Values { values, cause } = self.run(items, entry, state, Values::default())?;
+        match cause {
+            Some((_, error)) => Err(error),
+            None => Ok(values.into_vec()),
         }
-        outcomes.into_iter().collect()
     }
 
-    fn run<I, T, R>(
-        &self,
+    fn run<I, T, R, C>(
+        self,
         items: I,
         entry: Result<Entry, ForeignFunction>,
         state: Option<Parcel>,
-        on_error: OnError,
-    ) -> Result<Vec<Result<R, TaskError>>, TaskError>
+        mut collected: C,
+    ) -> Result<C::Whole, TaskError>
     where
         I: IntoIterator<Item = T>,
         T: Portable,
         R: Portable,
+        C: Collect<R>,
     {
         let entry = entry.map_err(Refusal::from)?;
-        let limits = &self.shared().limits;
-        let mut job = Job::new(self.shared(), state)?;
+        let (pool, limits) = (self.pool, &self.pool.limits);
+        let mut job = Job::new(pool, self.chunk_size.map(NonZero::get), state)?;
+        let head = head(entry, job.state());
         let mut input = Input::new(items)?;
-        let mut outcomes: Vec<Option<Result<R, TaskError>>> = Vec::new();
         loop {
             // What has arrived comes first: after an error no further item is taken, however long
             // the iterator takes to give it.
@@ -197,48 +287,86 @@ impl Pool {
                 true => job.next(),
                 false => job.try_next(),
             };
-            let failed = if let Some((index, outcome)) = arrived {
-                let outcome = outcome.and_then(|reply| Ok(answer(reply, limits)?));
-                let failed = outcome.is_err();
-                if let Some(slot) = outcomes.get_mut(index) {
-                    *slot = Some(outcome);
-                }
-                failed
+            let go_on = if let Some(arrival) = arrived {
+                collected.take(arrival, limits)
             } else if input.ended {
-                break;
-            } else if let Some(item) = input.next()? {
-                // The iterator may have forked, and goes on in the copy as well.
-                self.shared().require_owner()?;
-                let submitted = submit(&mut job, outcomes.len(), entry, &item, limits);
-                let failed = submitted.is_err();
-                outcomes.push(submitted.err().map(Err));
-                failed
+                return Ok(collected.whole());
             } else {
-                false
+                self.send(&mut job, &head, &mut input, &mut collected)?
             };
-            input.end_if(on_error == OnError::End && failed, &job);
+            if go_on == GoOn::No {
+                input.end_early(&job);
+            }
         }
-        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    /// Takes items from the input, as many as go together, and puts them on their way.
+    fn send<I, T, R, C>(
+        self,
+        job: &mut Job<'_>,
+        head: &[u8],
+        input: &mut Input<I>,
+        collected: &mut C,
+    ) -> Result<GoOn, TaskError>
+    where
+        I: Iterator<Item = T>,
+        T: Portable,
+        C: Collect<R>,
+    {
+        let first = input.given;
+        let mut alone = None;
+        let filled = job.fill(head, |request| {
+            let Some(item) = input.next().map_err(Failed::Input)? else { return Ok(More::No) };
+            // The iterator may have forked, and goes on in the copy as well.
+            self.pool.require_owner().map_err(Failed::Input)?;
+            match request.push(&item, &self.pool.limits) {
+                Ok(None) if request.parcel().descriptors().is_empty() => Ok(More::Yes),
+                Ok(other) => {
+                    alone = other;
+                    Ok(More::No)
+                }
+                Err(error) => Err(Failed::Item(error)),
+            }
+        });
+        let (request, failed) = match filled {
+            Ok(request) => (request, None),
+            Err((_, Failed::Input(refusal))) => return Err(refusal.into()),
+            Err((request, Failed::Item(error))) => (request, Some(error)),
+        };
+        let mut go_on = GoOn::Yes;
+        let mut index = first;
+        for request in [Some(request), alone].into_iter().flatten() {
+            let count = request.count() as usize;
+            if count > 0
+                && let Err(refusal) = job.submit(index, request)
+            {
+                let outcomes = Arrived::Failed { count, error: refusal.into() };
+                go_on = collected.take(Arrival { first: index, outcomes }, &self.pool.limits);
+            }
+            index += count;
+        }
+        if let Some(error) = failed {
+            let error = TaskError::Encode { side: Side::Argument, error };
+            let outcomes = Arrived::Failed { count: 1, error };
+            go_on = collected.take(Arrival { first: index, outcomes }, &self.pool.limits);
+        }
+        Ok(go_on)
     }
 }
 
-/// Puts one item on its way. An item that cannot go has its outcome.
-fn submit<T: Portable>(
-    job: &mut Job<'_>,
-    index: usize,
-    entry: Entry,
-    item: &T,
-    limits: &Limits,
-) -> Result<(), TaskError> {
-    let payload = ask(item, head(entry, job.state()), limits)
-        .map_err(|error| TaskError::Encode { side: Side::Argument, error })?;
-    Ok(job.submit(index, payload)?)
+/// Why a call was not filled.
+enum Failed {
+    /// The input gives nothing any more.
+    Input(Refusal),
+    /// An item cannot go.
+    Item(EncodeError),
 }
 
 /// The items of a map: guarded against what an iterator of somebody else's may do.
 struct Input<I> {
     items: I,
-    taken: usize,
+    /// How many items it gave.
+    given: usize,
     ended: bool,
     ended_early: bool,
 }
@@ -254,7 +382,7 @@ impl<I: Iterator> Input<I> {
         if at_least > Self::MAX_ITEMS {
             return Err(Refusal::Endless);
         }
-        Ok(Self { items, taken: 0, ended: false, ended_early: false })
+        Ok(Self { items, given: 0, ended: false, ended_early: false })
     }
 
     /// The next item. What is on its way when this fails ends as the job is dropped.
@@ -263,16 +391,19 @@ impl<I: Iterator> Input<I> {
             return Ok(None);
         }
         let item = fence(|| self.items.next())?;
-        self.ended = item.is_none();
-        self.taken += 1;
-        if self.taken > Self::MAX_ITEMS {
+        match item {
+            Some(_) => self.given += 1,
+            None => self.ended = true,
+        }
+        if self.given > Self::MAX_ITEMS {
             return Err(Refusal::Endless);
         }
         Ok(item)
     }
 
-    fn end_if(&mut self, failed: bool, job: &Job<'_>) {
-        if failed && !self.ended_early {
+    /// Takes no more, and cancels what has not begun.
+    fn end_early(&mut self, job: &Job<'_>) {
+        if !self.ended_early {
             (self.ended, self.ended_early) = (true, true);
             job.cancel();
         }

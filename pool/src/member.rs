@@ -1,14 +1,15 @@
-//! One worker as the supervisor sees it: a child, and the calls that it was sent.
+//! One worker as its pool sees it: a child, and the calls that it was sent.
 
 use std::collections::{HashSet, VecDeque};
-
-use epilogue_process::child::{Child, Spec, Work};
-use epilogue_process::parcel::Parcel;
-use epilogue_process::wire::{Kind, WireError};
-use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 use std::time::Duration;
 
-use crate::call::Call;
+use epilogue_process::child::{Child, Event, Spec, Work};
+use epilogue_process::parcel::Parcel;
+use epilogue_process::ring::{Listener, Reply, Ticket};
+use epilogue_process::wire::{Wire, WireError};
+use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
+
+use crate::call::{Call, Unasked};
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::report::WorkerReport;
 use crate::worker::serve;
@@ -24,14 +25,23 @@ pub(crate) enum Standing {
     Leaving,
 }
 
+/// A call that a worker was sent, and where it can be taken back.
+#[derive(Debug)]
+struct Sent {
+    call: Call,
+    ticket: Ticket,
+}
+
 /// One worker.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) child: Child,
     pub(crate) standing: Standing,
     /// Calls that it was sent and has not answered, in the order in which it takes them.
-    in_flight: VecDeque<Call>,
+    in_flight: VecDeque<Sent>,
     bytes: usize,
+    /// Who it was told to tell of answers, unless it has done so since.
+    listener: Option<Listener>,
     /// The states that it has.
     states: HashSet<u64>,
     /// Why it could not start, if it said so.
@@ -44,20 +54,25 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// How many calls a worker is sent ahead of the one that it runs. Enough that it does not wait
-    /// for the next, and few enough that those who wait can still go to another.
-    const AHEAD: usize = 16;
+    /// How much work a worker has ahead: enough that it does not wait for the next call.
+    pub(crate) const AHEAD: Duration = Duration::from_micros(100);
+    /// How many calls it has ahead at most, however short they are.
+    const CALLS_AHEAD: usize = 128;
+    /// How many calls it has, however long they take.
+    const AT_LEAST: usize = 2;
     /// How many bytes of calls it is sent, if there is more than one.
     const BYTES_AHEAD: usize = 1 << 20;
 
     pub(crate) fn start(spec: &Spec, number: u64) -> Result<Self, StartError> {
         let mut spec = spec.clone();
         spec.name = format!("{}-{number}", spec.name);
+        spec.expect_many_calls();
         Ok(Self {
             child: Child::start(&spec, serve)?,
             standing: Standing::Starting,
             in_flight: VecDeque::new(),
             bytes: 0,
+            listener: None,
             states: HashSet::new(),
             refusal: None,
             detail: None,
@@ -72,26 +87,59 @@ impl Member {
         self.in_flight.len()
     }
 
+    /// How long it will be busy with what it has. None if that is not known.
+    pub(crate) fn backlog(&self) -> Option<Duration> {
+        // Calls of one job mostly, so the last tells for all.
+        match self.in_flight.back() {
+            None => Some(Duration::ZERO),
+            Some(Sent { call, .. }) => call.mailbox().cost().of(call.left() * self.in_flight.len()),
+        }
+    }
+
     /// Whether it takes calls, or will.
     pub(crate) fn stays(&self) -> bool {
         self.standing != Standing::Leaving && self.child.is_connected()
     }
 
+    fn serves(&self) -> bool {
+        self.standing == Standing::Serving && self.child.is_connected()
+    }
+
     /// Whether it can be sent this call.
-    pub(crate) fn has_room(&self, call: &Call) -> bool {
+    pub(crate) fn has_room(&mut self, call: &Call) -> bool {
+        if !self.serves() || !(self.in_flight.is_empty() || self.has_room_ahead(call)) {
+            return false;
+        }
+        match self.child.wire().has_room(call.bytes()) {
+            Ok(has_room) => has_room,
+            Err(error) => {
+                self.spoilt(error);
+                false
+            }
+        }
+    }
+
+    fn has_room_ahead(&self, call: &Call) -> bool {
+        let load = self.in_flight.len();
         // What is meant to have one owner is not sent ahead: it would lie with a worker that is
         // busy, and be open there while another one runs the call.
-        let ahead = !call.payload.moves()
-            && self.in_flight.len() <= Self::AHEAD
-            && self.bytes < Self::BYTES_AHEAD;
-        self.standing == Standing::Serving
-            && self.child.is_connected()
-            && (self.in_flight.is_empty() || ahead)
+        !call.request.parcel().moves()
+            && self.bytes < Self::BYTES_AHEAD
+            && (load < Self::AT_LEAST
+                || load < Self::CALLS_AHEAD
+                    && self.backlog().is_some_and(|backlog| backlog < Self::AHEAD))
+    }
+
+    /// It broke the protocol where nobody was waiting for news of it.
+    fn spoilt(&mut self, error: WireError) {
+        if let Event::Broken(error) = self.child.distrust(error) {
+            self.detail = Some(error.to_string());
+        }
     }
 
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.standing == Standing::Serving && self.child.is_connected() && self.in_flight.is_empty()
+        self.serves() && self.in_flight.is_empty()
     }
 
     /// Whether it has the state of that number.
@@ -109,59 +157,138 @@ impl Member {
     /// Lets it drop a state.
     pub(crate) fn forget(&mut self, state: u64) {
         if self.states.remove(&state) {
-            self.child.wire().send(Kind::Forget, state, &[]);
+            self.child.wire().forget(state);
         }
     }
 
-    /// Sends it a call.
+    /// Sends it a call, for which it has room.
     pub(crate) fn send(&mut self, call: Call) {
-        if self.child.wire().call(call.id, &call.payload).is_err() {
-            return call.resolve(Err(Refusal::BytesOnly.into()));
+        match self.child.wire().call(call.id, call.count(), call.request.parcel()) {
+            Ok(ticket) => {
+                self.child.flush();
+                self.bytes += call.bytes();
+                self.in_flight.push_back(Sent { call, ticket });
+            }
+            Err(_) => {
+                call.fail(Refusal::BytesOnly.into());
+            }
         }
-        self.bytes += call.payload.bytes.len();
-        self.in_flight.push_back(call);
+    }
+
+    /// Has it tell `listener` of answers: of each, or of several together. Where calls wait for
+    /// room, also one that has none: its ring may be full of what was taken back.
+    pub(crate) fn listen(&mut self, listener: Option<Listener>, is_eager: bool, wants_room: bool) {
+        let has_nothing_to_tell = listener.is_some() && self.in_flight.is_empty() && !wants_room;
+        if self.listener == listener || has_nothing_to_tell {
+            return;
+        }
+        self.listener = listener;
+        match listener {
+            Some(listener) => {
+                let several = self.in_flight.len().div_ceil(2).max(1);
+                let records = if is_eager { 1 } else { several };
+                self.child.wire().listen(listener, records as u32);
+            }
+            None => self.child.wire().stop_listening(),
+        }
+    }
+
+    /// It may have told its listener, and tells nobody else before it is asked again.
+    pub(crate) fn has_told(&mut self) {
+        if !self.child.wire().is_listening() {
+            self.listener = None;
+        }
     }
 
     /// It has begun a call, which will never go to another worker: the descriptors are its own.
     pub(crate) fn begun(&mut self, id: u64) {
-        if let Some(call) = self.in_flight.iter_mut().find(|call| call.id == id) {
-            drop(call.payload.take_descriptors());
+        if let Some(sent) = self.in_flight.iter_mut().find(|sent| sent.call.id == id) {
+            drop(sent.call.request.parcel_mut().take_descriptors());
         }
     }
 
     /// Takes back the last call that it has not begun, if there is one.
     pub(crate) fn take_back(&mut self) -> Option<Call> {
-        let last = self.in_flight.back()?.id;
-        if !self.child.wire().revoke(last) {
+        let last = self.in_flight.back()?;
+        let (ticket, count) = (last.ticket, last.call.count());
+        if !self.child.wire().revoke(ticket, count) {
             return None;
         }
         self.forget_call(self.in_flight.len() - 1)
     }
 
-    /// Takes back what it has not begun of one job.
-    pub(crate) fn take_back_job(&mut self, job: u64) -> Vec<Call> {
+    /// Takes back a half of the tasks that it has not begun of its last call.
+    pub(crate) fn take_back_half(&mut self, id: u64) -> Option<Call> {
+        let last = self.in_flight.back_mut()?;
+        let (ticket, count) = (last.ticket, last.call.count());
+        let end = self.child.wire().shorten(ticket, count, &|left| left - left / 2);
+        let tail = last.call.split_off(end, id);
+        self.bytes -= tail.as_ref().map_or(0, Call::bytes).min(self.bytes);
+        self.drop_if_answered(self.in_flight.len() - 1);
+        tail
+    }
+
+    /// Takes back all tasks that it has not begun; of one job, or of all.
+    pub(crate) fn take_back_all(
+        &mut self,
+        job: Option<u64>,
+        mut number: impl FnMut() -> u64,
+    ) -> Vec<Call> {
         let mut taken = Vec::new();
         for position in (0..self.in_flight.len()).rev() {
-            let call = &self.in_flight[position];
-            if call.job == job && self.child.wire().revoke(call.id) {
-                taken.extend(self.forget_call(position));
+            let Sent { call, ticket } = &mut self.in_flight[position];
+            if job.is_some_and(|job| job != call.job) {
+                continue;
             }
+            if self.child.wire().revoke(*ticket, call.count()) {
+                taken.extend(self.forget_call(position));
+                continue;
+            }
+            let end = self.child.wire().shorten(*ticket, call.count(), &|_| 0);
+            taken.extend(call.split_off(end, number()));
+            self.drop_if_answered(position);
         }
         taken
     }
 
-    /// The call that it has answered, if it was asked.
-    pub(crate) fn answered(&mut self, id: u64) -> Option<Call> {
-        let position = self.in_flight.iter().position(|call| call.id == id)?;
-        let call = self.forget_call(position);
+    /// It has answered some tasks of a call; how many.
+    pub(crate) fn answered(&mut self, reply: Reply) -> Result<u64, Unasked> {
+        let count = reply.count.into();
+        let position = self.position(reply.id)?;
+        self.in_flight[position].call.answer(reply)?;
+        self.done += count;
+        self.drop_if_answered(position);
+        Ok(count)
+    }
+
+    /// It has answered one task of a call over the socket.
+    pub(crate) fn answered_one(
+        &mut self,
+        id: u64,
+        index: u32,
+        payload: Parcel,
+    ) -> Result<(), Unasked> {
+        let position = self.position(id)?;
+        self.in_flight[position].call.answer_one(index, payload)?;
         self.done += 1;
-        call
+        self.drop_if_answered(position);
+        Ok(())
+    }
+
+    fn position(&self, id: u64) -> Result<usize, Unasked> {
+        self.in_flight.iter().position(|sent| sent.call.id == id).ok_or(Unasked)
+    }
+
+    fn drop_if_answered(&mut self, position: usize) {
+        if self.in_flight[position].call.left() == 0 {
+            self.forget_call(position);
+        }
     }
 
     fn forget_call(&mut self, position: usize) -> Option<Call> {
-        let call = self.in_flight.remove(position)?;
-        self.bytes -= call.payload.bytes.len();
-        Some(call)
+        let sent = self.in_flight.remove(position)?;
+        self.bytes = self.bytes.saturating_sub(sent.call.bytes());
+        Some(sent.call)
     }
 
     /// Lets it end: it has nothing left to do.
@@ -172,28 +299,40 @@ impl Member {
     }
 
     /// Stops it within the grace period, or `limit`; gives back what it has not begun.
-    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) -> Vec<Call> {
+    pub(crate) fn stop(
+        &mut self,
+        limit: Option<Duration>,
+        work: Work,
+        number: impl FnMut() -> u64,
+    ) -> Vec<Call> {
         self.standing = Standing::Leaving;
-        let mut taken = Vec::new();
-        while let Some(call) = self.take_back() {
-            taken.push(call);
-        }
+        let taken = self.take_back_all(None, number);
         self.child.stop(limit, work);
         taken
     }
 
-    /// It has ended: the calls that it never began come back, the others have their outcome.
-    pub(crate) fn bury(mut self, status: ExitStatus, stopping: bool) -> (Vec<Call>, WorkerReport) {
+    /// It has ended: the tasks that it never began come back, the others have their outcome.
+    pub(crate) fn bury(
+        mut self,
+        status: ExitStatus,
+        stopping: bool,
+        mut number: impl FnMut() -> u64,
+    ) -> (Vec<Call>, WorkerReport) {
         let mut unbegun = Vec::new();
-        for call in std::mem::take(&mut self.in_flight) {
-            if !self.child.wire().may_have_begun(call.id) {
-                unbegun.push(call);
-            } else if stopping {
-                self.cancelled += 1;
-                call.resolve(Err(TaskError::Cancelled { begun: true }));
+        for Sent { mut call, ticket } in std::mem::take(&mut self.in_flight) {
+            let (begun, first) = (self.child.wire().begun(ticket, call.count()), call.answered());
+            // Items are claimed several at a time, and answered one by one: after the last answer
+            // one can have run. Not so if its answers were not believed.
+            let running = begun.min(if self.child.is_trusted() { first + 1 } else { begun });
+            unbegun.extend(call.split_off(running, number()));
+            if call.left() == 0 {
+                continue;
+            }
+            if stopping {
+                self.cancelled += call.fail(TaskError::Cancelled { begun: true }) as u64;
             } else {
-                self.lost += 1;
-                call.resolve(Err(TaskError::WorkerLost(self.loss(status))));
+                let loss = self.loss(status);
+                self.lost += call.fail(TaskError::WorkerLost(loss)) as u64;
             }
         }
         let report = WorkerReport {

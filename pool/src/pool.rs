@@ -1,15 +1,16 @@
 //! The pool as its owner sees it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 use epilogue_embed::ending::{self, Cause, Ending};
 use epilogue_embed::{Finalizer, on_stop};
 use epilogue_process::channel::{Drain, forget_foreign};
-use epilogue_process::child::Work;
-use epilogue_process::entry::{Entry, ask};
+use epilogue_process::child::{Work, this_process};
+use epilogue_process::entry::{Entry, Request};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::{Limits, Portable};
 
@@ -17,10 +18,12 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::bell::Bell;
 use crate::builder::Builder;
-use crate::call::{Call, Index, NO_STATE, Outcome, head};
+use crate::call::{Call, NO_STATE, head};
 use crate::error::{BuildError, CloseError, Refusal, SubmitError};
+use crate::floor::Floor;
+use crate::mailbox::{Index, Mailbox};
 use crate::report::Report;
-use crate::supervisor::{Command, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::task::Task;
 
 /// A number of worker processes, and one queue of tasks for them.
@@ -52,21 +55,35 @@ pub struct Pool {
 /// What the pool's handle and the hook that runs at exit have in common.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    commands: Sender<Command>,
-    bell: Arc<Bell>,
+    floor: Mutex<Floor>,
+    /// Wakes the supervisor.
+    pub(crate) bell: Bell,
+    /// Wakes the reader.
+    pub(crate) news: Arc<Bell>,
     supervision: Mutex<Supervision>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
     owner: u32,
     pub(crate) limits: Limits,
-    pub(crate) workers: usize,
-    next: AtomicU64,
+    /// How many tasks a map puts into one call; as many as take a while if nothing is said.
+    pub(crate) chunk_size: Option<NonZero<usize>>,
     /// The channels whose sending end went along with a task, and that are received here.
     senders: Mutex<Vec<u64>>,
 }
 
+/// How a pool is to end.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// Finish what was submitted.
+    Close,
+    /// Stop within the grace period, or within `limit` if that is shorter.
+    Terminate { limit: Option<Duration>, work: Work },
+}
+
 #[derive(Debug)]
 enum Supervision {
+    /// The thread is about to be known.
+    Starting,
     Running(JoinHandle<Report>),
     Ended(Result<Report, CloseError>),
 }
@@ -98,18 +115,31 @@ impl Pool {
             return Err(BuildError::TooManyWorkers { workers: builder.workers, most });
         }
         let at = |step| move |source| BuildError::System { step, source };
-        let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
+        let bell = Bell::new().map_err(at("making an eventfd"))?;
+        let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
-        let (commands, receiver) = crossbeam_channel::unbounded();
         let (started, up) = bounded(1);
-        let (limits, workers) = (builder.spec.limits.clone(), builder.workers);
-        let name = format!("epilogue: close pool {}", builder.spec.name);
-        let supervisor =
-            Supervisor::new(builder, receiver, Arc::clone(&bell), Arc::clone(&closed), started);
+        let Builder { workers, spec, chunk_size } = builder;
+        let name = spec.name.clone();
+        let floor =
+            Floor::new(name.clone(), workers, Arc::clone(&closed), started, Arc::clone(&news));
+        let name = format!("epilogue: close pool {name}");
+        let shared = Arc::new(Shared {
+            floor: Mutex::new(floor),
+            bell,
+            news,
+            supervision: Mutex::new(Supervision::Starting),
+            closed,
+            owner: this_process(),
+            limits: spec.limits.clone(),
+            chunk_size,
+            senders: Mutex::default(),
+        });
+        let supervisor = Supervisor { spec, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
         let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
-        let supervision = Mutex::new(match up.recv() {
-            Ok(Ok(())) => Supervision::Running(thread),
+        match up.recv() {
+            Ok(Ok(())) => *shared.lock_supervision() = Supervision::Running(thread),
             Ok(Err(error)) => {
                 // The thread ends when all that it had started is gone.
                 let _ = thread.join();
@@ -120,19 +150,7 @@ impl Pool {
                     join(thread).map_or_else(|error| error.to_string(), |_| String::new());
                 return Err(BuildError::Supervisor { message });
             }
-        });
-        let shared = Shared {
-            commands,
-            bell,
-            supervision,
-            closed,
-            owner: std::process::id(),
-            limits,
-            workers,
-            next: AtomicU64::new(NO_STATE + 1),
-            senders: Mutex::default(),
-        };
-        let shared = Arc::new(shared);
+        }
         let hook = Arc::clone(&shared);
         let at_exit = ending::register(name, move |ending| hook.end_with_program(ending));
         Ok(Self { shared, at_exit: Mutex::new(Some(at_exit)) })
@@ -171,13 +189,12 @@ impl Pool {
         R: Portable,
     {
         self.shared.check()?;
-        let head = head(Entry::plain(f)?, NO_STATE);
-        let payload = ask(argument, head, &self.shared.limits).map_err(Refusal::Encode)?;
-        let senders = payload.senders().to_vec();
-        let (reply_to, outcome) = bounded(1);
-        let job = self.shared.number();
-        self.shared.submit(job, NO_STATE, payload, 0, reply_to)?;
-        Ok(Task::new(outcome, self.shared.limits.clone(), senders))
+        let mut request = Request::new(head(Entry::plain(f)?, NO_STATE));
+        request.push(argument, &self.shared.limits).map_err(Refusal::Encode)?;
+        let senders = request.parcel().senders().to_vec();
+        let mailbox = Arc::new(Mailbox::default());
+        self.shared.submit(None, NO_STATE, request, 0, &mailbox)?;
+        Ok(Task::new(&self.shared, mailbox, senders))
     }
 
     /// Finishes what was submitted, ends the workers, and returns the proof of it.
@@ -202,7 +219,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) -> Result<Report, CloseError> {
-        self.end(Command::Close)
+        self.end(Order::Close)
     }
 
     /// Cancels what has not begun, stops the workers within the grace period, and returns the
@@ -215,14 +232,14 @@ impl Pool {
     ///
     /// [`CloseError`]; see there.
     pub fn terminate(&self) -> Result<Report, CloseError> {
-        self.end(Command::Terminate { limit: None, work: Work::Finish })
+        self.end(Order::Terminate { limit: None, work: Work::Finish })
     }
 
-    fn end(&self, command: Command) -> Result<Report, CloseError> {
+    fn end(&self, order: Order) -> Result<Report, CloseError> {
         if !self.shared.is_ours() {
             return Err(CloseError::NotOwner);
         }
-        let report = self.shared.end(command);
+        let report = self.shared.end(order);
         // Now there is nothing left to do at exit.
         if let Some(hook) = self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take() {
             hook.cancel();
@@ -247,7 +264,7 @@ impl Drop for Pool {
 
 impl Shared {
     pub(crate) fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
+        self.owner == this_process()
     }
 
     /// Whether this process owns the pool, rather than being a fork of the one that does.
@@ -264,22 +281,52 @@ impl Shared {
         }
     }
 
-    /// A number that this pool has not used yet.
-    pub(crate) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+    /// The lock. Not to be taken in a fork, where nobody would give it back.
+    pub(crate) fn floor(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_supervision(&self) -> MutexGuard<'_, Supervision> {
+        self.supervision.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands tasks to the pool: of a job, or of none. Whether there is room for more.
     pub(crate) fn submit(
         &self,
-        job: u64,
+        job: Option<u64>,
         state: u64,
-        payload: Parcel,
-        index: Index,
-        reply_to: Sender<(Index, Outcome)>,
-    ) -> Result<(), Refusal> {
-        self.note_senders(&payload);
-        let call = Call::new(self.number(), job, state, payload, index, reply_to);
-        self.send(Command::Submit(call))
+        request: Request,
+        first: Index,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<bool, Refusal> {
+        self.note_senders(request.parcel());
+        let mut floor = self.floor();
+        self.still_open(&floor)?;
+        let id = floor.number();
+        floor.submit(Call::new(id, job.unwrap_or(id), state, request, Arc::clone(mailbox), first));
+        if floor.is_backed_up() || job.is_some() {
+            // What has been answered may make room. And those who submit much do not wait often.
+            floor.collect();
+        }
+        if !floor.is_flushed() {
+            self.bell.ring();
+        }
+        Ok(!floor.is_backed_up())
+    }
+
+    /// Whether a supervisor is there to see to what is submitted.
+    fn still_open(&self, floor: &Floor) -> Result<(), Refusal> {
+        match self.closed.get() {
+            Some(refusal) if floor.is_over() => Err(refusal.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The supervisor is gone: nobody is left who could do anything.
+    pub(crate) fn give_up(&self, refusal: Refusal) {
+        let _ = self.closed.set(refusal);
+        let mut floor = self.floor();
+        floor.abandon();
     }
 
     /// Remembers the channels whose sending end goes along, as long as they are received here.
@@ -295,29 +342,35 @@ impl Shared {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn send(&self, command: Command) -> Result<(), Refusal> {
-        // The supervisor is gone only after the pool was closed, or found to be broken.
-        let gone = |_| self.closed.get().cloned().unwrap_or(Refusal::Closed);
-        self.commands.send(command).map_err(gone)?;
-        self.bell.ring();
-        Ok(())
-    }
-
     /// Ends the pool and waits for its end, unless it has ended already.
-    fn end(&self, command: Command) -> Result<Report, CloseError> {
+    fn end(&self, order: Order) -> Result<Report, CloseError> {
         let _ = self.closed.set(Refusal::Closed);
-        // Sent before the lock is taken: a stop must reach a pool that another thread closes.
-        let _ = self.send(command);
+        // Before the next lock is taken: a stop must reach a pool that another thread closes.
+        self.order(order);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.lock_senders());
-        let mut supervision = self.supervision.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut supervision = self.lock_supervision();
         let ended = Supervision::Ended(Err(CloseError::NotOwner));
         let report = match std::mem::replace(&mut *supervision, ended) {
             Supervision::Running(thread) => join(thread),
             Supervision::Ended(report) => report,
+            Supervision::Starting => Err(CloseError::NotOwner),
         };
         *supervision = Supervision::Ended(report.clone());
         report
+    }
+
+    fn order(&self, order: Order) {
+        let mut floor = self.floor();
+        // A pool that is gone needs no order.
+        if !floor.is_over() {
+            match order {
+                Order::Close => floor.close(),
+                Order::Terminate { limit, work } => floor.stop(limit, work),
+            }
+        }
+        drop(floor);
+        self.bell.ring();
     }
 
     /// Closes a pool whose handle nobody will drop any more: it was leaked, or is in a static.
@@ -326,7 +379,7 @@ impl Shared {
         let _ = match (ending.cause(), ending.remaining()) {
             (Cause::Exit, None) => {
                 self.stop_on_request(*ending);
-                self.end(Command::Close)
+                self.end(Order::Close)
             }
             // A signal, `cleanup`, or the request of our own parent: time is short, and a part
             // of it is needed for the finalizers that come after this one.
@@ -338,7 +391,7 @@ impl Shared {
                     Cause::Parent => Work::Abandon,
                     _ => Work::Finish,
                 };
-                self.end(Command::Terminate { limit, work })
+                self.end(Order::Terminate { limit, work })
             }
         };
     }
@@ -351,8 +404,7 @@ impl Shared {
             // Without a clock that runs, it was an earlier one: the program went on after it.
             if let Some(left) = ending.remaining() {
                 let (limit, work) = (Some(left * 4 / 5), Work::Finish);
-                // A pool that is gone needs no stop.
-                let _ = shared.send(Command::Terminate { limit, work });
+                shared.order(Order::Terminate { limit, work });
             }
         });
     }

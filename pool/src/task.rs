@@ -2,21 +2,26 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
 
-use crossbeam_channel::Receiver;
 use epilogue_process::channel::Drain;
-use epilogue_process::entry::answer;
+use epilogue_process::child::this_process;
+use epilogue_process::entry::{answer, only_answer};
 use epilogue_process::{Limits, Portable};
 
-use crate::call::{Index, Outcome};
 use crate::error::{Refusal, TaskError};
+use crate::mailbox::{Mailbox, Outcomes};
+use crate::pool::Shared;
+use crate::reader::Need;
 
 /// One task that was submitted, and its value to come.
 ///
 /// Dropping the handle does not cancel the task: it is done, and its value is thrown away.
 #[must_use = "a task's error is only told to who joins it"]
 pub struct Task<R> {
-    outcome: Receiver<(Index, Outcome)>,
+    /// The pool, as long as it is there. When it is gone, all outcomes have arrived.
+    pool: Weak<Shared>,
+    mailbox: Arc<Mailbox>,
     limits: Limits,
     owner: u32,
     /// The channels whose sending end went along with the argument.
@@ -25,12 +30,9 @@ pub struct Task<R> {
 }
 
 impl<R> Task<R> {
-    pub(crate) fn new(
-        outcome: Receiver<(Index, Outcome)>,
-        limits: Limits,
-        senders: Vec<u64>,
-    ) -> Self {
-        Self { outcome, limits, owner: std::process::id(), senders, result: PhantomData }
+    pub(crate) fn new(pool: &Arc<Shared>, mailbox: Arc<Mailbox>, senders: Vec<u64>) -> Self {
+        let (limits, owner) = (pool.limits.clone(), this_process());
+        Self { pool: Arc::downgrade(pool), mailbox, limits, owner, senders, result: PhantomData }
     }
 
     /// Waits for the task's outcome.
@@ -51,26 +53,39 @@ impl<R> Task<R> {
     where
         R: Portable,
     {
-        if self.owner != std::process::id() {
-            // The thread that would bring the outcome did not come along into this fork.
+        // Those who would bring the outcome did not come along into a fork.
+        if self.owner != this_process() {
             return Err(Refusal::Forked.into());
         }
         // What the task sends to receivers here, or it might wait for us as we wait for it.
         let _drain = Drain::start(&self.senders);
-        // Every call sends an outcome before it is gone, so the channel never ends without one.
-        let (_, outcome) =
-            self.outcome.recv().map_err(|_| TaskError::Cancelled { begun: false })?;
-        Ok(answer(outcome?, &self.limits)?)
+        if let Some(pool) = self.pool.upgrade() {
+            pool.wait(&self.mailbox, Need::Each);
+        }
+        let limits = &self.limits;
+        match self.mailbox.take().map(|arrival| arrival.outcomes) {
+            Some(Outcomes::Answers(reply)) => Ok(only_answer(&reply, limits)?),
+            Some(Outcomes::Answer(parcel)) => Ok(answer(parcel, limits)?),
+            Some(Outcomes::Failed { error, .. }) => Err(error),
+            // It waited until there was one.
+            None => Err(Refusal::Closed.into()),
+        }
     }
 
     /// Whether the task has its outcome, so that [`Task::join`] returns at once.
     pub fn is_finished(&self) -> bool {
-        !self.outcome.is_empty()
+        if self.mailbox.is_empty()
+            && self.owner == this_process()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.floor().collect();
+        }
+        !self.mailbox.is_empty()
     }
 }
 
 impl<R> fmt::Debug for Task<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Task").field("finished", &self.is_finished()).finish()
+        f.debug_struct("Task").field("finished", &!self.mailbox.is_empty()).finish()
     }
 }

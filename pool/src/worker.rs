@@ -8,24 +8,23 @@ use epilogue_process::link::{Link, Order};
 use crate::call::split;
 
 /// The main function of a worker.
-pub(crate) fn serve(link: Link) {
+pub(crate) fn serve(mut link: Link) {
+    let limits = link.limits().clone();
     let mut states: HashMap<u64, State> = HashMap::new();
-    while let Some(order) = link.next() {
+    while let Some(order) = link.next_order() {
         match order {
             Order::Call(mut call) => {
-                if !link.claim(&call) {
-                    continue;
-                }
+                let mut answering = link.answer(&call);
                 // The argument owns them from here on: what it drops early is closed early.
                 let descriptors = call.payload.take_descriptors();
-                let answered = link.reply(&call, |reply| match split(&call.payload.bytes) {
-                    Some((entry, state, argument)) => {
+                match split(&call.payload.bytes) {
+                    Some((entry, state, arguments)) => {
                         let state = states.get_mut(&state);
-                        entry.run(argument, descriptors, state, link.limits(), reply);
+                        entry.run(arguments, descriptors, state, &limits, &mut answering);
                     }
-                    None => Entry::reject(reply),
-                });
-                if !answered {
+                    None => Entry::reject(&mut answering),
+                }
+                if !answering.finish() {
                     break;
                 }
             }

@@ -17,7 +17,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +31,10 @@ use crate::codec::{Limits, decode, encode};
 use crate::end::Finalizer;
 use crate::entry::MainEntry;
 use crate::launch;
-use crate::link::{Link, Port};
+use crate::link::Link;
 use crate::panics;
+use crate::port::Port;
+use crate::ring::Far;
 use crate::server;
 use crate::setup::Setup;
 use crate::sys::descriptors::receive;
@@ -175,19 +177,19 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     let claims = process::inherited(CLAIMS_FD).ok()?;
     let parent = watcher::parent(wire.as_fd())?;
     let mut inbox = Inbox::new(usize::MAX);
-    let start = first_frame(&wire, &mut inbox)?;
+    let (start, doorbell) = first_frame(&wire, &mut inbox)?;
     if start.token != summons.token {
         return None;
     }
-    let claims = SharedWords::map(claims).ok()?;
-    let port = Arc::new(Port::new(wire, claims));
+    let port = Arc::new(Port::new(wire, SharedWords::map(claims).ok()?, doorbell));
+    let far = Far::new(Arc::clone(port.ring())).ok()?;
     match prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
         handle_signals(watcher)?;
         start.setup.initialize()?;
-        Ok((main, Link::new(link, port, start.limits())))
+        Ok((main, Link::new(far, link, port, start.limits())))
     }) {
         Ok(served) => {
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
@@ -205,11 +207,15 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
 }
 
-fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<Start> {
+/// What the child shall do, and what it rings if it is told to.
+fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<(Start, Option<Arc<OwnedFd>>)> {
     loop {
         if let Some(frame) = inbox.next().ok()? {
-            let is_start = frame.kind == Kind::Start;
-            return is_start.then(|| decode(&frame.payload, &Limits::default()).ok()).flatten();
+            if frame.kind != Kind::Start {
+                return None;
+            }
+            let start = decode(&frame.payload, &Limits::default()).ok()?;
+            return Some((start, frame.descriptors.into_iter().next()));
         }
         let read = inbox.fill(|room| receive(wire.as_fd(), room, MsgFlags::empty()));
         match read {

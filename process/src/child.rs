@@ -25,11 +25,12 @@ use crate::codec::{Limits, decode, encode};
 use crate::end::{End, Finalizer};
 use crate::entry::MainEntry;
 use crate::error::StartError;
-use crate::launch::{Launch, Launched, Near};
+use crate::launch::{Launch, Launched, Nearby};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
 use crate::parcel::Parcel;
+use crate::ring::{Near, Reply};
 use crate::server::Born;
 use crate::status::ExitStatus;
 use crate::stop::{Ladder, Rung, Step};
@@ -40,6 +41,7 @@ use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
 pub use crate::spec::Spec;
 pub(crate) use crate::spec::{Grandchildren, Group};
+pub use crate::sys::pid::own as this_process;
 pub use crate::waiting::{timeout, wait_for};
 
 /// What happened to a child.
@@ -50,11 +52,15 @@ pub enum Event {
     Hello,
     /// It could not prepare itself and is leaving.
     Refused(Refusal),
-    /// It answered a call.
-    Reply {
+    /// It answered some items of a call: what [`crate::entry::answers`] decodes.
+    Answers(Reply),
+    /// It answered one item of a call: what [`crate::entry::answer`] decodes.
+    Answer {
         /// The number of the call.
         id: u64,
-        /// What [`crate::entry::answer`] decodes.
+        /// Which of its items it was.
+        index: u32,
+        /// The answer.
         payload: Parcel,
     },
     /// It has begun a call that came with descriptors, which are its alone from now on.
@@ -82,18 +88,43 @@ enum Life {
     Told(ExitStatus),
 }
 
+/// What there is to wait for of a child, while others have it.
+#[derive(Debug)]
+pub struct Watch {
+    ties: Arc<Ties>,
+    wire: Option<PollFlags>,
+    is_running: bool,
+}
+
+impl Watch {
+    /// Its wire, while that is of interest.
+    pub fn wire(&self) -> Option<PollFd<'_>> {
+        self.wire.map(|flags| PollFd::new(self.ties.stream.as_fd(), flags))
+    }
+
+    /// Its pidfd, until it has been reaped.
+    pub fn pidfd(&self) -> Option<PollFd<'_>> {
+        self.is_running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))
+    }
+}
+
 /// A process that this one started.
 #[derive(Debug)]
 pub struct Child {
     pid: libc::pid_t,
     ties: Arc<Ties>,
     wire: LocalWire,
+    /// What it rings if it is told to; only those have one that get many calls.
+    doorbell: Option<Arc<OwnedFd>>,
+    /// Whether the answers were taken that it had not handed over as it ended.
+    salvaged: bool,
     name: String,
     start_deadline: Duration,
     hello_by: Option<Instant>,
     ladder: Ladder,
     life: Life,
     wire_open: bool,
+    broken: bool,
     goodbye: Option<Vec<Finalizer>>,
     /// An answer that came while the end of what was queued still waited to be written.
     early: Option<Event>,
@@ -114,14 +145,14 @@ impl Child {
     pub fn start(spec: &Spec, main: fn(Link)) -> Result<Self, StartError> {
         let main = MainEntry::new(main)?;
         memory::note();
-        let (launch, Near { stream, second, claims }) = Launch::prepare(spec)?;
-        let mut wire = LocalWire::new(stream, claims, spec.frame_limit());
+        let (launch, Nearby { stream, second, ring, doorbell }) = Launch::prepare(spec)?;
+        let mut wire = LocalWire::new(stream, Near::new(ring, spec.ring), spec.frame_limit());
         let first = first_frame(spec, launch.token, main)?;
         // In the socket before there is a child, which then need not wait for it; but not before
         // somebody watches what the child will start.
         let is_early = spec.setup.grandchildren == Grandchildren::Kept;
         if is_early {
-            wire.send(Kind::Start, 0, &first);
+            wire.start(&first, doorbell.as_ref());
             // Should that fail, reading finds the same trouble, and tells of it.
             let _ = wire.flush();
         }
@@ -130,12 +161,15 @@ impl Child {
             pid,
             wire,
             ties: Arc::new(Ties { pidfd, stream: second }),
+            doorbell,
+            salvaged: false,
             name: spec.name.clone(),
             start_deadline: spec.start_deadline,
             hello_by: Some(Instant::now() + spec.start_deadline),
             ladder: Ladder::new(spec.grace_period),
             life: Life::Running,
             wire_open: true,
+            broken: false,
             goodbye: None,
             early: None,
             out_of_memory: false,
@@ -147,7 +181,7 @@ impl Child {
             owner: std::process::id(),
         };
         if !is_early {
-            child.wire.send(Kind::Start, 0, &first);
+            child.wire.start(&first, child.doorbell.clone().as_ref());
             child.flush();
         }
         Ok(child)
@@ -164,15 +198,21 @@ impl Child {
     }
 
     /// What its parent can send it.
-    pub fn wire(&mut self) -> &mut dyn Wire {
+    pub fn wire(&mut self) -> &mut LocalWire {
         &mut self.wire
+    }
+
+    /// What becomes readable once the child rings; see [`LocalWire::listen`].
+    pub fn doorbell(&self) -> Option<&Arc<OwnedFd>> {
+        self.doorbell.as_ref()
     }
 
     pub(crate) fn ties(&self) -> &Arc<Ties> {
         &self.ties
     }
 
-    pub(crate) fn is_flushed(&self) -> bool {
+    /// Whether nothing waits to be written to its socket.
+    pub fn is_flushed(&self) -> bool {
         self.wire.is_flushed()
     }
 
@@ -195,6 +235,12 @@ impl Child {
         let wire = self.wire_interest().map(|flags| PollFd::new(self.wire.as_fd(), flags));
         let running = matches!(self.life, Life::Running);
         [wire, running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))]
+    }
+
+    /// What to wait for, while others have the child.
+    pub fn watch(&self) -> Watch {
+        let ties = Arc::clone(&self.ties);
+        Watch { ties, wire: self.wire_interest(), is_running: matches!(self.life, Life::Running) }
     }
 
     /// What to wait for on the wire, while it is open.
@@ -254,10 +300,25 @@ impl Child {
         }
     }
 
+    /// The next answers that are in the ring, if any. This asks nothing of the system.
+    pub fn answers(&mut self) -> Option<Event> {
+        if self.is_trusted() {
+            match self.wire.reply() {
+                Ok(reply) => reply.map(Event::Answers),
+                Err(error) => Some(self.distrust(error)),
+            }
+        } else {
+            None
+        }
+    }
+
     /// The next thing that happened, if any.
     pub fn event(&mut self) -> Option<Event> {
         if let Some(early) = self.early.take() {
             return Some(early);
+        }
+        if let Some(event) = self.answers() {
+            return Some(event);
         }
         while self.wire_open {
             match self.wire.receive() {
@@ -272,6 +333,10 @@ impl Child {
         }
         match self.life {
             Life::Reaped(status) => {
+                // What it wrote up to its end.
+                if let Some(event) = self.answers().or_else(|| self.salvage()) {
+                    return Some(event);
+                }
                 self.life = Life::Told(status);
                 self.wire_open = false;
                 Some(Event::Ended(status))
@@ -281,7 +346,7 @@ impl Child {
     }
 
     fn accept(&mut self, frame: Frame) -> Option<Event> {
-        let Frame { kind, id, payload, descriptors, .. } = frame;
+        let Frame { kind, slot, id, payload, descriptors } = frame;
         match kind {
             Kind::Hello => {
                 self.hello_by = None;
@@ -293,8 +358,10 @@ impl Child {
             },
             Kind::Reply => {
                 let payload = Parcel::with_descriptors(payload, descriptors);
-                Some(Event::Reply { id, payload })
+                Some(Event::Answer { id, index: slot, payload })
             }
+            // It is what we were woken for, and are about to look for.
+            Kind::Ready => self.answers(),
             Kind::Begun => Some(Event::Begun { id }),
             Kind::Goodbye => {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
@@ -304,6 +371,26 @@ impl Child {
                 Some(self.break_off(WireError::Garbage))
             }
         }
+    }
+
+    /// What it had answered, and not yet handed over, as it ended.
+    fn salvage(&mut self) -> Option<Event> {
+        if self.salvaged || !self.is_trusted() {
+            return None;
+        }
+        self.salvaged = true;
+        self.wire.salvage().map(Event::Answers)
+    }
+
+    /// Whether what it wrote into the ring is believed.
+    pub fn is_trusted(&self) -> bool {
+        !self.broken
+    }
+
+    /// It has spoilt its ring: nothing in there is believed any more.
+    pub fn distrust(&mut self, error: WireError) -> Event {
+        self.broken = true;
+        self.break_off(error)
     }
 
     /// A child that broke the protocol may be corrupt or hostile: nothing is asked of it.
@@ -429,7 +516,7 @@ impl Child {
                 Some(Event::Refused(refused)) => refusal = Some(refused),
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
                 // The call can be there, and answered, before what follows it has been written.
-                Some(reply @ Event::Reply { .. }) => early = Some(reply),
+                Some(reply @ (Event::Answer { .. } | Event::Answers(_))) => early = Some(reply),
                 Some(Event::Begun { .. } | Event::Broken(_)) => {}
                 None => {
                     self.tick(Instant::now());

@@ -13,31 +13,37 @@
 //! Offsets only ever flow from a parent to its child, which checks that both run the same build
 //! and that each offset lies in executable memory.
 
-use std::any::{Any, type_name};
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode};
+use crate::answering::Answering;
+use crate::codec::{Limits, encode};
 use crate::fault::Fault;
 use crate::link::Link;
+use crate::message::{Arguments, FAULT, VALUE, fault_limits};
 use crate::panics;
-use crate::parcel::{Parcel, pack, pack_answer, unpack};
+use crate::parcel::{Parcel, pack_answer, unpack};
 use crate::portable::Portable;
+use crate::ring::Form;
 use crate::sys::image::Image;
-use crate::sys::trampoline;
+use crate::sys::{raw, trampoline};
+use crate::wire::HEADER;
 
-/// Decodes a call's argument, calls the function, and encodes its answer.
-pub(crate) type Trampoline = fn(&mut Invocation<'_>);
+pub use crate::message::{Request, answer, answers, ask, extend_from_answers, only_answer};
+
+/// Decodes the arguments of a call, calls the function for each, and encodes the answers.
+pub(crate) type Trampoline = fn(&mut Invocation<'_, '_>);
 
 /// A call as a trampoline sees it.
-pub(crate) struct Invocation<'a> {
+pub(crate) struct Invocation<'a, 'l> {
     pub(crate) function: usize,
     pub(crate) state: Option<&'a mut State>,
-    pub(crate) argument: &'a [u8],
-    /// What the argument refers to by number; gone once it has been decoded.
-    pub(crate) descriptors: Vec<Arc<OwnedFd>>,
-    pub(crate) reply: &'a mut Parcel,
     pub(crate) limits: &'a Limits,
+    arguments: Arguments<'a>,
+    /// What the argument refers to by number; gone once it has been decoded.
+    descriptors: Vec<Arc<OwnedFd>>,
+    answering: &'a mut Answering<'l>,
 }
 
 /// Data that is sent to a child once and then borrowed by many calls.
@@ -147,39 +153,30 @@ impl Entry {
     }
 
     /// Answers a call that names no function.
-    pub fn reject(reply: &mut Parcel) {
-        write_fault(reply, &Fault::NoSuchEntry);
+    pub fn reject(answering: &mut Answering<'_>) {
+        while answering.begin() {
+            write_fault(answering, &Fault::NoSuchEntry);
+        }
     }
 
-    /// Calls the function with an encoded argument, which refers to `descriptors`, and appends its
-    /// encoded answer to `reply`.
+    /// Calls the function with each argument of a call that the child may begin, and answers.
     ///
-    /// A panic of the function is an answer too. When this returns, `reply` holds an answer that
-    /// [`answer`] decodes, whatever happened.
+    /// A panic of the function is an answer too, as is all else that goes wrong. The descriptors
+    /// are those that the argument refers to; a call that has some has one argument.
     pub fn run(
         &self,
-        argument: &[u8],
+        arguments: &[u8],
         descriptors: Vec<Arc<OwnedFd>>,
         state: Option<&mut State>,
         limits: &Limits,
-        reply: &mut Parcel,
+        answering: &mut Answering<'_>,
     ) {
         let found = Image::this().and_then(|image| {
             Some((image.trampoline(self.trampoline)?, image.function(self.function)?))
         });
-        match found {
-            Some((trampoline, function)) => {
-                trampoline(&mut Invocation {
-                    function,
-                    state,
-                    argument,
-                    descriptors,
-                    reply,
-                    limits,
-                });
-            }
-            None => write_fault(reply, &Fault::NoSuchEntry),
-        }
+        let Some((trampoline, function)) = found else { return Self::reject(answering) };
+        let arguments = Arguments(arguments);
+        trampoline(&mut Invocation { function, state, limits, arguments, descriptors, answering });
     }
 }
 
@@ -198,82 +195,86 @@ impl MainEntry {
     }
 }
 
-const VALUE: u8 = 0;
-const FAULT: u8 = 1;
-
-impl Invocation<'_> {
-    /// Runs `body`, which makes the value, and writes the value or what went wrong.
-    pub(crate) fn answer<R: Portable>(&mut self, body: impl FnOnce(&mut Self) -> Result<R, Fault>) {
-        let start = self.reply.bytes.len();
-        // The value is encoded and dropped inside the fence: its `Drop` may panic as well.
-        let outcome = panics::catch(|| {
-            let value = body(self)?;
-            self.reply.bytes.push(VALUE);
-            pack_answer(&value, self.reply, self.limits).map_err(Fault::Result)
-        });
-        if let Err(fault) = outcome.unwrap_or_else(|panic| Err(Fault::Panicked(panic))) {
-            self.reply.bytes.truncate(start);
-            write_fault(self.reply, &fault);
+impl Invocation<'_, '_> {
+    /// Calls `body` with each argument, and answers with what it returns.
+    #[inline]
+    pub(crate) fn each<T: Portable, R: Portable>(
+        &mut self,
+        mut body: impl FnMut(&mut Self, T) -> Result<R, Fault>,
+    ) {
+        // One fence for many calls: after a panic the next item begins behind a new one.
+        while let Err(panic) = panics::catch(|| {
+            while self.answering.begin() {
+                let argument = self.argument::<T>();
+                let value = argument.and_then(|argument| body(self, argument));
+                self.answering.end_copy();
+                match value {
+                    Ok(value) => self.answer(value),
+                    Err(fault) => write_fault(self.answering, &fault),
+                }
+            }
+        }) {
+            self.answering.end_copy();
+            write_fault(self.answering, &Fault::Panicked(panic));
         }
     }
 
-    pub(crate) fn argument<T: Portable>(&mut self) -> Result<T, Fault> {
+    #[inline]
+    fn argument<T: Portable>(&mut self) -> Result<T, Fault> {
+        if raw::is_number::<T>() {
+            let bytes = self.arguments.raw(size_of::<T>());
+            return raw::number(bytes).ok_or(Fault::NoSuchEntry);
+        }
+        let bytes = self.arguments.framed();
         let descriptors = std::mem::take(&mut self.descriptors);
-        unpack(self.argument, descriptors, self.limits).map_err(Fault::Argument)
+        unpack(bytes, descriptors, self.limits).map_err(Fault::Argument)
     }
+
+    /// Answers the item that was begun. Should dropping the value panic, that is the answer.
+    #[inline]
+    fn answer<R: Portable>(&mut self, value: R) {
+        if let Some(bytes) = raw::bytes_of(&value) {
+            self.answering.stage(Form::Raw).extend_from_slice(bytes);
+            return self.answering.commit();
+        }
+        let answer = self.answering.stage(Form::Framed);
+        let start = answer.len();
+        answer.extend_from_slice(&[0, 0, 0, 0, VALUE]);
+        let packed = pack_answer(&value, answer, self.limits);
+        drop(value);
+        match packed {
+            Err(error) => write_fault(self.answering, &Fault::Result(error)),
+            Ok(descriptors) => send(self.answering, start, &descriptors),
+        }
+    }
+}
+
+/// Hands over the answer that was staged from `start` on.
+fn send(answering: &mut Answering<'_>, start: usize, descriptors: &[Arc<OwnedFd>]) {
+    if descriptors.is_empty() && answering.fits() {
+        let answer = answering.stage(Form::Framed);
+        let len = (answer.len() - start - size_of::<u32>()) as u32;
+        answer[start..start + size_of::<u32>()].copy_from_slice(&len.to_le_bytes());
+        return answering.commit();
+    }
+    let mut frame = answering.unstage();
+    // Room for the frame's header, where the length would have been.
+    frame.splice(..size_of::<u32>(), [0; HEADER]);
+    answering.send(frame, descriptors);
+}
+
+/// Answers the item that was begun with a fault, whatever has been staged for it.
+fn write_fault(answering: &mut Answering<'_>, fault: &Fault) {
+    answering.unstage();
+    let answer = answering.stage(Form::Framed);
+    let start = answer.len();
+    answer.extend_from_slice(&[0, 0, 0, 0, FAULT]);
+    // A fault is made of texts that were cut and of numbers; should it not encode, its absence
+    // still reads as a fault: an answer that cannot be decoded.
+    let _ = encode(fault, answer, &fault_limits());
+    send(answering, start, &[]);
 }
 
 /// How long a fault may be, whatever the limit for values: that is about the user's data, and an
 /// error must arrive however small it is.
 pub(crate) const MAX_FAULT: usize = 4 << 20;
-
-fn fault_limits() -> Limits {
-    Limits { max_bytes: MAX_FAULT, ..Limits::default() }
-}
-
-fn write_fault(reply: &mut Parcel, fault: &Fault) {
-    // What a value referred to that is not sent.
-    drop(reply.take_descriptors());
-    let start = reply.bytes.len();
-    reply.bytes.push(FAULT);
-    // A fault is made of texts that were cut and of numbers; should it not encode, its absence
-    // still reads as a fault: an answer that cannot be decoded.
-    if encode(fault, &mut reply.bytes, &fault_limits()).is_err() {
-        reply.bytes.truncate(start + 1);
-    }
-}
-
-/// Packs an argument behind the head of a call. A panic of its own `Serialize` is an error, too.
-///
-/// # Errors
-///
-/// [`EncodeError`]; see [`pack`].
-pub fn ask<T: Portable>(
-    argument: &T,
-    head: Vec<u8>,
-    limits: &Limits,
-) -> Result<Parcel, EncodeError> {
-    panics::catch(|| pack(head, argument, limits)).unwrap_or_else(|panic| {
-        let type_name = type_name::<T>().to_owned();
-        Err(EncodeError { type_name, problem: Problem::Refused(panic.to_string()) })
-    })
-}
-
-/// Decodes an answer.
-///
-/// # Errors
-///
-/// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
-/// cannot be decoded: a panic of its own `Deserialize` included.
-pub fn answer<R: Portable>(mut reply: Parcel, limits: &Limits) -> Result<R, Fault> {
-    let descriptors = reply.take_descriptors();
-    let Some((&VALUE, value)) = reply.bytes.split_first() else {
-        let fault = reply.bytes.get(1..).unwrap_or_default();
-        return Err(decode(fault, &fault_limits()).unwrap_or_else(Fault::Reply));
-    };
-    let decoded = panics::catch(|| unpack(value, descriptors, limits)).unwrap_or_else(|panic| {
-        let type_name = type_name::<R>().to_owned();
-        Err(DecodeError { type_name, problem: Problem::Refused(panic.to_string()) })
-    });
-    decoded.map_err(Fault::Reply)
-}

@@ -7,10 +7,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
 use crate::error::StartError;
+use crate::ring::Size;
 use crate::server::{self, Born, Order, StartMethod};
 use crate::stdio::{Prepared, Stdio};
 use crate::sys::image::Image;
@@ -27,27 +31,38 @@ pub(crate) struct Launched {
 
 /// Our end of the connection to a child.
 #[derive(Debug)]
-pub(crate) struct Near {
+pub(crate) struct Nearby {
     pub(crate) stream: UnixStream,
     /// The same connection, for whoever ends the child if its owner cannot.
     pub(crate) second: UnixStream,
-    pub(crate) claims: SharedWords,
+    pub(crate) ring: SharedWords,
+    pub(crate) doorbell: Option<Arc<OwnedFd>>,
 }
 
 /// Both ends of a connection, before there is a child.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    near: Near,
+    near: Nearby,
     wire: UnixStream,
     claims: OwnedFd,
 }
 
 impl Connection {
-    pub(crate) fn make() -> Result<Self, StartError> {
+    pub(crate) fn make(size: Size) -> Result<Self, StartError> {
         let (stream, wire) = UnixStream::pair().map_err(at("making a socket pair"))?;
         let second = stream.try_clone().map_err(at("sharing the wire"))?;
-        let (words, claims) = SharedWords::create().map_err(at("making shared memory"))?;
-        Ok(Self { near: Near { stream, second, claims: words }, wire, claims })
+        let (ring, claims) =
+            SharedWords::create(size.words()).map_err(at("making shared memory"))?;
+        let doorbell = match size {
+            Size::Once => None,
+            Size::Many => Some(doorbell().map_err(at("making a doorbell"))?),
+        };
+        Ok(Self { near: Nearby { stream, second, ring, doorbell }, wire, claims })
+    }
+
+    /// Whether it is made for as many calls.
+    pub(crate) fn is_for(&self, size: Size) -> bool {
+        self.near.doorbell.is_some() == (size == Size::Many)
     }
 }
 
@@ -63,7 +78,7 @@ pub(crate) struct Launch {
 
 impl Launch {
     /// Makes the connection. All that can fail comes before the child, which has to be reaped.
-    pub(crate) fn prepare(spec: &Spec) -> Result<(Self, Near), StartError> {
+    pub(crate) fn prepare(spec: &Spec) -> Result<(Self, Nearby), StartError> {
         if process::is_secure() {
             return Err(StartError::Privileged);
         }
@@ -78,7 +93,7 @@ impl Launch {
         }
         let Connection { near, wire, claims } = match server::connection(spec) {
             Some(ready) => ready,
-            None => Connection::make()?,
+            None => Connection::make(spec.ring)?,
         };
         let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
         Ok((Self { token: token(), wire, claims, stdio }, near))
@@ -97,6 +112,11 @@ impl Launch {
         let [_, out, error] = self.stdio;
         Ok(Launched { born, captured: [out.into_captured(), error.into_captured()] })
     }
+}
+
+fn doorbell() -> io::Result<Arc<OwnedFd>> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    Ok(Arc::new(OwnedFd::from(EventFd::from_flags(flags)?)))
 }
 
 /// Proves to a child that its wire and what called it belong together.

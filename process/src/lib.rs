@@ -32,6 +32,7 @@
 //! The modules below the API are public for `epilogue-pool` and for other owners of many
 //! children; they are documented, but may change between minor versions.
 
+mod answering;
 mod awaiting;
 mod boot;
 mod builder;
@@ -47,11 +48,14 @@ mod launch;
 pub mod link;
 mod local;
 mod memory;
+mod message;
 mod output;
 mod panics;
 pub mod parcel;
+mod port;
 mod portable;
 mod process;
+pub mod ring;
 mod running;
 mod scope;
 mod server;

@@ -1,32 +1,31 @@
 //! The child's end of its wire: what its main function serves from.
 //!
-//! A thread of the child, the watcher, reads the wire and watches the parent, so that a request
-//! to stop and the parent's death are seen in the middle of a call. The main thread takes the
-//! calls that the watcher has read, and writes the replies itself.
+//! Calls are found in the ring, in the order in which the parent made them. What is too long for
+//! it, and what comes with descriptors, comes over the socket: then the ring says so at its place
+//! in that order. A thread of the child, the watcher, reads the socket and watches the parent, so
+//! that a request to stop and the parent's death are seen in the middle of a call.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use nix::sys::socket::MsgFlags;
 
+use crate::answering::Answering;
 use crate::codec::Limits;
-use crate::local;
+use crate::local::LocalWire;
 use crate::parcel::Parcel;
-use crate::sys::descriptors::send_with;
+use crate::port::{Going, Port};
+use crate::ring::{Far, Near, Place, Size};
 use crate::sys::memory::SharedWords;
-use crate::sys::process::exit_now;
-use crate::wire::{Frame, HEADER, Kind, seal};
+use crate::sys::pid;
+use crate::wire::{Frame, Kind};
 
 /// What a child's main function is asked to do next.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Order {
-    /// Answer this call, unless [`Link::claim`] says that it was taken back.
+    /// Answer the items of this call, as far as [`Link::answer`] lets them begin.
     Call(Call),
     /// Keep this data for calls that name it.
     Share(u64, Parcel),
@@ -35,10 +34,11 @@ pub enum Order {
 }
 
 /// One call, as the child received it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Call {
-    id: u64,
-    slot: u32,
+    pub(crate) id: u64,
+    pub(crate) at: u64,
+    pub(crate) count: u32,
     /// What the parent sent along.
     pub payload: Parcel,
 }
@@ -46,184 +46,95 @@ pub struct Call {
 /// The child's end of its wire.
 #[derive(Debug)]
 pub struct Link {
+    pub(crate) far: Far,
+    /// What came over the socket.
     orders: Receiver<Order>,
-    port: Arc<Port>,
+    pub(crate) port: Arc<Port>,
     limits: Limits,
     owner: u32,
+    /// How many calls were begun: not each is timed.
+    calls: u32,
 }
 
 impl Link {
-    pub(crate) fn new(orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
-        Self { orders, port, limits, owner: std::process::id() }
+    pub(crate) fn new(far: Far, orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
+        Self { far, orders, port, limits, owner: pid::own(), calls: 0 }
     }
 
     /// What to do next. None when the child shall leave: no more will come, or it has to stop.
-    pub fn next(&self) -> Option<Order> {
-        let order = self.orders.recv().ok()?;
-        (!self.port.stopping.load(Ordering::Acquire)).then_some(order)
+    pub fn next_order(&mut self) -> Option<Order> {
+        loop {
+            // Before the last look at the ring: what was sent before this was said is there.
+            let is_over = self.port.has_come_to(Going::Finishing);
+            if self.port.has_come_to(Going::Stopping) {
+                return None;
+            }
+            if let Some(incoming) = self.far.next() {
+                let (id, at, count) = (incoming.id, incoming.at, incoming.count);
+                let payload = match incoming.place {
+                    Place::Here => Parcel::from(incoming.bytes),
+                    Place::Socket => match self.orders.recv().ok()? {
+                        Order::Call(Call { payload, .. }) => payload,
+                        order => return Some(order),
+                    },
+                };
+                return Some(Order::Call(Call { id, at, count, payload }));
+            }
+            if is_over {
+                return None;
+            }
+            let idle = self.far.idle();
+            self.port.tell(idle);
+            let port = &self.port;
+            self.far.wait(|| port.has_come_to(Going::Finishing));
+        }
     }
 
-    /// Claims a call; false if the parent has taken it back, and it must not be begun.
-    pub fn claim(&self, call: &Call) -> bool {
-        if !local::claim(&self.port.claims, call.slot, call.id) {
-            return false;
-        }
-        if !call.payload.descriptors().is_empty() {
-            // The parent keeps copies for as long as the call may have to go to another child.
-            let mut begun = [0; HEADER];
-            seal(Kind::Begun, call.slot, call.id, 0, &mut begun);
-            // Should the parent be gone, the reply will find that out.
-            let _ = self.port.write(&begun, &[]);
-        }
-        true
-    }
-
-    /// Answers a call with what `write` appends to the parcel.
-    ///
-    /// False if the parent is gone: there is nobody left to work for. In a process that `write`
-    /// forked, this does not return: the copy ends here, with code 0.
-    pub fn reply(&self, call: &Call, write: impl FnOnce(&mut Parcel)) -> bool {
-        let mut frame = Parcel::from(vec![0; HEADER]);
-        write(&mut frame);
-        if std::process::id() != self.owner {
-            // The call forked, and returns in the copy as well. The answer, the wire and all other
-            // calls are the original's, and so are the finalizers.
-            exit_now(0);
-        }
-        let count = frame.descriptors().len();
-        seal(Kind::Reply, call.slot, call.id, count, &mut frame.bytes);
-        self.port.write(&frame.bytes, frame.descriptors()).is_ok()
+    /// Begins to answer a call.
+    pub fn answer(&mut self, call: &Call) -> Answering<'_> {
+        self.calls = self.calls.wrapping_add(1);
+        let calls = self.calls;
+        Answering::new(self, call, calls)
     }
 
     /// The limits that the parent set for what is sent.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
-}
 
-/// What the main thread and the watcher share: the writing end, and whether to stop.
-#[derive(Debug)]
-pub(crate) struct Port {
-    stream: UnixStream,
-    /// Whether a thread is in the middle of a frame.
-    writing: Mutex<bool>,
-    written: Condvar,
-    claims: SharedWords,
-    stopping: AtomicBool,
-}
-
-impl Port {
-    pub(crate) fn new(stream: UnixStream, claims: SharedWords) -> Self {
-        let (writing, written) = (Mutex::new(false), Condvar::new());
-        Self { stream, writing, written, claims, stopping: AtomicBool::new(false) }
-    }
-
-    pub(crate) fn stream(&self) -> &UnixStream {
-        &self.stream
-    }
-
-    /// From now on [`Link::next`] gives out nothing more.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-    }
-
-    /// Writes a whole frame that was sealed.
-    pub(crate) fn write(&self, frame: &[u8], descriptors: &[Arc<OwnedFd>]) -> io::Result<()> {
-        let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = self.written.wait_while(busy, |busy| *busy);
-        let turn = self.turn(busy.unwrap_or_else(PoisonError::into_inner));
-        self.write_in(&turn, frame, descriptors)
-    }
-
-    /// Writes a control frame, unless another thread is in the middle of a frame for longer than
-    /// `patience`: it may be stuck there for ever, and bytes in between would spoil its frame.
-    ///
-    /// A thread whose whole frame has arrived may be in the middle of it for a moment more.
-    pub(crate) fn try_send(&self, frame: &Frame, patience: Duration) -> bool {
-        let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.written.wait_timeout_while(busy, patience, |busy| *busy);
-        let (busy, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *busy {
-            return false;
-        }
-        let turn = self.turn(busy);
-        self.write_in(&turn, &sealed(frame), &[]).is_ok()
-    }
-
-    /// Writes a control frame, after what other threads write.
-    pub(crate) fn send(&self, frame: &Frame) -> io::Result<()> {
-        self.write(&sealed(frame), &[])
-    }
-
-    fn turn(&self, mut busy: MutexGuard<'_, bool>) -> Turn<'_> {
-        *busy = true;
-        Turn(self)
-    }
-
-    fn write_in(
-        &self,
-        _turn: &Turn<'_>,
-        mut bytes: &[u8],
-        mut descriptors: &[Arc<OwnedFd>],
-    ) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let len = send_with(self.stream.as_fd(), bytes, descriptors, MsgFlags::empty())?;
-            bytes = &bytes[len..];
-            descriptors = &[];
-        }
-        Ok(())
+    /// Whether this is the process that was started, and not a fork that a call made of it.
+    pub(crate) fn is_original(&self) -> bool {
+        pid::own() == self.owner
     }
 }
 
-/// The right to write a frame, given back by being dropped.
-struct Turn<'a>(&'a Port);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.writing.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.written.notify_one();
-    }
-}
-
-fn sealed(frame: &Frame) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
-    bytes.extend_from_slice(&frame.payload);
-    seal(frame.kind, frame.slot, frame.id, 0, &mut bytes);
-    bytes
+/// Both ends of a wire in one process, with no child: to count what a call passes through, and to
+/// see what either end makes of what the other one writes.
+///
+/// # Errors
+///
+/// What the operating system said to a socket pair, or to shared memory.
+pub fn both_ends(limits: &Limits) -> io::Result<(LocalWire, Link)> {
+    let (size, (near, far)) = (Size::Many, UnixStream::pair()?);
+    let (words, fd) = SharedWords::create(size.words())?;
+    let port = Arc::new(Port::new(far, SharedWords::map(&fd)?, None));
+    let (_, orders) = crossbeam_channel::unbounded();
+    let far = Far::new(Arc::clone(port.ring()))?;
+    let wire = LocalWire::new(near, Near::new(words, size), limits.max_bytes);
+    Ok((wire, Link::new(far, orders, port, limits.clone())))
 }
 
 /// Turns a frame from the parent into an order, if it is one.
 pub(crate) fn order(frame: Frame) -> Option<Order> {
-    let Frame { kind, slot, id, payload, descriptors } = frame;
+    let Frame { kind, id, payload, descriptors, .. } = frame;
     let payload = Parcel::with_descriptors(payload, descriptors);
     match kind {
-        Kind::Call => Some(Order::Call(Call { id, slot, payload })),
+        Kind::Call => Some(Order::Call(Call { payload, ..Call::default() })),
         Kind::Share => Some(Order::Share(id, payload)),
         Kind::Forget => Some(Order::Forget(id)),
         Kind::Start | Kind::Finish | Kind::Stop => None,
-        Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye | Kind::Begun => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Port, UnixStream};
-    use crate::sys::memory::SharedWords;
-    use crate::wire::{Frame, Kind};
-    use std::thread;
-    use std::time::Duration;
-
-    #[test]
-    fn a_frame_waits_for_one_that_is_being_written_and_not_for_one_that_is_stuck() {
-        let (near, _far) = UnixStream::pair().unwrap();
-        let port = Port::new(near, SharedWords::create().unwrap().0);
-        let goodbye = Frame::control(Kind::Goodbye, vec![]);
-        thread::scope(|s| {
-            let turn = port.turn(port.writing.lock().unwrap());
-            assert!(!port.try_send(&goodbye, Duration::ZERO));
-            let patient = s.spawn(|| port.try_send(&goodbye, Duration::from_secs(60)));
-            drop(turn);
-            assert!(patient.join().unwrap());
-        });
+        Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye | Kind::Begun | Kind::Ready => {
+            None
+        }
     }
 }

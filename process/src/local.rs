@@ -1,49 +1,79 @@
-//! The wire to a child on this machine: frames over a socket pair, calls claimed in a page of
-//! shared memory.
+//! The wire to a child on this machine: a ring for calls and answers, and a socket pair.
 //!
-//! Each call has a claim word. The parent publishes it before it sends the call; the child claims
-//! it by compare-and-swap before it begins; the parent may revoke it, by compare-and-swap too,
-//! as long as that has not happened. So after a death it is known which call had begun, and a
-//! call that was sent ahead to a busy child can still go to an idle one.
-//!
-//! A child may write what it likes into the page. Then the parent reads that a call had begun
-//! which had not, and that child's own calls are lost with it: no other child's.
+//! What does not fit the ring goes over the socket; then a mark in the ring says at which place it
+//! belongs, so the child takes all in the order in which it was sent.
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use crate::parcel::Parcel;
+use crate::ring::{Listener, Near, Place, Reply, Ticket};
 use crate::stream::StreamWire;
-use crate::sys::memory::{SharedWords, WORDS};
-use crate::wire::{Frame, Kind, Received, Wire, WireError};
+use crate::wire::{Kind, Received, Wire, WireError};
 
 /// A [`Wire`] to a child of this process.
 #[derive(Debug)]
 pub struct LocalWire {
     stream: StreamWire<UnixStream>,
-    claims: SharedWords,
-    free: Vec<u32>,
-    slots: HashMap<u64, u32>,
+    ring: Near,
+    /// Data to be dropped, for which the ring had no room.
+    forgotten: Vec<u64>,
 }
 
 impl LocalWire {
-    pub(crate) fn new(stream: UnixStream, claims: SharedWords, limit: usize) -> Self {
-        let free = (0..WORDS as u32).rev().collect();
-        Self { stream: StreamWire::new(stream, limit), claims, free, slots: HashMap::new() }
+    /// Marks are small, and there is always room for so many more.
+    const RESERVE: usize = 256;
+
+    pub(crate) fn new(stream: UnixStream, ring: Near, limit: usize) -> Self {
+        Self { stream: StreamWire::new(stream, limit), ring, forgotten: Vec::new() }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.stream.is_flushed()
     }
 
-    fn word(&self, id: u64) -> Option<&AtomicU64> {
-        word(&self.claims, *self.slots.get(&id)?)
+    /// Queues the first frame, and with it the descriptor that the child rings.
+    pub(crate) fn start(&mut self, payload: &[u8], doorbell: Option<&Arc<OwnedFd>>) {
+        let descriptors: Vec<_> = doorbell.into_iter().cloned().collect();
+        self.stream.queue(Kind::Start, 0, 0, payload, &descriptors);
     }
 
-    fn release(&mut self, id: u64) {
-        self.free.extend(self.slots.remove(&id));
+    /// Has the child tell `listener` after so many records more, or when it has nothing to do.
+    /// Whoever calls this looks for answers once more before it sleeps.
+    pub fn listen(&self, listener: Listener, records: u32) {
+        self.ring.listen(listener, records);
+    }
+
+    /// Nobody sleeps who would have to be told of an answer.
+    pub fn stop_listening(&self) {
+        self.ring.stop_listening();
+    }
+
+    /// Whether the child has yet to tell of an answer.
+    pub fn is_listening(&self) -> bool {
+        self.ring.is_listening()
+    }
+
+    /// Whether there are answers in the ring.
+    pub fn has_reply(&self) -> bool {
+        self.ring.has_reply()
+    }
+
+    /// Whether the child sleeps: to send it a call takes a system call, and some time.
+    pub fn is_asleep(&self) -> bool {
+        self.ring.is_asleep()
+    }
+
+    /// Wakes a child that may wait for room, after answers were taken.
+    pub fn made_room(&self) {
+        self.ring.nudge();
+    }
+
+    fn mark(&mut self, id: u64, count: u32) -> Ticket {
+        let ticket = self.ring.push(id, count, Place::Socket, &[]);
+        self.ring.nudge();
+        ticket
     }
 }
 
@@ -54,20 +84,40 @@ impl AsFd for LocalWire {
 }
 
 impl Wire for LocalWire {
-    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
-        // Beyond the capacity a call has no word of its own: it is sent, and cannot be revoked.
-        let slot = self.free.pop().unwrap_or(u32::MAX);
-        if let Some(word) = word(&self.claims, slot) {
-            word.store(published(id), Ordering::Release);
-            self.slots.insert(id, slot);
+    fn has_room(&mut self, bytes: usize) -> Result<bool, WireError> {
+        let bytes = if bytes > self.ring.longest() { 0 } else { bytes };
+        let has_room = self.ring.has_room(bytes + Self::RESERVE)?;
+        if has_room {
+            for id in std::mem::take(&mut self.forgotten) {
+                self.forget(id);
+            }
         }
-        self.stream.queue(Kind::Call, slot, id, &payload.bytes, payload.descriptors());
-        Ok(())
+        Ok(has_room)
+    }
+
+    fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError> {
+        if payload.bytes.len() <= self.ring.longest() && payload.descriptors().is_empty() {
+            let ticket = self.ring.push(id, count, Place::Here, &payload.bytes);
+            self.ring.nudge();
+            return Ok(ticket);
+        }
+        self.stream.queue(Kind::Call, count, id, &payload.bytes, payload.descriptors());
+        Ok(self.mark(id, count))
     }
 
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
         self.stream.queue(Kind::Share, 0, id, &payload.bytes, payload.descriptors());
+        self.mark(id, 0);
         Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        if self.ring.has_room(0).unwrap_or(false) {
+            self.stream.send(Kind::Forget, id, &[]);
+            self.mark(id, 0);
+        } else {
+            self.forgotten.push(id);
+        }
     }
 
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]) {
@@ -79,62 +129,26 @@ impl Wire for LocalWire {
     }
 
     fn receive(&mut self) -> Result<Received, WireError> {
-        let received = self.stream.receive()?;
-        if let Received::Frame(Frame { kind: Kind::Reply, id, .. }) = received {
-            self.release(id);
-        }
-        Ok(received)
+        self.stream.receive()
     }
 
-    fn revoke(&mut self, id: u64) -> bool {
-        let (from, to) = (published(id), revoked(id));
-        let revoked = self.word(id).is_some_and(|word| {
-            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        });
-        if revoked {
-            // The slot may serve again at once: the child, when it comes to this call, looks for
-            // this number, which the next user of the word has overwritten with another.
-            self.release(id);
-        }
-        revoked
+    fn reply(&mut self) -> Result<Option<Reply>, WireError> {
+        self.ring.pop()
     }
 
-    fn may_have_begun(&self, id: u64) -> bool {
-        self.word(id).is_none_or(|word| {
-            let state = word.load(Ordering::Acquire);
-            state != published(id)
-        })
+    fn salvage(&mut self) -> Option<Reply> {
+        self.ring.salvage()
     }
 
-    fn capacity(&self) -> usize {
-        WORDS / 2
+    fn revoke(&mut self, ticket: Ticket, count: u32) -> bool {
+        self.ring.revoke(ticket, count)
     }
-}
 
-/// The child's side: claims a call; false if the parent has taken it back.
-pub(crate) fn claim(claims: &SharedWords, slot: u32, id: u64) -> bool {
-    match word(claims, slot) {
-        Some(word) => {
-            let (from, to) = (published(id), claimed(id));
-            word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        }
-        None => true,
+    fn shorten(&mut self, ticket: Ticket, count: u32, keep: &dyn Fn(u32) -> u32) -> u32 {
+        self.ring.shorten(ticket, count, keep)
     }
-}
 
-fn word(claims: &SharedWords, slot: u32) -> Option<&AtomicU64> {
-    claims.word(usize::try_from(slot).ok()?)
-}
-
-// Numbers of calls are never reused, so a word that was left from an earlier call matches none.
-const fn published(id: u64) -> u64 {
-    id << 2 | 1
-}
-
-const fn claimed(id: u64) -> u64 {
-    id << 2 | 2
-}
-
-const fn revoked(id: u64) -> u64 {
-    id << 2 | 3
+    fn begun(&self, ticket: Ticket, count: u32) -> u32 {
+        self.ring.begun(ticket, count)
+    }
 }

@@ -19,7 +19,7 @@ use crate::error::JoinError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Output<R> {
-    /// As from [`Process::join`].
+    /// As from [`Process::join`](crate::Process::join).
     pub result: Result<R, JoinError>,
     /// What it and its children wrote to their standard output.
     pub stdout: Vec<u8>,

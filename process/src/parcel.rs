@@ -11,12 +11,14 @@
 //! 2. What arrived and was not asked for by its number is closed once the value is unpacked.
 //! 3. The contexts are scoped: they end with the packing, also by a panic, and nest.
 
+use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::codec::{DecodeError, EncodeError, Limits, decode, encode, encode_for};
+use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode, encode_for};
 use crate::portable::Portable;
+use crate::sys::raw;
 
 /// How many descriptors a parcel may carry: as many as the kernel takes with one message.
 pub const MAX_DESCRIPTORS: usize = 253;
@@ -261,21 +263,49 @@ pub fn attached(index: u32) -> Result<Arc<OwnedFd>, AttachError> {
 /// [`EncodeError`] if the value is over a limit, or its type shows that it cannot be read back.
 pub fn pack<T: Portable>(head: Vec<u8>, value: &T, limits: &Limits) -> Result<Parcel, EncodeError> {
     let mut parcel = Parcel::from(head);
-    let packing = Packing::open();
-    encode_for::<T, T>(value, &mut parcel.bytes, limits)?;
-    parcel.luggage = packing.close();
+    pack_behind(&mut parcel, value, limits)?;
     Ok(parcel)
 }
 
-/// Appends a value to a parcel without a rehearsal. On an error it has no descriptors.
-pub(crate) fn pack_answer<T: Portable>(
-    value: &T,
+/// Appends a value to the bytes of a parcel, whose descriptors are the value's from now on. On an
+/// error or a panic the parcel is as it was.
+pub(crate) fn pack_behind<T: Portable>(
     parcel: &mut Parcel,
+    value: &T,
     limits: &Limits,
 ) -> Result<(), EncodeError> {
+    if let Some(bytes) = raw::elements(value) {
+        return append::<T>(bytes, &mut parcel.bytes, limits);
+    }
     let packing = Packing::open();
-    encode(value, &mut parcel.bytes, limits)?;
+    encode_for::<T, T>(value, &mut parcel.bytes, limits)?;
     parcel.luggage = packing.close();
+    Ok(())
+}
+
+/// Appends a value to `bytes` without a rehearsal; with the descriptors that it refers to.
+pub(crate) fn pack_answer<T: Portable>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+    limits: &Limits,
+) -> Result<Vec<Arc<OwnedFd>>, EncodeError> {
+    if let Some(elements) = raw::elements(value) {
+        append::<T>(elements, bytes, limits)?;
+        return Ok(Vec::new());
+    }
+    let packing = Packing::open();
+    encode(value, bytes, limits)?;
+    Ok(packing.close().map_or_else(Vec::new, |luggage| luggage.descriptors))
+}
+
+fn append<T>(elements: &[u8], bytes: &mut Vec<u8>, limits: &Limits) -> Result<(), EncodeError> {
+    if elements.len() > limits.max_bytes {
+        return Err(EncodeError {
+            type_name: type_name::<T>().to_owned(),
+            problem: Problem::TooLarge { limit: limits.max_bytes },
+        });
+    }
+    bytes.extend_from_slice(elements);
     Ok(())
 }
 
@@ -289,6 +319,15 @@ pub fn unpack<T: Portable>(
     descriptors: Vec<Arc<OwnedFd>>,
     limits: &Limits,
 ) -> Result<T, DecodeError> {
+    if let Some(size) = raw::element_size::<T>() {
+        let problem = match bytes.len() {
+            len if len > limits.max_bytes => Problem::TooLarge { limit: limits.max_bytes },
+            len => Problem::Trailing { bytes: len % size },
+        };
+        let vector = raw::vector(bytes).filter(|_| bytes.len() <= limits.max_bytes);
+        return vector
+            .ok_or_else(|| DecodeError { type_name: type_name::<T>().to_owned(), problem });
+    }
     let _unpacking = Unpacking::open(descriptors);
     decode(bytes, limits)
 }

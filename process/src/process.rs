@@ -12,7 +12,7 @@ use crate::awaiting::Waiter;
 use crate::child::{Spec, Ties};
 use crate::codec::Limits;
 use crate::end::End;
-use crate::entry::{Entry, answer, ask};
+use crate::entry::{Entry, Request, answer, only_answer};
 use crate::error::{JoinError, StartError, StopError};
 use crate::output::Output;
 use crate::portable::Portable;
@@ -98,7 +98,8 @@ impl<R> Process<R> {
     {
         let mut head = Vec::new();
         Entry::plain(f)?.write(&mut head);
-        let call = ask(&argument, head, &spec.limits)?;
+        let mut call = Request::new(head);
+        call.push(&argument, &spec.limits)?;
         let started = Running::start(spec, &call);
         // Before what was packed: until that is gone, a receiver in it is known to be leaving.
         drop(argument);
@@ -359,7 +360,8 @@ impl<R> Process<R> {
             return Err(JoinError::AlreadyJoined);
         }
         match running.take() {
-            Some((Answered::Reply(reply), _)) => Ok(answer(reply, &self.limits)?),
+            Some((Answered::Here(reply), _)) => Ok(only_answer(&reply, &self.limits)?),
+            Some((Answered::Alone(reply), _)) => Ok(answer(reply, &self.limits)?),
             Some((Answered::Broken(why), _)) => Err(JoinError::Protocol(why)),
             Some((Answered::Nothing, end)) => Err(JoinError::of_end(&end)),
             None => Err(JoinError::Unknown),

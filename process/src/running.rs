@@ -17,18 +17,21 @@ use nix::sys::socket::{MsgFlags, recv};
 use crate::channel::{Drain, take_in_now};
 use crate::child::{self, Child, Event, Spec, Ties, Work};
 use crate::end::End;
-use crate::entry::Entry;
+use crate::entry::{Entry, Request};
 use crate::error::StartError;
 use crate::link::{Link, Order};
 use crate::parcel::Parcel;
+use crate::ring::{Listener, Reply};
 use crate::stdio::read_captured;
 use crate::sys::pidfd::{self, Wait};
+use crate::wire::Wire;
 
 /// What came of the one call.
 #[derive(Debug)]
 pub(crate) enum Answered {
     Nothing,
-    Reply(Parcel),
+    Here(Reply),
+    Alone(Parcel),
     Broken(String),
 }
 
@@ -65,15 +68,16 @@ pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 
 impl Running {
     /// Starts it; with what can be reached of it while another thread waits.
-    pub(crate) fn start(spec: &Spec, call: &Parcel) -> Result<(Self, Arc<Ties>), StartError> {
+    pub(crate) fn start(spec: &Spec, call: &Request) -> Result<(Self, Arc<Ties>), StartError> {
         let mut child = Child::start(spec, serve_one)?;
-        let sent = child.wire().call(0, call).map_err(io::Error::other);
+        child.wire().listen(Listener::Socket, 1);
+        let sent = child.wire().call(0, 1, call.parcel()).map_err(io::Error::other);
         sent.map_err(|source| StartError::System { step: "sending the argument", source })?;
         child.finish();
         child.wait_until_up()?;
         let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
         let name = format!("epilogue: join process {}", child.name());
-        let senders = call.senders().to_vec();
+        let senders = call.parcel().senders().to_vec();
         let at_exit = ending::register(name, move |ending| {
             let _drain = Drain::start(&senders);
             end_with_program(&hook, ending);
@@ -84,7 +88,7 @@ impl Running {
             progress: Progress::Running(Box::new(child), Answered::Nothing),
             at_exit: Some(at_exit),
             owner: std::process::id(),
-            senders: call.senders().to_vec(),
+            senders: call.parcel().senders().to_vec(),
         };
         Ok((running, ties))
     }
@@ -206,8 +210,12 @@ impl Running {
     fn note(&mut self, event: Event) {
         let Progress::Running(child, answered) = &mut self.progress else { return };
         match event {
-            Event::Reply { payload, .. } => {
-                *answered = Answered::Reply(payload);
+            Event::Answers(reply) => {
+                *answered = Answered::Here(reply);
+                child.drained();
+            }
+            Event::Answer { payload, .. } => {
+                *answered = Answered::Alone(payload);
                 child.drained();
             }
             Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
@@ -272,20 +280,20 @@ pub(crate) fn wait_for(sights: &[Sight]) {
 }
 
 /// The main function of such a child: one call, one answer.
-fn serve_one(link: Link) {
-    while let Some(order) = link.next() {
+fn serve_one(mut link: Link) {
+    let limits = link.limits().clone();
+    while let Some(order) = link.next_order() {
         let Order::Call(mut call) = order else { continue };
-        if !link.claim(&call) {
-            continue;
-        }
+        let mut answering = link.answer(&call);
         // The argument owns them from here on: what it drops early is closed early.
         let descriptors = call.payload.take_descriptors();
-        link.reply(&call, |reply| match Entry::read(&call.payload.bytes) {
+        match Entry::read(&call.payload.bytes) {
             Some((entry, argument)) => {
-                entry.run(argument, descriptors, None, link.limits(), reply);
+                entry.run(argument, descriptors, None, &limits, &mut answering);
             }
-            None => Entry::reject(reply),
-        });
+            None => Entry::reject(&mut answering),
+        }
+        answering.finish();
     }
 }
 

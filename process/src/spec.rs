@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::Limits;
 use crate::entry::{ForeignFunction, MAX_FAULT};
 use crate::environment::Environment;
+use crate::ring::Size;
 use crate::server::StartMethod;
 use crate::setup::{Initializer, Setup};
 use crate::stdio::Stdio;
@@ -26,6 +27,8 @@ pub struct Spec {
     pub start_method: StartMethod,
     /// What its start server calls before its first fork.
     pub preload: Option<fn()>,
+    /// How many calls its wire is made for.
+    pub(crate) ring: Size,
     pub(crate) environment: Environment,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) group: Group,
@@ -59,6 +62,7 @@ impl Default for Spec {
             limits: Limits::default(),
             start_method: StartMethod::default(),
             preload: None,
+            ring: Size::Once,
             environment: Environment::default(),
             stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
             group: Group::Shared,
@@ -75,6 +79,11 @@ impl Spec {
     /// The defaults, with a name.
     pub fn named(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Makes the wire for a child that gets many calls, not one.
+    pub fn expect_many_calls(&mut self) {
+        self.ring = Size::Many;
     }
 
     /// Sets the function that runs in the child before it says hello.

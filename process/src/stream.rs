@@ -13,6 +13,7 @@ use std::sync::Arc;
 use nix::sys::socket::MsgFlags;
 
 use crate::parcel::Parcel;
+use crate::ring::{Reply, Ticket};
 use crate::sys::descriptors;
 use crate::wire::{Inbox, Kind, Outbox, Received, Wire, WireError};
 
@@ -22,7 +23,9 @@ pub struct StreamWire<S> {
     stream: S,
     inbox: Inbox,
     outbox: Outbox,
-    unanswered: VecDeque<u64>,
+    /// The calls without an answer, and their tickets.
+    unanswered: VecDeque<(u64, Ticket)>,
+    sent: u64,
     end_seen: bool,
 }
 
@@ -34,6 +37,7 @@ impl<S: AsFd> StreamWire<S> {
             inbox: Inbox::new(limit),
             outbox: Outbox::default(),
             unanswered: VecDeque::new(),
+            sent: 0,
             end_seen: false,
         }
     }
@@ -62,17 +66,27 @@ impl<S: AsFd> AsFd for StreamWire<S> {
 }
 
 impl<S: AsFd> Wire for StreamWire<S> {
-    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
+    fn has_room(&mut self, _bytes: usize) -> Result<bool, WireError> {
+        // One that is answered, and one that is not waited for.
+        Ok(self.unanswered.len() < 2)
+    }
+
+    fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError> {
         only_bytes(payload)?;
-        self.unanswered.push_back(id);
-        self.queue(Kind::Call, 0, id, &payload.bytes, &[]);
-        Ok(())
+        self.sent += 1;
+        self.unanswered.push_back((id, Ticket(self.sent)));
+        self.queue(Kind::Call, count, id, &payload.bytes, &[]);
+        Ok(Ticket(self.sent))
     }
 
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
         only_bytes(payload)?;
         self.queue(Kind::Share, 0, id, &payload.bytes, &[]);
         Ok(())
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.send(Kind::Forget, id, &[]);
     }
 
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]) {
@@ -99,7 +113,7 @@ impl<S: AsFd> Wire for StreamWire<S> {
         loop {
             if let Some(frame) = self.inbox.next()? {
                 if frame.kind == Kind::Reply {
-                    self.unanswered.retain(|&id| id != frame.id);
+                    self.unanswered.retain(|&(id, _)| id != frame.id);
                 }
                 return Ok(Received::Frame(frame));
             }
@@ -119,16 +133,27 @@ impl<S: AsFd> Wire for StreamWire<S> {
         }
     }
 
-    fn revoke(&mut self, _id: u64) -> bool {
+    fn reply(&mut self) -> Result<Option<Reply>, WireError> {
+        Ok(None)
+    }
+
+    fn salvage(&mut self) -> Option<Reply> {
+        None
+    }
+
+    fn revoke(&mut self, _ticket: Ticket, _count: u32) -> bool {
         false
     }
 
-    fn may_have_begun(&self, id: u64) -> bool {
-        self.unanswered.front() == Some(&id)
+    fn shorten(&mut self, _ticket: Ticket, count: u32, _keep: &dyn Fn(u32) -> u32) -> u32 {
+        count
     }
 
-    fn capacity(&self) -> usize {
-        2
+    fn begun(&self, ticket: Ticket, count: u32) -> u32 {
+        match self.unanswered.front() {
+            Some(&(_, first)) if first == ticket => count,
+            _ => 0,
+        }
     }
 }
 
@@ -163,12 +188,13 @@ mod tests {
     #[test]
     fn only_the_first_unanswered_call_may_have_begun() {
         let (mut wire, mut far) = connection();
-        wire.call(1, &vec![1].into()).unwrap();
-        wire.call(2, &vec![2].into()).unwrap();
+        let first = wire.call(1, 1, &vec![1].into()).unwrap();
+        let second = wire.call(2, 1, &vec![2].into()).unwrap();
+        assert!(!wire.has_room(1).unwrap());
         assert!(wire.flush().unwrap());
         let mut frames = [0; 2 * (HEADER + 1)];
         far.read_exact(&mut frames).unwrap();
-        assert!(wire.may_have_begun(1) && !wire.may_have_begun(2));
+        assert_eq!((wire.begun(first, 1), wire.begun(second, 1)), (1, 0));
 
         let mut reply = vec![0; HEADER];
         seal(Kind::Reply, 0, 1, 0, &mut reply);
@@ -183,14 +209,14 @@ mod tests {
             }
         }
         assert_eq!(answers, 1);
-        assert!(wire.may_have_begun(2));
+        assert_eq!(wire.begun(second, 1), 1);
     }
 
     #[test]
     fn a_stream_of_bytes_refuses_descriptors() {
         let (mut wire, far) = connection();
         let parcel = Parcel::with_descriptors(vec![1], vec![Arc::new(OwnedFd::from(far))]);
-        assert!(matches!(wire.call(1, &parcel), Err(WireError::BytesOnly)));
+        assert!(matches!(wire.call(1, 1, &parcel), Err(WireError::BytesOnly)));
         assert!(matches!(wire.share(1, &parcel), Err(WireError::BytesOnly)));
         assert!(wire.is_flushed());
     }

@@ -18,7 +18,8 @@ use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
 use crate::codec::{Limits, decode};
-use crate::link::{Order, Port, order};
+use crate::link::{Order, order};
+use crate::port::{Going, Port};
 use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
 use crate::wire::{Inbox, Kind, StopOrder, WireError};
@@ -134,7 +135,10 @@ impl Watcher {
                 Err(_) => return self.parent_is_gone(),
             };
             match frame.kind {
-                Kind::Finish => self.orders = None,
+                Kind::Finish => {
+                    self.orders = None;
+                    self.port.advance(Going::Finishing);
+                }
                 Kind::Stop => self.stop(&frame.payload),
                 _ => {
                     if let (Some(orders), Some(order)) = (&self.orders, order(frame)) {
@@ -149,7 +153,7 @@ impl Watcher {
     fn stop(&mut self, payload: &[u8]) {
         let order = decode(payload, &Limits::default());
         let order = order.unwrap_or(StopOrder { work: Duration::ZERO, finalizers: Duration::ZERO });
-        self.port.stop();
+        self.port.advance(Going::Stopping);
         self.orders = None;
         ending::set_deadline_at_most(order.work + order.finalizers);
         self.leave_at = Some(Instant::now() + order.work);
@@ -157,7 +161,7 @@ impl Watcher {
     }
 
     fn parent_is_gone(&self) -> Next {
-        self.port.stop();
+        self.port.advance(Going::Stopping);
         request_stop(StopReason::ParentGone, self.callbacks);
         Next::Leave
     }

@@ -1,7 +1,8 @@
 //! The wire: frames between a parent and one child.
 //!
-//! Calls go down, replies come back in the order of the calls. The parent's end never blocks:
-//! it queues what it sends, and takes what has arrived.
+//! The parent's end never blocks: it queues what it sends, and takes what has arrived. To a child
+//! on this machine the calls, and what is answered, go through a ring in shared memory; over the
+//! socket goes what is too long for that, or has descriptors, and all that is no call.
 //!
 //! # Invariants
 //!
@@ -22,6 +23,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::parcel::{MAX_DESCRIPTORS, Parcel};
+use crate::ring::{Reply, Ticket};
 use crate::sys::descriptors;
 
 /// What a frame is for. Those from 128 on go up, from a child to its parent.
@@ -52,6 +54,8 @@ pub enum Kind {
     /// The child has begun the call of this number, which came with descriptors: from here on
     /// they are the child's alone.
     Begun = 132,
+    /// There is something in the ring.
+    Ready = 133,
 }
 
 impl Kind {
@@ -68,6 +72,7 @@ impl Kind {
             130 => Self::Reply,
             131 => Self::Goodbye,
             132 => Self::Begun,
+            133 => Self::Ready,
             _ => return None,
         })
     }
@@ -78,7 +83,7 @@ impl Kind {
 pub struct Frame {
     /// What it is for.
     pub kind: Kind,
-    /// Which claim word belongs to it; calls only.
+    /// Of a call, how many items it has; of a reply, to which of them it is.
     pub slot: u32,
     /// Which call or data it belongs to.
     pub id: u64,
@@ -145,12 +150,19 @@ pub enum Received {
 /// There are two kinds: [`crate::LocalWire`], whose calls a child claims in shared memory, and
 /// [`crate::StreamWire`] over any stream of bytes, for a child that shares none.
 pub trait Wire: AsFd {
-    /// Queues a call. The caller keeps at most [`Wire::capacity`] of them unanswered.
+    /// Whether a call of so many bytes can be sent now.
     ///
     /// # Errors
     ///
-    /// [`WireError::BytesOnly`] if it has descriptors and the wire carries none; nothing is queued.
-    fn call(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError>;
+    /// [`WireError`] if the child has spoiled what says so.
+    fn has_room(&mut self, bytes: usize) -> Result<bool, WireError>;
+
+    /// Sends a call of `count` items, for which there is room, and wakes the child if it sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::BytesOnly`] if it has descriptors and the wire carries none; nothing is sent.
+    fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError>;
 
     /// Queues data for later calls, which name it by its number.
     ///
@@ -158,6 +170,9 @@ pub trait Wire: AsFd {
     ///
     /// As [`Wire::call`].
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError>;
+
+    /// Lets the child drop the data of that number, after the calls that were sent before.
+    fn forget(&mut self, id: u64);
 
     /// Queues a frame that is not a call.
     fn send(&mut self, kind: Kind, id: u64, payload: &[u8]);
@@ -177,14 +192,25 @@ pub trait Wire: AsFd {
     /// [`WireError`] if what arrived is not a frame that a child may send.
     fn receive(&mut self) -> Result<Received, WireError>;
 
-    /// Takes an unanswered call back; true if the child has not begun it and never will.
-    fn revoke(&mut self, id: u64) -> bool;
+    /// The next answers that have arrived outside of frames.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`] if the child has spoiled the place where they are.
+    fn reply(&mut self) -> Result<Option<Reply>, WireError>;
 
-    /// Whether the child may have begun an unanswered call.
-    fn may_have_begun(&self, id: u64) -> bool;
+    /// What a child that has ended had answered and not handed over.
+    fn salvage(&mut self) -> Option<Reply>;
 
-    /// The most calls that may be unanswered at a time.
-    fn capacity(&self) -> usize;
+    /// Takes an unanswered call back; true if the child has begun no item of it and never will.
+    fn revoke(&mut self, ticket: Ticket, count: u32) -> bool;
+
+    /// Takes items back from the end of a call; of those that have not begun, `keep` says how many
+    /// to leave. Where the call ends now.
+    fn shorten(&mut self, ticket: Ticket, count: u32, keep: &dyn Fn(u32) -> u32) -> u32;
+
+    /// How many items of an unanswered call the child may have begun.
+    fn begun(&self, ticket: Ticket, count: u32) -> u32;
 }
 
 /// What a child is told with [`Kind::Stop`].

@@ -22,6 +22,7 @@ use crate::boot::VARIABLE;
 use crate::child::{Group, Spec, wait_for};
 use crate::error::StartError;
 use crate::launch::{self, Connection, at};
+use crate::ring::Size;
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
@@ -89,7 +90,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let token = launch::token();
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
-        let (slot, slot_fd) = SharedWords::create().map_err(at("making shared memory"))?;
+        let (slot, slot_fd) = SharedWords::create(1).map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
         let environment = environment(&Spec::default());
         let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
@@ -129,8 +130,8 @@ impl Server {
     }
 
     /// The connection that is ready, if this process may still use it.
-    pub(super) fn connection(&mut self) -> Option<Connection> {
-        self.connection.take().filter(|_| self.is_current())
+    pub(super) fn connection(&mut self, size: Size) -> Option<Connection> {
+        self.connection.take_if(|connection| connection.is_for(size)).filter(|_| self.is_current())
     }
 
     /// Gives the order to a child that was forked ahead, and has the next one forked.
@@ -152,7 +153,7 @@ impl Server {
                 Ok(true) => {
                     // Should that fail, the next start finds the same trouble.
                     let _ = self.ask(&environment);
-                    self.connection = Connection::make().ok();
+                    self.connection = Connection::make(spec.ring).ok();
                     return Ok(spare.born);
                 }
                 Ok(false) => spare.end(),
@@ -202,7 +203,7 @@ impl Server {
 
     /// Asks for a spare child, and does not wait for it.
     fn ask(&mut self, environment: &[u8]) -> Result<(), Failed> {
-        if let Some(word) = self.slot.word(0) {
+        if let Some(word) = self.slot.words().first() {
             word.store(0, Ordering::Release);
         }
         let changed = environment != self.environment;
@@ -321,7 +322,7 @@ impl Server {
     /// Ends the spare child that was asked for, if it was forked, whether or not the server came to
     /// say so. Nobody writes its pid any more.
     fn end_unannounced(&self) {
-        let pid = self.slot.word(0).map_or(0, |word| word.load(Ordering::Acquire));
+        let pid = self.slot.words().first().map_or(0, |word| word.load(Ordering::Acquire));
         // The kernel wrote four bytes of the eight, in its own order.
         let [a, b, c, d, ..] = pid.to_ne_bytes();
         let pid = libc::pid_t::from_ne_bytes([a, b, c, d]);

@@ -133,7 +133,7 @@ impl Server {
     /// Forks a spare child. In that, this does not return.
     fn fork(&self) -> io::Result<(i32, [OwnedFd; 2])> {
         let (near, far) = passing::pair()?;
-        let pid = self.slot.word(0).ok_or(io::ErrorKind::NotFound)?;
+        let pid = self.slot.words().first().ok_or(io::ErrorKind::NotFound)?;
         match fork::alone(pid)? {
             Side::Child => spare::wait(self, near, far),
             Side::Original { pid, pidfd } => Ok((pid, [pidfd, near])),

@@ -179,7 +179,7 @@ pub(crate) fn connection(spec: &Spec) -> Option<Connection> {
     let place = SERVERS.get()?.place(preload(spec).ok()?);
     // Another start may have it, and for long.
     let mut place = place.try_lock().ok()?;
-    place.as_mut()?.connection()
+    place.as_mut()?.connection(spec.ring)
 }
 
 fn preload(spec: &Spec) -> Result<Option<u64>, ForeignFunction> {

@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `descriptors` | descriptors over a socket: sent, received, owned |
 //! | `dress` | what a forked child changes of what it inherited |
+//! | `futex` | sleeping on a word of shared memory |
 //! | `fork` | a child of this process's parent, for the start server |
 //! | `hook` | the `.init_array` entry by which a child is recognised before `main` |
 //! | `image` | where this program's code lies, and what may be called in it |
 //! | `mapping` | files in memory: made, sealed, mapped |
-//! | `memory` | the page of claim words that a parent and one child share |
+//! | `memory` | the words of memory that a parent and one child share |
 //! | `passing` | the messages of the start server, by `descriptors` |
 //! | `per_process` | a value that a copy made by `fork` does not see |
+//! | `pid` | which process this is, without a system call |
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
+//! | `raw` | numbers, and vectors of them, as the bytes that they are |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
 //! | `title` | the command line of this process, written over |
 //! | `trampoline` | an address that becomes a function again |
@@ -20,14 +23,17 @@
 pub(crate) mod descriptors;
 pub(crate) mod dress;
 pub(crate) mod fork;
+pub(crate) mod futex;
 pub(crate) mod hook;
 pub(crate) mod image;
 pub(crate) mod mapping;
 pub(crate) mod memory;
 pub(crate) mod passing;
 pub(crate) mod per_process;
+pub(crate) mod pid;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod spawn;
 pub(crate) mod title;
 pub(crate) mod trampoline;

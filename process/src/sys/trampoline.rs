@@ -12,13 +12,13 @@ use crate::entry::Invocation;
 use crate::fault::{Failure, Fault};
 use crate::portable::Portable;
 
-pub(crate) fn plain<T: Portable, R: Portable>(call: &mut Invocation<'_>) {
+pub(crate) fn plain<T: Portable, R: Portable>(call: &mut Invocation<'_, '_>) {
     // SAFETY: `Entry::plain` paired this instance with a function of this type.
     let function = unsafe { function_at::<fn(T) -> R>(call.function) };
-    call.answer(|call| Ok(function(call.argument()?)));
+    call.each(|_, argument| Ok(function(argument)));
 }
 
-pub(crate) fn fallible<T, R, E>(call: &mut Invocation<'_>)
+pub(crate) fn fallible<T, R, E>(call: &mut Invocation<'_, '_>)
 where
     T: Portable,
     R: Portable,
@@ -26,12 +26,12 @@ where
 {
     // SAFETY: `Entry::fallible` paired this instance with a function of this type.
     let function = unsafe { function_at::<fn(T) -> Result<R, E>>(call.function) };
-    call.answer(|call| {
-        function(call.argument()?).map_err(|error| Fault::Failed(Failure::new(error.into())))
+    call.each(|_, argument| {
+        function(argument).map_err(|error| Fault::Failed(Failure::new(error.into())))
     });
 }
 
-pub(crate) fn with_state<S, T, R>(call: &mut Invocation<'_>)
+pub(crate) fn with_state<S, T, R>(call: &mut Invocation<'_, '_>)
 where
     S: Portable + 'static,
     T: Portable,
@@ -39,8 +39,7 @@ where
 {
     // SAFETY: `Entry::with_state` paired this instance with a function of this type.
     let function = unsafe { function_at::<fn(&S, T) -> R>(call.function) };
-    call.answer(|call| {
-        let argument = call.argument()?;
+    call.each(|call, argument| {
         let limits = call.limits;
         let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
         Ok(function(state.get(limits)?, argument))

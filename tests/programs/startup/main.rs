@@ -256,11 +256,15 @@ fn short_lived_thread(path: &str) {
 
 /// Processes to which a SIGTERM comes after their start and before their hello.
 fn terminate(rounds: u32) {
-    (0..rounds).for_each(|_| start_and_tell("term"));
+    // It came before the function did, which must not end before it is heard of.
+    let stay = |()| loop {
+        thread::park();
+    };
+    (0..rounds).for_each(|_| start_and_tell("term", stay));
 }
 
-fn start_and_tell(name: &str) {
-    match Process::builder().name(name).start((), |()| ()) {
+fn start_and_tell(name: &str, f: fn(())) {
+    match Process::builder().name(name).start((), f) {
         Err(StartError::EndedEarly { status }) => println!("end early {status}"),
         Err(error) => println!("end {error:?}"),
         Ok(process) => match process.join() {
@@ -280,7 +284,7 @@ fn interrupt(rounds: u32) {
                 children().into_iter().for_each(request_stop);
             }
         });
-        (0..rounds).for_each(|_| start_and_tell("mark"));
+        (0..rounds).for_each(|_| start_and_tell("mark", |()| ()));
         over.store(true, Ordering::Relaxed);
     });
 }

@@ -1,0 +1,510 @@
+//! The floor: all that a pool knows of its workers and its queue, and what it decides from that.
+//!
+//! Nothing here blocks, and nobody's code runs: it is a state machine behind one lock. The supervisor
+//! tells it what happened to workers, callers hand it their calls, and whoever waits for an outcome
+//! has it take what workers have answered.
+//!
+//! # Invariants
+//!
+//! 1. A task is in the queue, or with one worker, or has its outcome.
+//! 2. A worker's death touches the one task that it had begun.
+//! 3. Whoever sleeps and has to know of an answer is told: the reader by the doorbell, the
+//!    supervisor over the socket; see [`Floor::tune`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use epilogue_process::child::{Event, Work};
+use epilogue_process::parcel::Parcel;
+use epilogue_process::ring::{Listener, Patience};
+use epilogue_process::{ExitStatus, StartError};
+
+use crate::bell::Bell;
+use crate::call::{Call, NO_STATE};
+use crate::error::{Refusal, TaskError};
+use crate::hiring::Hiring;
+use crate::mailbox::Mailbox;
+use crate::member::{Member, Standing};
+use crate::report::Report;
+
+/// How far a pool is on its way down. Phases only ever move forward.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// No worker is up yet, and somebody waits to hear of the first.
+    Starting(Sender<Result<(), StartError>>),
+    Running,
+    /// No new calls: those that there are get done.
+    Draining,
+    /// No calls at all: the workers are on the ladder.
+    Stopping,
+}
+
+/// Who takes what workers have answered, besides the supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    None,
+    /// It looks by itself.
+    Awake,
+    /// It sleeps until a doorbell rings: for each answer, or for several together.
+    Asleep {
+        is_eager: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Floor {
+    pub(crate) phase: Phase,
+    pub(crate) members: Vec<Member>,
+    queue: VecDeque<Call>,
+    states: HashMap<u64, Parcel>,
+    report: Report,
+    hired: u64,
+    hiring: Hiring,
+    wanted: usize,
+    next: u64,
+    closed: Arc<OnceLock<Refusal>>,
+    pub(crate) reader: Reader,
+    /// Those who wait for an outcome while another one reads.
+    pub(crate) followers: Vec<Arc<Mailbox>>,
+    pub(crate) patience: Patience,
+    /// Wakes the reader.
+    pub(crate) news: Arc<Bell>,
+}
+
+impl Floor {
+    pub(crate) fn new(
+        name: String,
+        wanted: usize,
+        closed: Arc<OnceLock<Refusal>>,
+        started: Sender<Result<(), StartError>>,
+        news: Arc<Bell>,
+    ) -> Self {
+        Self {
+            phase: Phase::Starting(started),
+            members: Vec::new(),
+            queue: VecDeque::new(),
+            states: HashMap::new(),
+            report: Report::new(name),
+            hired: 0,
+            hiring: Hiring::default(),
+            wanted,
+            next: NO_STATE + 1,
+            closed,
+            reader: Reader::None,
+            followers: Vec::new(),
+            patience: Patience::default(),
+            news,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Starting(_) | Phase::Running => false,
+            Phase::Draining => self.members.is_empty() && self.queue.is_empty(),
+            Phase::Stopping => self.members.is_empty(),
+        }
+    }
+
+    /// Ends the book-keeping: nobody is left, and nothing is to be done.
+    pub(crate) fn take_report(&mut self) -> Report {
+        std::mem::take(&mut self.report)
+    }
+
+    /// Drops all that there is: workers are killed, tasks are refused.
+    pub(crate) fn abandon(&mut self) {
+        self.phase = Phase::Stopping;
+        self.members.clear();
+        self.queue.clear();
+        self.tell_reader();
+    }
+
+    /// A number that this pool has not used yet.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    // What callers ask for.
+
+    pub(crate) fn submit(&mut self, call: Call) {
+        match (&self.phase, self.closed.get()) {
+            // It came after the queue was emptied for good.
+            (Phase::Stopping, Some(refusal @ Refusal::Broken { .. })) => {
+                call.fail(refusal.clone().into());
+            }
+            (Phase::Stopping, _) => self.drop_call(call),
+            // A call that comes while the pool closes was submitted before that.
+            (Phase::Starting(_) | Phase::Running | Phase::Draining, _) => {
+                self.queue.push_back(call);
+                self.dispatch();
+            }
+        }
+    }
+
+    /// Whether calls wait for a worker that has room.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Keeps a state that later calls borrow.
+    pub(crate) fn share(&mut self, id: u64, encoded: Parcel) {
+        self.states.insert(id, encoded);
+    }
+
+    /// No call will borrow that state any more.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.states.remove(&id);
+        self.members.iter_mut().for_each(|member| member.forget(id));
+    }
+
+    /// Cancels the tasks of this job that have not begun.
+    pub(crate) fn cancel(&mut self, job: u64) {
+        let (cancelled, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|call| call.job == job);
+        self.queue = kept.into();
+        cancelled.into_iter().for_each(|call| self.drop_call(call));
+        self.take_back_all(Some(job)).into_iter().for_each(|call| self.drop_call(call));
+        self.dispatch();
+    }
+
+    fn take_back_all(&mut self, job: Option<u64>) -> Vec<Call> {
+        let (next, members) = (&mut self.next, &mut self.members);
+        let mut number = || {
+            *next += 1;
+            *next
+        };
+        members.iter_mut().flat_map(|member| member.take_back_all(job, &mut number)).collect()
+    }
+
+    fn drop_call(&mut self, call: Call) {
+        self.report.cancelled += call.fail(TaskError::Cancelled { begun: false }) as u64;
+    }
+
+    /// Finishes what was submitted, then ends.
+    pub(crate) fn close(&mut self) {
+        if let Phase::Starting(_) | Phase::Running = self.phase {
+            self.phase = Phase::Draining;
+        }
+        self.dispatch();
+    }
+
+    /// Ends within the grace period, or within `limit` if that is shorter.
+    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) {
+        self.phase = Phase::Stopping;
+        let mut unbegun: Vec<_> = self.queue.drain(..).collect();
+        unbegun.extend(self.take_back_all(None));
+        let next = &mut self.next;
+        for member in &mut self.members {
+            unbegun.extend(member.stop(limit, work, || {
+                *next += 1;
+                *next
+            }));
+        }
+        unbegun.into_iter().for_each(|call| self.drop_call(call));
+        self.tune();
+        self.tell_reader();
+    }
+
+    // Work.
+
+    /// Hands calls to workers, as far as these have room.
+    pub(crate) fn dispatch(&mut self) {
+        loop {
+            while let Some(next) = self.queue.front() {
+                let Some(member) = choose(&mut self.members, next) else { break };
+                if let Some(call) = self.queue.pop_front() {
+                    send(&self.states, member, call);
+                }
+            }
+            self.level();
+            self.tune();
+            // Once more, now that they would tell of room: the last look was before that.
+            let next = self.queue.front();
+            if next.is_none_or(|next| choose(&mut self.members, next).is_none()) {
+                break;
+            }
+        }
+        if let Phase::Draining = self.phase
+            && self.queue.is_empty()
+        {
+            let idle = self.members.iter_mut().filter(|member| member.is_idle());
+            idle.for_each(Member::finish);
+        }
+    }
+
+    /// Gives workers that have nothing to do a half of what the busiest has not begun.
+    fn level(&mut self) {
+        if !self.queue.is_empty() || self.members.len() < 2 {
+            return;
+        }
+        while let Some(idle) = self.members.iter().position(Member::is_idle) {
+            let Some(busiest) = busiest(&self.members) else { return };
+            let victim = &mut self.members[busiest];
+            let taken: Vec<_> = match victim.load() {
+                1 => {
+                    let id = self.next + 1;
+                    self.next = id;
+                    victim.take_back_half(id).into_iter().collect()
+                }
+                load => std::iter::from_fn(|| victim.take_back()).take(load / 2).collect(),
+            };
+            if taken.is_empty() {
+                return;
+            }
+            for call in taken.into_iter().rev() {
+                let idle = &mut self.members[idle];
+                match idle.has_room(&call) {
+                    true => send(&self.states, idle, call),
+                    false => self.queue.push_front(call),
+                }
+            }
+        }
+    }
+
+    /// Says to each worker who sleeps and has to be told of an answer, if anybody does.
+    pub(crate) fn tune(&mut self) {
+        let (listener, is_eager) = match self.reader {
+            Reader::Awake => (None, true),
+            Reader::Asleep { is_eager } => (Some(Listener::Doorbell), is_eager),
+            // Without a reader it is the supervisor who sends the next call.
+            Reader::None if self.needs_supervisor() => (Some(Listener::Socket), false),
+            Reader::None => (None, true),
+        };
+        let wants_room = self.is_backed_up();
+        let tell = |member: &mut Member| member.listen(listener, is_eager, wants_room);
+        self.members.iter_mut().for_each(tell);
+    }
+
+    /// Takes what workers have answered, and hands on what there is room for then.
+    pub(crate) fn collect(&mut self) {
+        let mut has_taken = false;
+        for owner in 0..self.members.len() {
+            if self.members[owner].load() == 0 {
+                continue;
+            }
+            let mut events = 0;
+            while let Some(event) = self.members[owner].child.answers() {
+                self.handle(owner, event);
+                events += 1;
+            }
+            if events > 0 {
+                self.members[owner].child.wire().made_room();
+                has_taken = true;
+            }
+        }
+        if has_taken || self.is_backed_up() {
+            self.dispatch();
+            self.tell_reader();
+        }
+    }
+
+    /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
+    pub(crate) fn needs_supervisor(&self) -> bool {
+        let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
+        self.reader == Reader::None && (ends || self.is_backed_up())
+    }
+
+    /// Has one of those who wait read from here on, if nobody does.
+    pub(crate) fn hand_over(&mut self) {
+        if let (Reader::None, Some(follower)) = (self.reader, self.followers.first()) {
+            follower.promote();
+        }
+    }
+
+    /// Whether something waits to be written, which is for the supervisor to see to.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.members.iter().all(|member| member.child.is_flushed())
+    }
+
+    /// Whether a worker has answered something that was not taken.
+    pub(crate) fn has_answers(&mut self) -> bool {
+        self.members.iter_mut().any(|member| member.load() > 0 && member.child.wire().has_reply())
+    }
+
+    /// Tells the reader of outcomes that it did not take itself.
+    pub(crate) fn tell_reader(&self) {
+        if let Reader::Asleep { .. } = self.reader {
+            self.news.ring();
+        }
+    }
+
+    // Workers.
+
+    /// How many workers are missing, and may be started now.
+    pub(crate) fn missing(&mut self, now: Instant) -> usize {
+        let wanted = match self.phase {
+            Phase::Starting(_) | Phase::Running => self.wanted,
+            // The last calls need somebody, if those who had them have died.
+            Phase::Draining => self.queue.len().min(self.wanted),
+            Phase::Stopping => 0,
+        };
+        let staying = self.members.iter().filter(|member| member.stays()).count();
+        let missing = wanted.saturating_sub(staying);
+        if missing > 0 && self.hiring.is_allowed(now) { missing } else { 0 }
+    }
+
+    /// When missing workers may be started, if not now.
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
+        self.hiring.retry_at()
+    }
+
+    pub(crate) fn next_worker(&mut self) -> u64 {
+        self.hired += 1;
+        self.hired
+    }
+
+    /// Takes in a worker that was started while nobody held the lock.
+    pub(crate) fn hire(&mut self, mut member: Member) {
+        if let Phase::Stopping = self.phase {
+            member.stop(None, Work::Finish, || 0);
+        }
+        self.members.push(member);
+    }
+
+    /// A worker ended without having done anything, or could not be started at all.
+    pub(crate) fn hiring_failed(&mut self, error: StartError) {
+        let cause = error.to_string();
+        if let Phase::Starting(started) = &self.phase {
+            // Nobody waits for the first worker only if the caller is gone.
+            let _ = started.send(Err(error));
+            // They stay until they are reaped: several may have ended at once, to be buried yet.
+            self.members.iter_mut().for_each(|member| member.child.kill());
+            return self.give_up(cause);
+        }
+        let alone = !self.members.iter().any(|member| member.standing == Standing::Serving);
+        if self.hiring.failed(Instant::now(), self.wanted) && alone {
+            self.give_up(cause);
+        }
+    }
+
+    fn give_up(&mut self, cause: String) {
+        let refusal = Refusal::Broken { cause: cause.clone() };
+        let _ = self.closed.set(refusal.clone());
+        self.report.broken = Some(cause);
+        for call in self.queue.drain(..) {
+            call.fail(refusal.clone().into());
+        }
+        self.stop(None, Work::Finish);
+    }
+
+    /// Takes notice of what happened to a worker; how it ended, if it has.
+    pub(crate) fn look_at(&mut self, owner: usize) -> Option<ExitStatus> {
+        self.members[owner].has_told();
+        while let Some(event) = self.members[owner].child.event() {
+            if let Event::Ended(status) = event {
+                return Some(status);
+            }
+            self.handle(owner, event);
+        }
+        let member = &mut self.members[owner];
+        member.child.wire().made_room();
+        // A worker that closed its wire may live on for the whole grace period. What it has not
+        // begun does not wait for its end.
+        if member.standing != Standing::Leaving && !member.child.is_connected() {
+            let next = &mut self.next;
+            let taken = member.take_back_all(None, || {
+                *next += 1;
+                *next
+            });
+            taken.into_iter().for_each(|call| self.queue.push_front(call));
+        }
+        None
+    }
+
+    fn handle(&mut self, owner: usize, event: Event) {
+        let member = &mut self.members[owner];
+        let answered = match event {
+            Event::Hello => {
+                if member.standing == Standing::Starting {
+                    member.standing = Standing::Serving;
+                }
+                if let Phase::Starting(started) = &self.phase {
+                    let _ = started.send(Ok(()));
+                    self.phase = Phase::Running;
+                }
+                return;
+            }
+            Event::Answers(reply) => member.answered(reply),
+            Event::Answer { id, index, payload } => {
+                member.answered_one(id, index, payload).map(|()| 1)
+            }
+            Event::Refused(refusal) => return member.refusal = Some(refusal),
+            Event::Begun { id } => return member.begun(id),
+            Event::Broken(error) => return member.detail = Some(error.to_string()),
+            _ => return,
+        };
+        match answered {
+            Ok(count) => {
+                self.report.done += count;
+                self.hiring.succeeded();
+            }
+            Err(_) => {
+                member.detail = Some("it answered a call that it did not have".to_owned());
+                member.child.kill();
+            }
+        }
+    }
+
+    pub(crate) fn bury(&mut self, owner: usize, status: ExitStatus) {
+        let mut member = self.members.remove(owner);
+        let stopping = matches!(self.phase, Phase::Stopping);
+        let left = member.standing == Standing::Leaving;
+        let was_up = member.standing != Standing::Starting;
+        let start_error = (!was_up).then(|| {
+            let refusal = member.refusal.take();
+            member.child.start_error(refusal, status)
+        });
+        let error = start_error.unwrap_or(StartError::EndedEarly { status });
+        let next = &mut self.next;
+        let (unbegun, report) = member.bury(status, stopping, || {
+            *next += 1;
+            *next
+        });
+        let productive = report.done + report.lost > 0;
+        self.report.push(report);
+        if stopping {
+            unbegun.into_iter().for_each(|call| self.drop_call(call));
+            return;
+        }
+        // They go first: they were submitted before all that waits.
+        unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
+        if !left && !productive {
+            self.hiring_failed(error);
+        }
+    }
+}
+
+/// The worker that is to have this call: one that is awake and soon done with what it has, else
+/// the one with the least to do. To wake another takes longer than some tasks.
+fn choose<'a>(members: &'a mut [Member], call: &Call) -> Option<&'a mut Member> {
+    let awake = |member: &mut Member| {
+        member.load() > 0
+            && member.backlog().is_some_and(|backlog| backlog < Member::AHEAD / 2)
+            && member.has_room(call)
+    };
+    let position = members.iter_mut().position(awake).or_else(|| {
+        let free = (0..members.len()).filter(|&one| members[one].has_room(call));
+        let free: Vec<_> = free.collect();
+        free.into_iter().min_by_key(|&one| members[one].load())
+    });
+    members.get_mut(position?)
+}
+
+/// The worker from which an idle one is to take something. None if that takes longer than to do it.
+fn busiest(members: &[Member]) -> Option<usize> {
+    let busiest = (0..members.len()).max_by_key(|&one| members[one].load())?;
+    let worth = members[busiest].backlog().is_none_or(|backlog| backlog > Member::AHEAD);
+    (members[busiest].load() > 0 && worth).then_some(busiest)
+}
+
+/// Sends a call to a worker, after the state that it borrows if the worker has not got that.
+fn send(states: &HashMap<u64, Parcel>, member: &mut Member, call: Call) {
+    if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
+        && member.share(call.state, encoded).is_err()
+    {
+        call.fail(Refusal::BytesOnly.into());
+        return;
+    }
+    member.send(call);
+}

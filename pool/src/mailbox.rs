@@ -1,0 +1,123 @@
+//! Where the outcomes of a task, or of all tasks of a job, wait for whoever asked for them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use epilogue_process::parcel::Parcel;
+use epilogue_process::ring::Reply;
+
+use crate::error::TaskError;
+
+/// Which of a job's tasks an outcome belongs to.
+pub(crate) type Index = usize;
+
+/// The outcomes of some tasks that follow one another.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// The first of them.
+    pub(crate) first: Index,
+    pub(crate) outcomes: Outcomes,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcomes {
+    /// Encoded answers, as many as the reply says.
+    Answers(Reply),
+    /// One encoded answer that came alone.
+    Answer(Parcel),
+    /// Why so many tasks have no answer.
+    Failed { count: usize, error: TaskError },
+}
+
+impl Arrival {
+    /// How many outcomes there are.
+    pub(crate) fn count(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Answers(reply) => reply.count as usize,
+            Outcomes::Answer(_) => 1,
+            Outcomes::Failed { count, .. } => *count,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    arrivals: VecDeque<Arrival>,
+    /// Whether the owner, who sleeps until something arrives, shall read what workers answer.
+    promoted: bool,
+}
+
+/// The outcomes that have arrived for one owner.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    content: Mutex<Content>,
+    arrived: Condvar,
+    cost: Cost,
+}
+
+impl Mailbox {
+    pub(crate) fn put(&self, arrival: Arrival) {
+        self.lock().arrivals.push_back(arrival);
+        // One that nobody waits for costs no system call.
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn take(&self) -> Option<Arrival> {
+        self.lock().arrivals.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().arrivals.is_empty()
+    }
+
+    /// Sleeps until something has arrived, or the owner is to read itself.
+    pub(crate) fn sleep(&self) {
+        let content = self.lock();
+        let woken = self
+            .arrived
+            .wait_while(content, |content| content.arrivals.is_empty() && !content.promoted);
+        woken.unwrap_or_else(PoisonError::into_inner).promoted = false;
+    }
+
+    /// Has the owner read what workers answer, as the one who did so has what it waited for.
+    pub(crate) fn promote(&self) {
+        self.lock().promoted = true;
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn cost(&self) -> &Cost {
+        &self.cost
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long a task of this job takes: a moving average, as the workers measure it.
+#[derive(Debug, Default)]
+pub(crate) struct Cost(AtomicU64);
+
+impl Cost {
+    /// Takes notice of so many tasks that took so long.
+    pub(crate) fn note(&self, count: u32, nanos: u64) {
+        let each = (nanos / u64::from(count.max(1))).max(1);
+        let before = self.0.load(Ordering::Relaxed);
+        let now = if before == 0 { each } else { before - before / 4 + each / 4 };
+        self.0.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// How long so many tasks will take. None as long as nothing is known.
+    pub(crate) fn of(&self, count: usize) -> Option<Duration> {
+        let each = Some(self.0.load(Ordering::Relaxed)).filter(|&each| each > 0)?;
+        Some(Duration::from_nanos(each.saturating_mul(count as u64)))
+    }
+
+    /// How many tasks take so long. None as long as nothing is known.
+    pub(crate) fn in_time(&self, time: Duration) -> Option<usize> {
+        let each = Some(self.0.load(Ordering::Relaxed)).filter(|&each| each > 0)?;
+        usize::try_from(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / each).ok()
+    }
+}

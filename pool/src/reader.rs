@@ -1,0 +1,116 @@
+//! Whoever waits reads: a caller that needs an outcome takes it from the ring itself.
+//!
+//! To be woken by the supervisor would take a second thread, and twice the time. One caller reads at
+//! a time, for all; those who wait meanwhile get their outcomes from it, and as it leaves one of
+//! them takes over. What only the supervisor may do, which is to start and to bury workers, it still
+//! does, and tells the reader.
+
+use std::sync::{Arc, MutexGuard};
+
+use epilogue_process::child::wait_for;
+use nix::poll::{PollFd, PollFlags};
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::floor::{Floor, Reader};
+use crate::mailbox::Mailbox;
+use crate::pool::Shared;
+
+/// How soon a reader has to know of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It waits for each.
+    Each,
+    /// It waits for many, and is in time if it hears of several together.
+    Many,
+}
+
+impl Shared {
+    /// Waits until something has arrived in this mailbox, of which something is on its way.
+    pub(crate) fn wait(&self, mailbox: &Arc<Mailbox>, need: Need) {
+        while mailbox.is_empty() {
+            let mut floor = self.floor();
+            floor.collect();
+            if !mailbox.is_empty() {
+                return;
+            }
+            if floor.reader == Reader::None {
+                floor.reader = Reader::Awake;
+                floor.tune();
+                drop(floor);
+                self.read(mailbox, need);
+            } else {
+                floor.followers.push(Arc::clone(mailbox));
+                self.wake_for_each(&mut floor);
+                drop(floor);
+                mailbox.sleep();
+                let mut floor = self.floor();
+                floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
+                if !mailbox.is_empty() {
+                    floor.hand_over();
+                }
+            }
+        }
+    }
+
+    /// A reader that needs to hear of many only hears of each from here on, for others wait too.
+    fn wake_for_each(&self, floor: &mut MutexGuard<'_, Floor>) {
+        if floor.reader == (Reader::Asleep { is_eager: false }) {
+            floor.news.ring();
+        }
+    }
+
+    /// Reads until something has arrived in this mailbox.
+    fn read(&self, mailbox: &Mailbox, need: Need) {
+        let mut patience = std::mem::take(&mut self.floor().patience);
+        while mailbox.is_empty() {
+            let found = patience.look(|| {
+                self.floor().collect();
+                (!mailbox.is_empty()).then_some(())
+            });
+            if found.is_none() {
+                self.sleep(mailbox, need);
+            }
+        }
+        let mut floor = self.floor();
+        floor.patience = patience;
+        floor.reader = Reader::None;
+        floor.hand_over();
+        floor.tune();
+        // Where nobody reads from here on, the supervisor does, if somebody has to.
+        if floor.needs_supervisor() && floor.has_answers() {
+            self.bell.ring();
+        }
+    }
+
+    /// Sleeps until there is something to read, or the supervisor has news.
+    fn sleep(&self, mailbox: &Mailbox, need: Need) {
+        let mut floor = self.floor();
+        let is_eager = need == Need::Each || !floor.followers.is_empty();
+        floor.reader = Reader::Asleep { is_eager };
+        floor.dispatch();
+        // Once more, now that it would be told.
+        if !floor.has_answers() && mailbox.is_empty() {
+            let doorbells: Vec<Arc<OwnedFd>> = floor
+                .members
+                .iter()
+                .filter_map(|member| member.child.doorbell().cloned())
+                .collect();
+            drop(floor);
+            self.listen(&doorbells);
+            floor = self.floor();
+            floor.members.iter_mut().for_each(|member| member.has_told());
+        }
+        floor.reader = Reader::Awake;
+        floor.tune();
+    }
+
+    fn listen(&self, doorbells: &[Arc<OwnedFd>]) {
+        let bells = doorbells.iter().map(AsFd::as_fd).chain([self.news.as_fd()]);
+        let mut fds: Vec<_> = bells.map(|bell| PollFd::new(bell, PollFlags::POLLIN)).collect();
+        let is_known = wait_for(&mut fds, None);
+        for fd in fds.iter().filter(|fd| !is_known || fd.any().unwrap_or(true)) {
+            // Empty means that it did not ring.
+            let _ = nix::unistd::read(fd.as_fd(), &mut [0; 8]);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What the bytes of calls and answers mean: arguments behind one another, and one answer for each.
+//!
+//! Numbers stand side by side. All else stands behind its length, so that one that cannot be read
+//! does not take those after it along. An answer that is no number says first whether it is a value
+//! or a fault.
+
+use std::any::type_name;
+
+use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode};
+use crate::entry::MAX_FAULT;
+use crate::fault::Fault;
+use crate::panics;
+use crate::parcel::{Parcel, pack_behind, unpack};
+use crate::portable::Portable;
+use crate::ring::{Form, Reply};
+use crate::sys::raw;
+
+pub(crate) const VALUE: u8 = 0;
+pub(crate) const FAULT: u8 = 1;
+
+/// How long the length in front of a message is, in bytes.
+const LENGTH: usize = size_of::<u32>();
+
+/// Arguments that follow one another.
+#[derive(Debug)]
+pub(crate) struct Arguments<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Arguments<'a> {
+    /// The next that is a number of so many bytes; fewer if there are not so many.
+    #[inline]
+    pub(crate) fn raw(&mut self, size: usize) -> &'a [u8] {
+        let (bytes, rest) = self.0.split_at(size.min(self.0.len()));
+        self.0 = rest;
+        bytes
+    }
+
+    /// The next that stands behind its length; empty if there is none.
+    #[inline]
+    pub(crate) fn framed(&mut self) -> &'a [u8] {
+        self.try_framed().unwrap_or_default()
+    }
+
+    fn try_framed(&mut self) -> Option<&'a [u8]> {
+        let (len, rest) = self.0.split_first_chunk::<LENGTH>()?;
+        // One that is too long for the field is the only one.
+        let len = match u32::from_le_bytes(*len) {
+            u32::MAX => rest.len(),
+            len => len as usize,
+        };
+        let (bytes, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+/// How the arguments of a request lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Numbers of so many bytes, side by side.
+    Raw(usize),
+    /// Each behind its length.
+    Framed,
+}
+
+/// A call that is being made: what it shall call, and one argument or more.
+#[derive(Debug, Clone)]
+pub struct Request {
+    parcel: Parcel,
+    /// How long what comes before the arguments is.
+    head: usize,
+    layout: Layout,
+    count: u32,
+}
+
+impl Request {
+    /// A call without arguments; `head` comes before them.
+    pub fn new(head: Vec<u8>) -> Self {
+        let (head, parcel) = (head.len(), Parcel::from(head));
+        Self { parcel, head, layout: Layout::Framed, count: 0 }
+    }
+
+    /// Adds an argument. One that refers to descriptors has a call of its own, which is returned.
+    /// All arguments of a call have one type.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`]; see [`pack`](crate::parcel::pack). The call is as it was. A panic of the argument's own
+    /// `Serialize` is an error, too.
+    #[inline]
+    pub fn push<T: Portable>(
+        &mut self,
+        argument: &T,
+        limits: &Limits,
+    ) -> Result<Option<Self>, EncodeError> {
+        if let Some(bytes) = raw::bytes_of(argument) {
+            self.layout = Layout::Raw(bytes.len());
+            self.parcel.bytes.extend_from_slice(bytes);
+            self.count += 1;
+            return Ok(None);
+        }
+        let start = self.parcel.bytes.len();
+        self.parcel.bytes.extend_from_slice(&[0; LENGTH]);
+        if let Err(error) = pack_fenced(&mut self.parcel, argument, limits) {
+            self.parcel.bytes.truncate(start);
+            return Err(error);
+        }
+        let len = self.parcel.bytes.len() - start - LENGTH;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.parcel.bytes[start..start + LENGTH].copy_from_slice(&len.to_le_bytes());
+        if self.count == 0 || self.parcel.descriptors().is_empty() {
+            self.count += 1;
+            return Ok(None);
+        }
+        let before = self.parcel.bytes[..start].to_vec();
+        let mut parcel = std::mem::replace(&mut self.parcel, Parcel::from(before));
+        parcel.bytes.drain(self.head..start);
+        Ok(Some(Self { parcel, head: self.head, layout: self.layout, count: 1 }))
+    }
+
+    /// How many arguments it has.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How long it is, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.parcel.bytes.len()
+    }
+
+    /// What travels.
+    pub fn parcel(&self) -> &Parcel {
+        &self.parcel
+    }
+
+    /// What travels, to be changed.
+    pub fn parcel_mut(&mut self) -> &mut Parcel {
+        &mut self.parcel
+    }
+
+    /// Leaves the first `keep` arguments, and returns a call with the others.
+    pub fn split_off(&mut self, keep: u32) -> Self {
+        let keep = keep.min(self.count);
+        let at = self.head + self.length_of(keep);
+        let mut bytes = self.parcel.bytes[..self.head].to_vec();
+        bytes.extend_from_slice(&self.parcel.bytes[at..]);
+        let (head, layout, count) = (self.head, self.layout, self.count - keep);
+        self.parcel.bytes.truncate(at);
+        self.count = keep;
+        if keep > 0 {
+            return Self { parcel: Parcel::from(bytes), head, layout, count };
+        }
+        // Nothing is kept: the descriptors go with the argument.
+        let mut parcel = std::mem::take(&mut self.parcel);
+        self.parcel.bytes = std::mem::replace(&mut parcel.bytes, bytes);
+        Self { parcel, head, layout, count }
+    }
+
+    fn length_of(&self, count: u32) -> usize {
+        match self.layout {
+            Layout::Raw(size) => size * count as usize,
+            Layout::Framed => {
+                let all = &self.parcel.bytes[self.head..];
+                let mut arguments = Arguments(all);
+                for _ in 0..count {
+                    arguments.framed();
+                }
+                all.len() - arguments.0.len()
+            }
+        }
+    }
+}
+
+/// Packs an argument behind `head`. A panic of its own `Serialize` is an error, too.
+///
+/// # Errors
+///
+/// [`EncodeError`]; see [`pack`](crate::parcel::pack).
+#[inline]
+pub fn ask<T: Portable>(
+    argument: &T,
+    head: Vec<u8>,
+    limits: &Limits,
+) -> Result<Parcel, EncodeError> {
+    let mut parcel = Parcel::from(head);
+    pack_fenced(&mut parcel, argument, limits)?;
+    Ok(parcel)
+}
+
+fn pack_fenced<T: Portable>(
+    parcel: &mut Parcel,
+    value: &T,
+    limits: &Limits,
+) -> Result<(), EncodeError> {
+    panics::catch(|| pack_behind(parcel, value, limits)).unwrap_or_else(|panic| {
+        let problem = Problem::Refused(panic.to_string());
+        Err(EncodeError { type_name: type_name::<T>().to_owned(), problem })
+    })
+}
+
+/// Decodes an answer that came alone.
+///
+/// # Errors
+///
+/// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
+/// cannot be decoded: a panic of its own `Deserialize` included.
+pub fn answer<R: Portable>(mut reply: Parcel, limits: &Limits) -> Result<R, Fault> {
+    let descriptors = reply.take_descriptors();
+    let Some((&VALUE, value)) = reply.bytes.split_first() else {
+        return Err(fault_of(reply.bytes.get(1..).unwrap_or_default()));
+    };
+    let decoded = panics::catch(|| unpack(value, descriptors, limits));
+    decoded.unwrap_or_else(|panic| Err(unreadable::<R>(panic.to_string()))).map_err(Fault::Reply)
+}
+
+/// Decodes the answers of a reply, and hands each to `each`: as many as the reply says, whatever
+/// its bytes are.
+pub fn answers<R: Portable>(
+    reply: &Reply,
+    limits: &Limits,
+    mut each: impl FnMut(Result<R, Fault>),
+) {
+    let mut bytes = Arguments(&reply.bytes);
+    for _ in 0..reply.count {
+        each(match reply.form {
+            Form::Raw => {
+                let number = raw::number(bytes.raw(size_of::<R>()));
+                number.ok_or_else(|| Fault::Reply(unreadable::<R>("no number".to_owned())))
+            }
+            Form::Framed => match bytes.framed().split_first() {
+                Some((&VALUE, value)) => {
+                    let decoded = panics::catch(|| unpack(value, Vec::new(), limits));
+                    let decoded =
+                        decoded.unwrap_or_else(|panic| Err(unreadable::<R>(panic.to_string())));
+                    decoded.map_err(Fault::Reply)
+                }
+                Some((_, fault)) => Err(fault_of(fault)),
+                None => Err(fault_of(&[])),
+            },
+        });
+    }
+}
+
+/// Decodes the answers of a reply, and appends the values to `values`, up to the first fault.
+///
+/// # Errors
+///
+/// The first fault, and which answer of the reply it was.
+pub fn extend_from_answers<R: Portable>(
+    reply: &Reply,
+    limits: &Limits,
+    values: &mut Vec<R>,
+) -> Result<(), (usize, Fault)> {
+    if let (Form::Raw, Some(numbers)) = (reply.form, raw::numbers::<R>(&reply.bytes))
+        && numbers.len() == reply.count as usize
+    {
+        values.extend(numbers);
+        return Ok(());
+    }
+    let (mut index, mut first) = (0, None);
+    answers(reply, limits, |answer| {
+        match answer {
+            Ok(value) if first.is_none() => values.push(value),
+            Ok(_) => {}
+            Err(fault) => drop(first.get_or_insert((index, fault))),
+        }
+        index += 1;
+    });
+    first.map_or(Ok(()), Err)
+}
+
+/// Decodes the answer of a call that had one item.
+///
+/// # Errors
+///
+/// As [`answer`].
+pub fn only_answer<R: Portable>(reply: &Reply, limits: &Limits) -> Result<R, Fault> {
+    let mut only = Err(fault_of(&[]));
+    answers(reply, limits, |answer| only = answer);
+    only
+}
+
+fn fault_of(bytes: &[u8]) -> Fault {
+    decode(bytes, &fault_limits()).unwrap_or_else(Fault::Reply)
+}
+
+fn unreadable<R>(problem: String) -> DecodeError {
+    DecodeError { type_name: type_name::<R>().to_owned(), problem: Problem::Refused(problem) }
+}
+
+pub(crate) fn fault_limits() -> Limits {
+    Limits { max_bytes: MAX_FAULT, ..Limits::default() }
+}

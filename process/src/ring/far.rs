@@ -1,0 +1,251 @@
+//! The child's end of a ring: it claims calls and writes answers.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::near::nudge;
+use super::{
+    ASLEEP, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Patience, Place, REPLY_HEAD,
+    REPLY_TAIL, Region, Size, claim, pair, unpair, words_of,
+};
+use crate::sys::futex;
+use crate::sys::memory::SharedWords;
+
+/// A call, as it was found in the ring.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) at: u64,
+    pub(crate) id: u64,
+    pub(crate) count: u32,
+    pub(crate) place: Place,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The answers that are being written, and that the parent does not see yet, unless we die.
+#[derive(Debug)]
+struct Open {
+    id: u64,
+    first: u32,
+    form: Form,
+    count: u32,
+}
+
+/// The child's end. One thread has it; others may only wake that.
+#[derive(Debug)]
+pub(crate) struct Far {
+    shared: Arc<SharedWords>,
+    calls: Region,
+    replies: Region,
+    call_head: u64,
+    /// Where the call that is being answered ends.
+    call_next: u64,
+    reply_tail: u64,
+    reply_head: u64,
+    open: Option<Open>,
+    /// The answers of the open record; behind those that count, what is being written.
+    bytes: Vec<u8>,
+    /// How many of these bytes count.
+    whole: usize,
+    /// How many records were written.
+    written: u32,
+    patience: Patience,
+}
+
+/// What there is to tell to the parent, and how.
+pub(crate) type Bell = Option<Listener>;
+
+impl Far {
+    pub(crate) fn new(shared: Arc<SharedWords>) -> io::Result<Self> {
+        let size = Size::of(shared.words().len()).ok_or(io::ErrorKind::InvalidData)?;
+        let [calls, replies] = Region::both(size);
+        Ok(Self {
+            shared,
+            calls,
+            replies,
+            call_head: 0,
+            call_next: 0,
+            reply_tail: 0,
+            reply_head: 0,
+            open: None,
+            bytes: Vec::new(),
+            whole: 0,
+            written: 0,
+            patience: Patience::default(),
+        })
+    }
+
+    fn control(&self, word: usize) -> &AtomicU64 {
+        &self.shared.words()[word]
+    }
+
+    // Calls.
+
+    /// The next call, if there is one. The one before is done with.
+    pub(crate) fn next(&mut self) -> Option<Incoming> {
+        if self.call_next != self.call_head {
+            self.call_head = self.call_next;
+            self.control(CALL_HEAD).store(self.call_head, Ordering::Release);
+        }
+        if self.control(CALL_TAIL).load(Ordering::Acquire) == self.call_head {
+            return None;
+        }
+        let (at, words) = (self.call_head, self.shared.words());
+        let load = |offset| self.calls.word(words, at + offset).load(Ordering::Relaxed);
+        let [len, count] = unpair(load(2));
+        // Our own parent wrote it: it is not longer than the ring.
+        let len = (len as usize).min(self.calls.bytes());
+        let place = if load(3) == Place::Here as u64 { Place::Here } else { Place::Socket };
+        let bytes = self.calls.read(words, at + HEADER as u64, len);
+        self.call_next = at + (HEADER + words_of(len)) as u64;
+        Some(Incoming { at, id: load(1), count, place, bytes })
+    }
+
+    /// Claims up to `most` items of the call at `at`: the first, and how many.
+    pub(crate) fn claim(&self, at: u64, most: u32) -> (u32, u32) {
+        claim::claim(self.calls.word(self.shared.words(), at), most)
+    }
+
+    /// Waits until there may be a call, or `is_over`; looks for a while before it sleeps.
+    pub(crate) fn wait(&mut self, is_over: impl Fn() -> bool) {
+        let (shared, head) = (Arc::clone(&self.shared), self.call_head);
+        let tail = &shared.words()[CALL_TAIL];
+        let is_due = || tail.load(Ordering::Acquire) != head || is_over();
+        if self.patience.look(|| is_due().then_some(())).is_none() {
+            sleep(&shared.words()[ASLEEP], is_due);
+        }
+    }
+
+    // Answers.
+
+    /// Begins the answer to an item, which is to be written to [`Far::staged`].
+    ///
+    /// False if the record that is open cannot take it: it has to be published before.
+    pub(crate) fn stage(&mut self, id: u64, index: u32, form: Form) -> bool {
+        match &self.open {
+            None => {
+                self.open = Some(Open { id, first: index, form, count: 0 });
+                true
+            }
+            Some(open) => {
+                let follows = (open.id, open.first + open.count, open.form) == (id, index, form);
+                follows && self.whole < self.replies.bytes() / 8
+            }
+        }
+    }
+
+    /// Where the staged answer is to be appended.
+    #[inline]
+    pub(crate) fn staged(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// How long the staged answer is.
+    pub(crate) fn staged_len(&self) -> usize {
+        self.bytes.len() - self.whole
+    }
+
+    /// Takes the staged answer out: it is not to be answered here, or not at all.
+    pub(crate) fn unstage(&mut self) -> Vec<u8> {
+        let staged = self.bytes.split_off(self.whole);
+        if self.open.as_ref().is_some_and(|open| open.count == 0) {
+            self.open = None;
+        }
+        staged
+    }
+
+    /// The longest answer that is written into the ring; others go over the socket.
+    pub(crate) fn longest(&self) -> usize {
+        self.replies.bytes() / 4
+    }
+
+    /// Whether there is room for what is open, and for the header of what comes after it.
+    #[inline]
+    pub(crate) fn has_room(&mut self) -> bool {
+        let need = (2 * HEADER + words_of(self.bytes.len())) as u64;
+        let free = |head: u64| self.replies.len as u64 - (self.reply_tail - head);
+        if free(self.reply_head) < need {
+            self.reply_head = self.control(REPLY_HEAD).load(Ordering::Acquire);
+        }
+        free(self.reply_head) >= need
+    }
+
+    /// Waits until there may be room. The parent has been told to make some.
+    pub(crate) fn wait_for_room(&self) {
+        let (head, seen) = (self.control(REPLY_HEAD), self.reply_head);
+        sleep(self.control(ASLEEP), || head.load(Ordering::Acquire) != seen);
+    }
+
+    /// The staged answer counts from here on, even if we die.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let (at, words) = (self.reply_tail, self.shared.words());
+        if open.count == 0 {
+            self.replies.word(words, at).store(open.id, Ordering::Relaxed);
+            let second = pair(open.first, open.form as u32);
+            self.replies.word(words, at + 1).store(second, Ordering::Relaxed);
+        }
+        // From the word on that the answer before may share with this one.
+        let from = self.whole / size_of::<u64>();
+        let fresh = &self.bytes[from * size_of::<u64>()..];
+        self.replies.write(words, at + (HEADER + from) as u64, fresh);
+        open.count += 1;
+        self.whole = self.bytes.len();
+        let progress = pair(self.whole as u32, open.count);
+        self.replies.word(words, at + 2).store(progress, Ordering::Release);
+    }
+
+    /// Hands the open record over, if there is one; who is to be told of it.
+    pub(crate) fn publish(&mut self, nanos: u64) -> Bell {
+        self.open.take_if(|open| open.count > 0)?;
+        let (at, words) = (self.reply_tail, self.shared.words());
+        self.replies.word(words, at + 3).store(nanos, Ordering::Relaxed);
+        let next = at + (HEADER + words_of(self.whole)) as u64;
+        // What lies there is from an earlier round. Should we die before the next record is begun,
+        // the parent must not take it for one.
+        self.replies.word(words, next + 2).store(0, Ordering::Relaxed);
+        self.reply_tail = next;
+        self.control(REPLY_TAIL).store(next, Ordering::Release);
+        self.bytes.clear();
+        self.whole = 0;
+        self.written = self.written.wrapping_add(1);
+        // Pairs with the fence in `Near::listen`: either we see the bell, or it sees our reply.
+        fence(Ordering::SeqCst);
+        self.bell(|after, written| written.wrapping_sub(after) as i32 >= 0)
+    }
+
+    /// Who is to be told that nothing is left to do.
+    pub(crate) fn idle(&self) -> Bell {
+        self.bell(|_, _| true)
+    }
+
+    fn bell(&self, is_due: impl Fn(u32, u32) -> bool) -> Bell {
+        let bell = self.control(BELL);
+        let [listener, after] = unpair(bell.load(Ordering::Relaxed));
+        if listener == 0 || !is_due(after, self.written) || bell.swap(0, Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(if listener == Listener::Doorbell as u32 {
+            Listener::Doorbell
+        } else {
+            Listener::Socket
+        })
+    }
+}
+
+/// Wakes the thread that has the child's end, from another thread of the child.
+pub(crate) fn wake(shared: &SharedWords) {
+    nudge(&shared.words()[ASLEEP]);
+}
+
+/// Sleeps unless `is_due`. It may return for no reason.
+fn sleep(asleep: &AtomicU64, is_due: impl Fn() -> bool) {
+    asleep.store(1, Ordering::Relaxed);
+    // Pairs with the fence in `nudge`: either that sees that we sleep, or we see its news.
+    fence(Ordering::SeqCst);
+    if !is_due() {
+        futex::wait(asleep, 1);
+    }
+    asleep.store(0, Ordering::Relaxed);
+}

@@ -1,0 +1,187 @@
+//! The ring: calls to one child and its replies, in memory that both have mapped.
+//!
+//! Each side alone moves one end of each of two rings, and sleeps only after it has said so; see
+//! `README.md` beside this file for the protocol, and why nothing is lost by it.
+//!
+//! The parent treats all that it reads as hostile: it copies before it checks, keeps every position
+//! of its own where the child cannot write, and refers to nothing in there. What a child writes can
+//! hurt its own calls only.
+
+mod claim;
+mod far;
+mod near;
+mod patience;
+#[cfg(test)]
+mod tests;
+
+use std::iter;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use far::{Far, wake};
+pub(crate) use near::Near;
+pub use near::Ticket;
+pub use patience::Patience;
+
+/// How many calls a ring is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// A page: one call, which goes over the socket if it is long.
+    Once,
+    /// As many as keep a worker busy.
+    Many,
+}
+
+impl Size {
+    /// How many words there are in all: those that control, and both rings.
+    pub(crate) fn words(self) -> usize {
+        let [calls, replies] = self.lengths();
+        CONTROL + calls + replies
+    }
+
+    const fn lengths(self) -> [usize; 2] {
+        match self {
+            Self::Once => [128, 256],
+            Self::Many => [1 << 15, 1 << 15],
+        }
+    }
+
+    fn of(words: usize) -> Option<Self> {
+        [Self::Once, Self::Many].into_iter().find(|size| size.words() == words)
+    }
+}
+
+// The words that control. Each has a cache line for itself, and one writer unless it says more.
+
+/// How far calls have been written: the parent's.
+const CALL_TAIL: usize = 0;
+/// How far they are done with: the child's.
+const CALL_HEAD: usize = 8;
+/// Whether the child sleeps: set by it, taken back by whoever wakes it.
+const ASLEEP: usize = 16;
+/// How far replies have been written: the child's.
+const REPLY_TAIL: usize = 24;
+/// How far they have been taken: the parent's.
+const REPLY_HEAD: usize = 32;
+/// Who wants to be told of a reply: set by the parent, taken back by the child as it tells.
+const BELL: usize = 40;
+const CONTROL: usize = 64;
+
+/// How many words come before what a record carries.
+const HEADER: usize = 4;
+
+/// One of the two rings. Positions in it count words from the beginning of time.
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    start: usize,
+    /// A power of two.
+    len: usize,
+}
+
+impl Region {
+    fn both(size: Size) -> [Self; 2] {
+        let [calls, replies] = size.lengths();
+        [Self { start: CONTROL, len: calls }, Self { start: CONTROL + calls, len: replies }]
+    }
+
+    const fn bytes(self) -> usize {
+        self.len * size_of::<u64>()
+    }
+
+    fn word(self, words: &[AtomicU64], at: u64) -> &AtomicU64 {
+        &words[self.start + (at as usize & (self.len - 1))]
+    }
+
+    /// So many words from a position on: up to the end of the ring, and from its start.
+    fn run(self, words: &[AtomicU64], at: u64, len: usize) -> [&[AtomicU64]; 2] {
+        let (ring, from) =
+            (&words[self.start..self.start + self.len], at as usize & (self.len - 1));
+        let first = len.min(self.len - from);
+        [&ring[from..from + first], &ring[..len - first]]
+    }
+
+    fn write(self, words: &[AtomicU64], at: u64, bytes: &[u8]) {
+        let [first, second] = self.run(words, at, words_of(bytes.len()));
+        let (left, right) = bytes.split_at(bytes.len().min(first.len() * size_of::<u64>()));
+        store(first, left);
+        store(second, right);
+    }
+
+    fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Vec<u8> {
+        let [first, second] = self.run(words, at, words_of(len));
+        let mut bytes = Vec::with_capacity(words_of(len) * size_of::<u64>());
+        for word in iter::chain(first, second) {
+            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+fn store(words: &[AtomicU64], bytes: &[u8]) {
+    let (whole, rest) = bytes.as_chunks();
+    for (word, bytes) in iter::zip(words, whole) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+    }
+    if let (Some(word), false) = (words.get(whole.len()), rest.is_empty()) {
+        let mut last = [0; size_of::<u64>()];
+        last[..rest.len()].copy_from_slice(rest);
+        word.store(u64::from_le_bytes(last), Ordering::Relaxed);
+    }
+}
+
+fn words_of(bytes: usize) -> usize {
+    bytes.div_ceil(size_of::<u64>())
+}
+
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+fn unpair(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
+/// Where a call, or an answer, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the record.
+    Here = 0,
+    /// The next that comes over the socket.
+    Socket = 1,
+}
+
+/// How the answers in a record are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Form {
+    /// One after the other, each behind its length and whether it is a value.
+    Framed = 0,
+    /// Values of one size, side by side.
+    Raw = 1,
+}
+
+/// Some answers of one call, in the order of its items.
+#[derive(Debug)]
+pub struct Reply {
+    /// The number of the call.
+    pub id: u64,
+    /// Which of its items the first is.
+    pub first: u32,
+    /// How many they are; at least one.
+    pub count: u32,
+    /// How long they took, in nanoseconds, as the child says.
+    pub nanos: u64,
+    /// How they are written.
+    pub form: Form,
+    /// The answers.
+    pub bytes: Vec<u8>,
+}
+
+/// Who is to be told of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// Whoever reads the socket.
+    Socket = 1,
+    /// Whoever waits for the doorbell.
+    Doorbell = 2,
+}

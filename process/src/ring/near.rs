@@ -1,0 +1,191 @@
+//! The parent's end of a ring: it writes calls, takes them back, and reads replies.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::{
+    ASLEEP, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Place, REPLY_HEAD, REPLY_TAIL,
+    Region, Reply, Size, claim, pair, unpair, words_of,
+};
+use crate::sys::futex;
+use crate::sys::memory::SharedWords;
+use crate::wire::WireError;
+
+/// Where a call is in the ring, until it has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(pub(crate) u64);
+
+/// The parent's end.
+#[derive(Debug)]
+pub(crate) struct Near {
+    shared: SharedWords,
+    calls: Region,
+    replies: Region,
+    call_tail: u64,
+    /// As far as the child had said when it was last asked.
+    call_head: u64,
+    reply_head: u64,
+    /// How many records have been read.
+    read: u32,
+}
+
+impl Near {
+    pub(crate) fn new(shared: SharedWords, size: Size) -> Self {
+        let [calls, replies] = Region::both(size);
+        Self { shared, calls, replies, call_tail: 0, call_head: 0, reply_head: 0, read: 0 }
+    }
+
+    fn control(&self, word: usize) -> &AtomicU64 {
+        &self.shared.words()[word]
+    }
+
+    /// The longest call that is written into the ring; others go over the socket.
+    pub(crate) fn longest(&self) -> usize {
+        self.calls.bytes() / 4
+    }
+
+    /// Whether there is room for a call of so many bytes.
+    pub(crate) fn has_room(&mut self, bytes: usize) -> Result<bool, WireError> {
+        let need = (HEADER + words_of(bytes)) as u64;
+        let room = |head: u64| self.calls.len as u64 - (self.call_tail - head) >= need;
+        if !room(self.call_head) {
+            let head = self.control(CALL_HEAD).load(Ordering::Acquire);
+            if head < self.call_head || head > self.call_tail {
+                return Err(WireError::Garbage);
+            }
+            self.call_head = head;
+        }
+        Ok(room(self.call_head))
+    }
+
+    /// Writes a call of so many items, where [`Near::has_room`] found room for it.
+    pub(crate) fn push(&mut self, id: u64, count: u32, place: Place, bytes: &[u8]) -> Ticket {
+        let (at, words) = (self.call_tail, self.shared.words());
+        let header = [claim::published(count), id, pair(bytes.len() as u32, count), place as u64];
+        for (offset, word) in (0..).zip(header) {
+            self.calls.word(words, at + offset).store(word, Ordering::Relaxed);
+        }
+        self.calls.write(words, at + HEADER as u64, bytes);
+        self.call_tail = at + (HEADER + words_of(bytes.len())) as u64;
+        self.control(CALL_TAIL).store(self.call_tail, Ordering::Release);
+        Ticket(at)
+    }
+
+    /// Wakes the child if it sleeps. What it shall see was written before.
+    pub(crate) fn nudge(&self) {
+        nudge(self.control(ASLEEP));
+    }
+
+    /// Whether the child sleeps, and would have to be woken.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.control(ASLEEP).load(Ordering::Relaxed) != 0
+    }
+
+    /// The claim word of a call. None once the child is done with it: then another may lie there.
+    fn claims(&self, Ticket(at): Ticket) -> Option<&AtomicU64> {
+        (at >= self.call_head).then(|| self.calls.word(self.shared.words(), at))
+    }
+
+    fn lower(&self, ticket: Ticket, count: u32, end: impl Fn(u32, u32) -> u32) -> u32 {
+        self.claims(ticket).map_or(count, |claims| claim::lower(claims, count, end))
+    }
+
+    /// Takes back all items of a call, if none has been begun.
+    pub(crate) fn revoke(&self, ticket: Ticket, count: u32) -> bool {
+        let end = self.lower(ticket, count, |next, last| match next {
+            0 => 0,
+            _ => last,
+        });
+        end == 0
+    }
+
+    /// Takes back items from the end of a call that have not been begun, so that `keep` of those
+    /// remain; where the call ends now.
+    pub(crate) fn shorten(&self, ticket: Ticket, count: u32, keep: impl Fn(u32) -> u32) -> u32 {
+        self.lower(ticket, count, |next, last| next + keep(last - next))
+    }
+
+    /// How many items of a call may have been begun.
+    pub(crate) fn begun(&self, ticket: Ticket, count: u32) -> u32 {
+        self.claims(ticket).map_or(count, |claims| claim::claimed(claims, count))
+    }
+
+    /// Whether the child has written something that was not read.
+    pub(crate) fn has_reply(&self) -> bool {
+        self.control(REPLY_TAIL).load(Ordering::Acquire) != self.reply_head
+    }
+
+    /// The next record, if the child has written one.
+    pub(crate) fn pop(&mut self) -> Result<Option<Reply>, WireError> {
+        let tail = self.control(REPLY_TAIL).load(Ordering::Acquire);
+        let there = tail.wrapping_sub(self.reply_head);
+        if there == 0 {
+            return Ok(None);
+        }
+        if there > self.replies.len as u64 {
+            return Err(WireError::Garbage);
+        }
+        let (reply, words) = self.parse(there).ok_or(WireError::Garbage)?;
+        self.reply_head += words;
+        self.read = self.read.wrapping_add(1);
+        self.control(REPLY_HEAD).store(self.reply_head, Ordering::Release);
+        Ok(Some(reply))
+    }
+
+    /// What a child that is gone had answered and not yet handed over.
+    pub(crate) fn salvage(&mut self) -> Option<Reply> {
+        // The child wrote a count of zero here before the record, and counts what is whole.
+        let (reply, _) = self.parse(self.replies.len as u64)?;
+        Some(reply)
+    }
+
+    /// Reads the record at the head, which has so many words at most; with how many it has.
+    fn parse(&self, there: u64) -> Option<(Reply, u64)> {
+        let (at, words) = (self.reply_head, self.shared.words());
+        let load = |offset| self.replies.word(words, at + offset).load(Ordering::Acquire);
+        let [first, form] = unpair(load(1));
+        let [len, count] = unpair(load(2));
+        let (len, nanos) = (usize::try_from(len).ok()?, load(3));
+        let form = match form {
+            0 => Form::Framed,
+            1 => Form::Raw,
+            _ => return None,
+        };
+        let need = (HEADER + words_of(len)) as u64;
+        if need > there || count == 0 {
+            return None;
+        }
+        let bytes = self.replies.read(words, at + HEADER as u64, len);
+        Some((Reply { id: load(0), first, count, nanos, form, bytes }, need))
+    }
+
+    /// Has the child tell `listener` once it has written so many records more, or has nothing left
+    /// to do. Whoever calls this looks for a reply once more before it sleeps.
+    pub(crate) fn listen(&self, listener: Listener, records: u32) {
+        let after = self.read.wrapping_add(records);
+        self.control(BELL).store(pair(listener as u32, after), Ordering::Relaxed);
+        // Pairs with the fence in `Far::publish`: either it sees the bell, or we see its reply.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the child has yet to tell.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.control(BELL).load(Ordering::Relaxed) != 0
+    }
+
+    /// Nobody sleeps: the child need not tell.
+    pub(crate) fn stop_listening(&self) {
+        let bell = self.control(BELL);
+        if bell.load(Ordering::Relaxed) != 0 {
+            bell.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Wakes whoever sleeps on this word, if it says that somebody does.
+pub(super) fn nudge(asleep: &AtomicU64) {
+    // Pairs with the fence in `Far::sleep`: either we see that it sleeps, or it sees our news.
+    fence(Ordering::SeqCst);
+    if asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::Relaxed) != 0 {
+        futex::wake(asleep);
+    }
+}

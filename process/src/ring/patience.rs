@@ -1,0 +1,58 @@
+//! How long to look for what may come at once, before sleeping.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long to look before sleeping, by how that went the last times.
+///
+/// To be woken on another CPU takes as long as some tasks do, so it pays to look for about that
+/// long; see `facts/performance.md` 1.1 of the design, and `benches/RESULTS.md`. Whoever looks gives
+/// its CPU away each time: the other side may need just that one. And one who has always looked in
+/// vain sleeps at once, and tries again now and then.
+#[derive(Debug, Default)]
+pub struct Patience {
+    in_vain: u32,
+}
+
+impl Patience {
+    const BUDGET: Duration = Duration::from_micros(50);
+    /// So many times in a row is for nothing. Then one in as many is a trial.
+    const TOO_OFTEN: u32 = 4;
+    const TRIAL: u32 = 16;
+    /// How many looks are cheaper than giving the CPU away.
+    const GLANCES: usize = 8;
+
+    /// Looks for something, for a while. None if it did not come: it is time to sleep.
+    pub fn look<T>(&mut self, mut found: impl FnMut() -> Option<T>) -> Option<T> {
+        let is_worth_it =
+            self.in_vain < Self::TOO_OFTEN || self.in_vain.is_multiple_of(Self::TRIAL);
+        let come = match is_worth_it {
+            true => Self::look_patiently(&mut found),
+            false => found(),
+        };
+        match come {
+            Some(_) => self.in_vain = 0,
+            None => self.in_vain = self.in_vain.wrapping_add(1),
+        }
+        come
+    }
+
+    fn look_patiently<T>(found: &mut impl FnMut() -> Option<T>) -> Option<T> {
+        for _ in 0..Self::GLANCES {
+            if let Some(come) = found() {
+                return Some(come);
+            }
+            std::hint::spin_loop();
+        }
+        let until = Instant::now() + Self::BUDGET;
+        loop {
+            thread::yield_now();
+            if let Some(come) = found() {
+                return Some(come);
+            }
+            if Instant::now() >= until {
+                return None;
+            }
+        }
+    }
+}

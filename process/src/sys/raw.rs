@@ -1,0 +1,125 @@
+//! Numbers, and vectors of numbers, as the bytes that they are.
+//!
+//! Both ends are the same build on the same machine, so a number travels as its own bytes. A type
+//! that only serde knows has to be asked for each of its fields; for these it is known what they
+//! are made of, and a vector of them is copied at once.
+
+#![expect(unsafe_code, reason = "a type parameter is taken for the type that it is")]
+
+use std::any::TypeId;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::slice;
+
+macro_rules! numbers {
+    ($check:ident: $($number:ty),+) => {
+        /// Whether `T` is a number, so that any bytes of its size are one.
+        #[inline]
+        pub(crate) fn is_number<T>() -> bool {
+            let $check = typeid::of::<T>();
+            $($check == TypeId::of::<$number>())||+
+        }
+
+        /// The numbers of a `T` that is a vector of them, as bytes.
+        #[inline]
+        pub(crate) fn elements<T>(value: &T) -> Option<&[u8]> {
+            let $check = typeid::of::<T>();
+            $(if $check == TypeId::of::<Vec<$number>>() {
+                // SAFETY: `T` is this very type: those of equal id are, and it has no lifetimes.
+                let vector = unsafe { &*ptr::from_ref(value).cast::<Vec<$number>>() };
+                return Some(bytemuck::cast_slice(vector));
+            })+
+            None
+        }
+
+        /// Whether `T` is a vector of numbers; the size of each in bytes.
+        #[inline]
+        pub(crate) fn element_size<T>() -> Option<usize> {
+            let $check = typeid::of::<T>();
+            $(if $check == TypeId::of::<Vec<$number>>() {
+                return Some(size_of::<$number>());
+            })+
+            None
+        }
+
+        /// Makes the vector of numbers that [`elements`] took for bytes. None if `T` is none, or
+        /// these are not whole numbers.
+        #[inline]
+        pub(crate) fn vector<T>(bytes: &[u8]) -> Option<T> {
+            let $check = typeid::of::<T>();
+            $(if $check == TypeId::of::<Vec<$number>>() {
+                const SIZE: usize = size_of::<$number>();
+                if !bytes.len().is_multiple_of(SIZE) {
+                    return None;
+                }
+                let mut vector = Vec::<$number>::with_capacity(bytes.len() / SIZE);
+                let from = bytes.as_ptr();
+                let to = vector.as_mut_ptr().cast::<u8>();
+                // SAFETY: the vector has room for as many bytes, and is nobody else's yet.
+                unsafe { ptr::copy_nonoverlapping(from, to, bytes.len()) };
+                // SAFETY: so many were just written, and any bytes are a number.
+                unsafe { vector.set_len(bytes.len() / SIZE) };
+                let vector = ManuallyDrop::new(vector);
+                // SAFETY: `T` is this very type, and the original is not dropped.
+                return Some(unsafe { ptr::from_ref(&vector).cast::<T>().read() });
+            })+
+            None
+        }
+    };
+}
+
+numbers!(id: u8, u16, u32, u64, usize, u128, i8, i16, i32, i64, isize, i128, f32, f64);
+
+/// The bytes of a number.
+#[inline]
+pub(crate) fn bytes_of<T>(value: &T) -> Option<&[u8]> {
+    if !is_number::<T>() {
+        return None;
+    }
+    // SAFETY: a number is all bytes, and they are borrowed with it.
+    Some(unsafe { slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) })
+}
+
+/// The number that these are the bytes of. None if `T` is none, or has another size.
+#[inline]
+pub(crate) fn number<T>(bytes: &[u8]) -> Option<T> {
+    if !is_number::<T>() || bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: as many bytes as a `T` has, and any are one; nothing is said of how they are aligned.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// The numbers that these are the bytes of. None if `T` is none, or they are not whole ones.
+#[inline]
+pub(crate) fn numbers<T>(bytes: &[u8]) -> Option<impl ExactSizeIterator<Item = T>> {
+    if !is_number::<T>() || !bytes.len().is_multiple_of(size_of::<T>()) {
+        return None;
+    }
+    let chunks = bytes.chunks_exact(size_of::<T>());
+    // SAFETY: each is as many bytes as a `T` has, and any are one.
+    Some(chunks.map(|bytes| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes_of, elements, number, vector};
+
+    #[test]
+    fn numbers_and_vectors_of_them_come_back_as_they_were() {
+        assert_eq!(number::<u64>(bytes_of(&7u64).unwrap()), Some(7));
+        assert_eq!(number::<f32>(bytes_of(&0.5f32).unwrap()), Some(0.5));
+        let numbers = vec![1.5, -2.0];
+        assert_eq!(vector::<Vec<f64>>(elements(&numbers).unwrap()), Some(numbers));
+        assert_eq!(vector::<Vec<u8>>(&[]), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_not_made_of_numbers_alone_is_left_to_serde() {
+        assert!(bytes_of(&true).is_none() && bytes_of(&'a').is_none() && bytes_of(&()).is_none());
+        assert!(bytes_of(&std::num::NonZero::new(1u8)).is_none());
+        assert!(elements(&vec![true]).is_none() && elements(&vec![vec![1u8]]).is_none());
+        assert_eq!(number::<bool>(&[2]), None);
+        assert_eq!(vector::<Vec<u16>>(&[1, 2, 3]), None);
+    }
+}
