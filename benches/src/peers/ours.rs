@@ -45,28 +45,10 @@ fn function(task: Task) -> fn(u64) -> u64 {
     }
 }
 
-/// The same for several numbers at once.
-fn part(task: Task) -> fn(Vec<u64>) -> Vec<u64> {
-    match task {
-        Task::Square => |xs| xs.into_iter().map(|x| Task::Square.run(x)).collect(),
-        Task::Spin => |xs| xs.into_iter().map(|x| Task::Spin.run(x)).collect(),
-        other => unreachable!("{other:?} is not done in chunks"),
-    }
-}
-
 impl Pool for Ours {
-    // While `map` has no chunk size to set, one task a number is what it does by itself, and
-    // larger chunks are vectors that its user makes.
     fn map(&mut self, task: Task, xs: &[u64], chunk: Option<usize>) -> Vec<u64> {
-        match chunk {
-            None | Some(1) => {
-                self.pool.map(xs.iter().copied(), function(task)).expect("a value of each")
-            }
-            Some(n) => {
-                let parts = xs.chunks(n).map(<[u64]>::to_vec);
-                self.pool.map(parts, part(task)).expect("values of each").concat()
-            }
-        }
+        let maps = self.pool.chunk_size(chunk.unwrap_or(0));
+        maps.map(xs.iter().copied(), function(task)).expect("a value of each")
     }
 
     fn one(&mut self, task: Task, x: u64) -> u64 {
@@ -138,10 +120,7 @@ impl Pool for Ours {
 /// Squares of 0 to n, from an iterator that holds none of them.
 pub(crate) fn lazy_squares(workers: usize, chunk: Option<usize>) -> impl FnMut(u64) -> Vec<u64> {
     let Ours { pool, .. } = Ours::spawned(workers);
-    move |n| match chunk {
-        None | Some(1) => pool.map(0..n, |x| x * x).expect("a value of each"),
-        Some(other) => unreachable!("chunks of {other} do not grow"),
-    }
+    move |n| pool.chunk_size(chunk.unwrap_or(0)).map(0..n, |x| x * x).expect("a value of each")
 }
 
 /// A process that does nothing.
