@@ -321,10 +321,10 @@ fn a_worker_that_closes_its_wire_keeps_no_task_from_the_others_however_long_it_l
         }
         assert_eq!(pool.map(0..100u64, |x| x * 2).unwrap()[99], 198);
         gate.open_once();
-        let error = silent.join().unwrap_err();
-        assert!(matches!(&error, TaskError::WorkerLost(lost) if lost.begun), "{error:?}");
+        // Its answer is in the shared memory, which has not been closed.
+        silent.join().unwrap();
         let report = pool.close().unwrap();
-        assert_eq!((report.done, report.lost), (160, 1), "{report}");
+        assert_eq!((report.done, report.lost), (161, 0), "{report}");
         drop((pool, gate));
         oracle.nothing_left();
     }

@@ -408,6 +408,8 @@ impl Floor {
                 *next
             });
             taken.into_iter().for_each(|call| self.queue.push_front(call));
+            // It may live and hear: it has nothing left to do but what runs.
+            member.finish();
         }
         None
     }

@@ -60,6 +60,8 @@ impl Member {
     const CALLS_AHEAD: usize = 128;
     /// How many calls it has, however long they take.
     const AT_LEAST: usize = 2;
+    /// How many calls it has of which it is not known how long they take.
+    const UNTRIED: usize = 17;
     /// How many bytes of calls it is sent, if there is more than one.
     const BYTES_AHEAD: usize = 1 << 20;
 
@@ -125,9 +127,12 @@ impl Member {
         // busy, and be open there while another one runs the call.
         !call.request.parcel().moves()
             && self.bytes < Self::BYTES_AHEAD
-            && (load < Self::AT_LEAST
-                || load < Self::CALLS_AHEAD
-                    && self.backlog().is_some_and(|backlog| backlog < Self::AHEAD))
+            && match self.backlog() {
+                Some(backlog) => {
+                    load < Self::AT_LEAST || (load < Self::CALLS_AHEAD && backlog < Self::AHEAD)
+                }
+                None => load < Self::UNTRIED,
+            }
     }
 
     /// It broke the protocol where nobody was waiting for news of it.
@@ -158,6 +163,8 @@ impl Member {
     pub(crate) fn forget(&mut self, state: u64) {
         if self.states.remove(&state) {
             self.child.wire().forget(state);
+            // The ring says that it comes: the worker waits for it from now on.
+            self.child.flush();
         }
     }
 

@@ -301,7 +301,11 @@ impl Shared {
     ) -> Result<bool, Refusal> {
         self.note_senders(request.parcel());
         let mut floor = self.floor();
-        self.still_open(&floor)?;
+        // Under the lock: whoever closes comes after this, or is seen here. A map that goes on for
+        // as long as it is taken from would keep a pool from ending.
+        if let Some(refusal) = self.closed.get() {
+            return Err(refusal.clone());
+        }
         let id = floor.number();
         floor.submit(Call::new(id, job.unwrap_or(id), state, request, Arc::clone(mailbox), first));
         if floor.is_backed_up() || job.is_some() {
@@ -312,14 +316,6 @@ impl Shared {
             self.bell.ring();
         }
         Ok(!floor.is_backed_up())
-    }
-
-    /// Whether a supervisor is there to see to what is submitted.
-    fn still_open(&self, floor: &Floor) -> Result<(), Refusal> {
-        match self.closed.get() {
-            Some(refusal) if floor.is_over() => Err(refusal.clone()),
-            _ => Ok(()),
-        }
     }
 
     /// The supervisor is gone: nobody is left who could do anything.

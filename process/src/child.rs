@@ -223,7 +223,8 @@ impl Child {
 
     /// Writes what is queued, as far as the connection takes it.
     pub fn flush(&mut self) {
-        if self.wire_open && self.wire.flush().is_err() {
+        // One that has closed its end may still read what it is told.
+        if self.wire.flush().is_err() {
             // Reading will find the same trouble, and tells of it.
             let step = self.ladder.kill();
             self.take(step);
