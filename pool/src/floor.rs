@@ -493,11 +493,11 @@ fn choose<'a>(members: &'a mut [Member], call: &Call) -> Option<&'a mut Member> 
     members.get_mut(position?)
 }
 
-/// The worker from which an idle one is to take something. None if that takes longer than to do it.
+/// The worker from which an idle one is to take something. However short its tasks were so far, the
+/// one that runs may never end before one behind it has begun.
 fn busiest(members: &[Member]) -> Option<usize> {
     let busiest = (0..members.len()).max_by_key(|&one| members[one].load())?;
-    let worth = members[busiest].backlog().is_none_or(|backlog| backlog > Member::AHEAD);
-    (members[busiest].load() > 0 && worth).then_some(busiest)
+    (members[busiest].load() > 0).then_some(busiest)
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
