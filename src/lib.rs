@@ -30,8 +30,8 @@ pub use epilogue_pool as pool;
 pub use epilogue_process as process;
 
 pub use epilogue_pool::{
-    BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, WorkerLost,
-    WorkerReport,
+    BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, TaskOptions,
+    WorkerLost, WorkerReport,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,

@@ -86,6 +86,9 @@ pub enum TaskError {
     /// The pool did not take the task, which never began.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The task's outcome was given before, and is given once.
+    #[error("the outcome of this task has been given already")]
+    AlreadyJoined,
 }
 
 impl From<Fault> for TaskError {

@@ -64,6 +64,8 @@ pub(crate) struct Floor {
     hiring: Hiring,
     wanted: usize,
     next: u64,
+    /// How many maps there are, each of which reads what workers answer again and again.
+    maps: usize,
     closed: Arc<OnceLock<Refusal>>,
     pub(crate) reader: Reader,
     /// Those who wait for an outcome while another one reads.
@@ -91,6 +93,7 @@ impl Floor {
             hiring: Hiring::default(),
             wanted,
             next: NO_STATE + 1,
+            maps: 0,
             closed,
             reader: Reader::None,
             followers: Vec::new(),
@@ -159,13 +162,31 @@ impl Floor {
         self.members.iter_mut().for_each(|member| member.forget(id));
     }
 
-    /// Cancels the tasks of this job that have not begun.
-    pub(crate) fn cancel(&mut self, job: u64) {
+    /// Cancels the tasks of this job that have not begun; how many that are.
+    pub(crate) fn cancel(&mut self, job: u64) -> u64 {
+        let before = self.report.cancelled;
         let (cancelled, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|call| call.job == job);
         self.queue = kept.into();
         cancelled.into_iter().for_each(|call| self.drop_call(call));
         self.take_back_all(Some(job)).into_iter().for_each(|call| self.drop_call(call));
         self.dispatch();
+        self.report.cancelled - before
+    }
+
+    /// Whether a worker has begun this task and not answered it.
+    pub(crate) fn is_running(&mut self, id: u64) -> bool {
+        self.members.iter_mut().any(|member| member.has_begun(id))
+    }
+
+    /// A map begins, and reads from here on; its number.
+    pub(crate) fn begin_map(&mut self) -> u64 {
+        self.maps += 1;
+        self.number()
+    }
+
+    /// A map has ended.
+    pub(crate) fn end_map(&mut self) {
+        self.maps -= 1;
     }
 
     fn take_back_all(&mut self, job: Option<u64>) -> Vec<Call> {
@@ -302,7 +323,13 @@ impl Floor {
     /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
     pub(crate) fn needs_supervisor(&self) -> bool {
         let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
-        self.reader == Reader::None && (ends || self.is_backed_up())
+        self.reader == Reader::None && (ends || self.is_backed_up() || self.has_to_level())
+    }
+
+    /// Whether a worker that is done has to take something over from another one, and nobody who
+    /// waits, or maps, would see to it.
+    fn has_to_level(&self) -> bool {
+        self.maps == 0 && self.members.len() > 1 && self.members.iter().any(Member::has_spare)
     }
 
     /// Has one of those who wait read from here on, if nobody does.

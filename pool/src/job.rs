@@ -83,7 +83,7 @@ impl<'pool> Job<'pool> {
     ) -> Result<Self, Refusal> {
         shared.check()?;
         let mut senders = Vec::new();
-        let id = shared.floor().number();
+        let id = shared.floor().begin_map();
         let state = match state {
             Some(encoded) => {
                 senders.extend(encoded.senders());
@@ -137,8 +137,9 @@ impl<'pool> Job<'pool> {
     pub(crate) fn submit(&mut self, first: Index, request: Request) -> Result<(), Refusal> {
         let (count, bytes) = (request.count() as usize, request.bytes());
         self.senders.extend(request.parcel().senders());
-        self.has_room =
+        let submitted =
             self.shared.submit(Some(self.id), self.state, request, first, &self.mailbox)?;
+        self.has_room = submitted.has_room;
         self.pending += count;
         self.pending_bytes += bytes;
         Ok(())
@@ -152,7 +153,7 @@ impl<'pool> Job<'pool> {
         forget_foreign(&mut self.senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
-        self.shared.wait(&self.mailbox, Need::Many);
+        self.shared.wait(&self.mailbox, Need::Many, None);
         self.try_next()
     }
 
@@ -193,8 +194,11 @@ impl Drop for Job<'_> {
             self.cancel();
             while self.next().is_some() {}
         }
+        let mut floor = self.shared.floor();
         if self.state != NO_STATE {
-            self.shared.floor().forget(self.state);
+            floor.forget(self.state);
         }
+        floor.end_map();
+        self.shared.leave(&mut floor);
     }
 }

@@ -42,6 +42,7 @@ mod member;
 mod pool;
 mod reader;
 mod report;
+mod submit;
 mod supervisor;
 mod task;
 mod worker;
@@ -51,4 +52,4 @@ pub use error::{BuildError, CloseError, Refusal, SubmitError, TaskError, WorkerL
 pub use map::Maps;
 pub use pool::Pool;
 pub use report::{Report, WorkerReport};
-pub use task::Task;
+pub use task::{Task, TaskOptions};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
@@ -72,13 +72,21 @@ impl Mailbox {
         self.lock().arrivals.is_empty()
     }
 
-    /// Sleeps until something has arrived, or the owner is to read itself.
-    pub(crate) fn sleep(&self) {
-        let content = self.lock();
-        let woken = self
-            .arrived
-            .wait_while(content, |content| content.arrivals.is_empty() && !content.promoted);
-        woken.unwrap_or_else(PoisonError::into_inner).promoted = false;
+    /// Sleeps until something has arrived, or the owner is to read itself, or until the deadline.
+    pub(crate) fn sleep(&self, deadline: Option<Instant>) {
+        let mut content = self.lock();
+        let nothing = |content: &mut Content| content.arrivals.is_empty() && !content.promoted;
+        content = match deadline {
+            None => {
+                self.arrived.wait_while(content, nothing).unwrap_or_else(PoisonError::into_inner)
+            }
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let woken = self.arrived.wait_timeout_while(content, left, nothing);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        content.promoted = false;
     }
 
     /// Has the owner read what workers answer, as the one who did so has what it waited for.

@@ -89,6 +89,17 @@ impl Member {
         self.in_flight.len()
     }
 
+    /// Whether it has something that another worker could do.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.load() > 1 || self.in_flight.front().is_some_and(|sent| sent.call.left() > 1)
+    }
+
+    /// Whether it has begun this call, of one task, and not answered it.
+    pub(crate) fn has_begun(&mut self, id: u64) -> bool {
+        let sent = self.in_flight.iter().find(|sent| sent.call.id == id);
+        sent.is_some_and(|sent| self.child.wire().begun(sent.ticket, sent.call.count()) > 0)
+    }
+
     /// How long it will be busy with what it has. None if that is not known.
     pub(crate) fn backlog(&self) -> Option<Duration> {
         // Calls of one job mostly, so the last tells for all.

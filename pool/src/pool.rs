@@ -8,23 +8,22 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use epilogue_embed::ending::{self, Cause, Ending};
 use epilogue_embed::{Finalizer, on_stop};
+use epilogue_process::Limits;
 use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::{Work, this_process};
-use epilogue_process::entry::{Entry, Request};
+use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
-use epilogue_process::{Limits, Portable};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::bell::Bell;
 use crate::builder::Builder;
-use crate::call::{Call, NO_STATE, head};
-use crate::error::{BuildError, CloseError, Refusal, SubmitError};
+use crate::call::Call;
+use crate::error::{BuildError, CloseError, Refusal};
 use crate::floor::Floor;
 use crate::mailbox::{Index, Mailbox};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
-use crate::task::Task;
 
 /// A number of worker processes, and one queue of tasks for them.
 ///
@@ -69,6 +68,15 @@ pub(crate) struct Shared {
     pub(crate) chunk_size: Option<NonZero<usize>>,
     /// The channels whose sending end went along with a task, and that are received here.
     senders: Mutex<Vec<u64>>,
+}
+
+/// Tasks that a pool took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Submitted {
+    /// The number of their job: of its own, for a task that has none.
+    pub(crate) job: u64,
+    /// Whether the workers have room for more.
+    pub(crate) has_room: bool,
 }
 
 /// How a pool is to end.
@@ -154,47 +162,6 @@ impl Pool {
         let hook = Arc::clone(&shared);
         let at_exit = ending::register(name, move |ending| hook.end_with_program(ending));
         Ok(Self { shared, at_exit: Mutex::new(Some(at_exit)) })
-    }
-
-    /// Hands a task to the pool: `f` is called with `argument` in a worker.
-    ///
-    /// When this returns, the task is queued and will have exactly one outcome.
-    ///
-    /// # Errors
-    ///
-    /// [`SubmitError`] gives the argument back, and says why the pool did not take it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = epilogue_pool::Pool::new(1)?;
-    /// let task = pool.submit(21u64, |x| x * 2)?;
-    /// assert_eq!(task.join()?, 42);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn submit<T, R>(&self, argument: T, f: fn(T) -> R) -> Result<Task<R>, SubmitError<T>>
-    where
-        T: Portable,
-        R: Portable,
-    {
-        match self.try_submit(&argument, f) {
-            Ok(task) => Ok(task),
-            Err(reason) => Err(SubmitError { value: argument, reason }),
-        }
-    }
-
-    fn try_submit<T, R>(&self, argument: &T, f: fn(T) -> R) -> Result<Task<R>, Refusal>
-    where
-        T: Portable,
-        R: Portable,
-    {
-        self.shared.check()?;
-        let mut request = Request::new(head(Entry::plain(f)?, NO_STATE));
-        request.push(argument, &self.shared.limits).map_err(Refusal::Encode)?;
-        let senders = request.parcel().senders().to_vec();
-        let mailbox = Arc::new(Mailbox::default());
-        self.shared.submit(None, NO_STATE, request, 0, &mailbox)?;
-        Ok(Task::new(&self.shared, mailbox, senders))
     }
 
     /// Finishes what was submitted, ends the workers, and returns the proof of it.
@@ -290,7 +257,7 @@ impl Shared {
         self.supervision.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands tasks to the pool: of a job, or of none. Whether there is room for more.
+    /// Hands tasks to the pool: of a job, or of none.
     pub(crate) fn submit(
         &self,
         job: Option<u64>,
@@ -298,7 +265,7 @@ impl Shared {
         request: Request,
         first: Index,
         mailbox: &Arc<Mailbox>,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Submitted, Refusal> {
         self.note_senders(request.parcel());
         let mut floor = self.floor();
         // Under the lock: whoever closes comes after this, or is seen here. A map that goes on for
@@ -307,15 +274,29 @@ impl Shared {
             return Err(refusal.clone());
         }
         let id = floor.number();
-        floor.submit(Call::new(id, job.unwrap_or(id), state, request, Arc::clone(mailbox), first));
-        if floor.is_backed_up() || job.is_some() {
+        let (job, is_alone) = (job.unwrap_or(id), job.is_none());
+        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first));
+        if floor.is_backed_up() || !is_alone {
             // What has been answered may make room. And those who submit much do not wait often.
+            floor.collect();
+        }
+        // What was answered before the supervisor listened is not told to it.
+        while floor.needs_supervisor() && floor.has_answers() {
             floor.collect();
         }
         if !floor.is_flushed() {
             self.bell.ring();
         }
-        Ok(!floor.is_backed_up())
+        Ok(Submitted { job, has_room: !floor.is_backed_up() })
+    }
+
+    /// Leaves the floor to whoever reads from here on; that is the supervisor, if nobody waits and
+    /// somebody has to.
+    pub(crate) fn leave(&self, floor: &mut Floor) {
+        floor.tune();
+        if floor.needs_supervisor() && floor.has_answers() {
+            self.bell.ring();
+        }
     }
 
     /// The supervisor is gone: nobody is left who could do anything.

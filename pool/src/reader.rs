@@ -6,6 +6,7 @@
 //! does, and tells the reader.
 
 use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
 
 use epilogue_process::child::wait_for;
 use nix::poll::{PollFd, PollFlags};
@@ -25,9 +26,10 @@ pub(crate) enum Need {
 }
 
 impl Shared {
-    /// Waits until something has arrived in this mailbox, of which something is on its way.
-    pub(crate) fn wait(&self, mailbox: &Arc<Mailbox>, need: Need) {
-        while mailbox.is_empty() {
+    /// Waits until something has arrived in this mailbox, of which something is on its way, or
+    /// until the deadline.
+    pub(crate) fn wait(&self, mailbox: &Arc<Mailbox>, need: Need, deadline: Option<Instant>) {
+        while mailbox.is_empty() && !has_passed(deadline) {
             let mut floor = self.floor();
             floor.collect();
             if !mailbox.is_empty() {
@@ -37,15 +39,16 @@ impl Shared {
                 floor.reader = Reader::Awake;
                 floor.tune();
                 drop(floor);
-                self.read(mailbox, need);
+                self.read(mailbox, need, deadline);
             } else {
                 floor.followers.push(Arc::clone(mailbox));
                 self.wake_for_each(&mut floor);
                 drop(floor);
-                mailbox.sleep();
+                mailbox.sleep(deadline);
                 let mut floor = self.floor();
                 floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
-                if !mailbox.is_empty() {
+                // Who leaves may just have been told to read.
+                if !mailbox.is_empty() || has_passed(deadline) {
                     floor.hand_over();
                 }
             }
@@ -59,31 +62,27 @@ impl Shared {
         }
     }
 
-    /// Reads until something has arrived in this mailbox.
-    fn read(&self, mailbox: &Mailbox, need: Need) {
+    /// Reads until something has arrived in this mailbox, or until the deadline.
+    fn read(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
         let mut patience = std::mem::take(&mut self.floor().patience);
-        while mailbox.is_empty() {
+        while mailbox.is_empty() && !has_passed(deadline) {
             let found = patience.look(|| {
                 self.floor().collect();
                 (!mailbox.is_empty()).then_some(())
             });
             if found.is_none() {
-                self.sleep(mailbox, need);
+                self.sleep(mailbox, need, deadline);
             }
         }
         let mut floor = self.floor();
         floor.patience = patience;
         floor.reader = Reader::None;
         floor.hand_over();
-        floor.tune();
-        // Where nobody reads from here on, the supervisor does, if somebody has to.
-        if floor.needs_supervisor() && floor.has_answers() {
-            self.bell.ring();
-        }
+        self.leave(&mut floor);
     }
 
     /// Sleeps until there is something to read, or the supervisor has news.
-    fn sleep(&self, mailbox: &Mailbox, need: Need) {
+    fn sleep(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
         let mut floor = self.floor();
         let is_eager = need == Need::Each || !floor.followers.is_empty();
         floor.reader = Reader::Asleep { is_eager };
@@ -96,7 +95,7 @@ impl Shared {
                 .filter_map(|member| member.child.doorbell().cloned())
                 .collect();
             drop(floor);
-            self.listen(&doorbells);
+            self.listen(&doorbells, deadline);
             floor = self.floor();
             floor.members.iter_mut().for_each(|member| member.has_told());
         }
@@ -104,13 +103,17 @@ impl Shared {
         floor.tune();
     }
 
-    fn listen(&self, doorbells: &[Arc<OwnedFd>]) {
+    fn listen(&self, doorbells: &[Arc<OwnedFd>], deadline: Option<Instant>) {
         let bells = doorbells.iter().map(AsFd::as_fd).chain([self.news.as_fd()]);
         let mut fds: Vec<_> = bells.map(|bell| PollFd::new(bell, PollFlags::POLLIN)).collect();
-        let is_known = wait_for(&mut fds, None);
+        let is_known = wait_for(&mut fds, deadline);
         for fd in fds.iter().filter(|fd| !is_known || fd.any().unwrap_or(true)) {
             // Empty means that it did not ring.
             let _ = nix::unistd::read(fd.as_fd(), &mut [0; 8]);
         }
     }
+}
+
+fn has_passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
