@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue_process::child::Spec;
-use epilogue_process::{Limits, StartMethod};
+use epilogue_process::setters;
 
 use crate::error::BuildError;
 use crate::pool::Pool;
@@ -24,6 +24,10 @@ impl Default for Builder {
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         Self { workers, spec: Spec::named("pool"), chunk_size: None }
     }
+}
+
+setters! {
+    Builder, of "each worker", "epilogue_pool", "Pool", ".workers(1).start()?.submit"
 }
 
 impl Builder {
@@ -49,18 +53,6 @@ impl Builder {
         self
     }
 
-    /// Sets how long a worker has to start. Ten seconds by default.
-    pub fn start_deadline(mut self, start_deadline: Duration) -> Self {
-        self.spec.start_deadline = start_deadline.min(Spec::LONGEST);
-        self
-    }
-
-    /// Sets what may be sent either way: sizes in bytes, depths of nesting.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.spec.limits = limits;
-        self
-    }
-
     /// Sets how many items of a map go to a worker together. Without it, or with 0, as many as take
     /// about a tenth of a millisecond: the first go alone, and those that follow by how long these
     /// took.
@@ -71,43 +63,6 @@ impl Builder {
     /// done: one whose next item depends on what became of the last needs a size of 1.
     pub fn chunk_size(mut self, chunk_size: usize) -> Self {
         self.chunk_size = NonZero::new(chunk_size);
-        self
-    }
-
-    /// Sets how the workers begin. [`StartMethod::Spawn`] by default.
-    pub fn start_method(mut self, start_method: StartMethod) -> Self {
-        self.spec.start_method = start_method;
-        self
-    }
-
-    /// Has `load` called once in the start server, before its first fork: what it leaves in memory,
-    /// in a static, all workers share copy on write. Implies [`StartMethod::Server`].
-    ///
-    /// It runs in the server, not here, at the first start with it, which takes as long as it does
-    /// and may have to set [`Builder::start_deadline`] for that. If it panics, or leaves threads or
-    /// descriptors behind, that start fails.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::OnceLock;
-    /// use epilogue_pool::Pool;
-    ///
-    /// static MODEL: OnceLock<Vec<u64>> = OnceLock::new();
-    ///
-    /// fn load() {
-    ///     MODEL.get_or_init(|| (0..1000).map(|n| n * n).collect());
-    /// }
-    ///
-    /// let pool = Pool::builder().workers(2).preload(load).start()?;
-    /// let squares: Vec<u64> = pool.map(0..1000usize, |n| MODEL.get().map_or(0, |all| all[n]))?;
-    /// assert_eq!(squares[9], 81);
-    /// # pool.close()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn preload(mut self, load: fn()) -> Self {
-        self.spec.preload = Some(load);
-        self.spec.start_method = StartMethod::Server;
         self
     }
 

@@ -112,7 +112,7 @@ impl Floor {
 
     /// Ends the book-keeping: nobody is left, and nothing is to be done.
     pub(crate) fn take_report(&mut self) -> Report {
-        std::mem::take(&mut self.report)
+        std::mem::take(&mut self.report).finished()
     }
 
     /// Drops all that there is: workers are killed, tasks are refused.
@@ -395,8 +395,9 @@ impl Floor {
         if let Phase::Starting(started) = &self.phase {
             // Nobody waits for the first worker only if the caller is gone.
             let _ = started.send(Err(error));
-            // They stay until they are reaped: several may have ended at once, to be buried yet.
-            self.members.iter_mut().for_each(|member| member.child.kill());
+            // They stay until they are reaped: several may have ended at once, to be buried yet. The
+            // others may be up already, or their initializers have begun what has to be taken down.
+            self.stop(None, Work::Abandon);
             return self.give_up(cause);
         }
         let alone = !self.members.iter().any(|member| member.standing == Standing::Serving);
@@ -428,7 +429,7 @@ impl Floor {
         member.child.wire().made_room();
         // A worker that closed its wire may live on for the whole grace period. What it has not
         // begun does not wait for its end.
-        if member.standing != Standing::Leaving && !member.child.is_connected() {
+        if member.standing == Standing::Serving && !member.child.is_connected() {
             let next = &mut self.next;
             let taken = member.take_back_all(None, || {
                 *next += 1;

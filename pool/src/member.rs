@@ -109,9 +109,14 @@ impl Member {
         }
     }
 
-    /// Whether it takes calls, or will.
+    /// Whether it takes calls, or will. One that does not come up is not replaced before it is known
+    /// why: it may be the last of too many.
     pub(crate) fn stays(&self) -> bool {
-        self.standing != Standing::Leaving && self.child.is_connected()
+        match self.standing {
+            Standing::Starting => true,
+            Standing::Serving => self.child.is_connected(),
+            Standing::Leaving => false,
+        }
     }
 
     fn serves(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use epilogue_process::End;
+use epilogue_process::{End, Usage};
 
 /// How a pool ended: every worker's end, and what became of the tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,8 +13,12 @@ pub struct Report {
     pub name: String,
     /// How each worker ended, in the order of their ends; those who were replaced come first.
     pub workers: Vec<WorkerReport>,
-    /// How many more workers had ended than are listed: the list has a bound.
+    /// How many more workers had ended than are listed: the list holds the last thousand.
     pub omitted: u64,
+    /// How many workers did not exit with code 0, those included that are not listed.
+    pub failed: u64,
+    /// What all workers together have used of the CPU, and the most memory that one of them had.
+    pub usage: Usage,
     /// Tasks whose function ran to its end.
     pub done: u64,
     /// Tasks that were lost with their worker.
@@ -46,8 +50,7 @@ pub struct WorkerReport {
 }
 
 impl Report {
-    /// The most workers that are listed. A pool whose tasks kill their workers may go through any
-    /// number of them.
+    /// The most workers that are listed. A pool that replaces them may go through any number.
     const MAX_LISTED: usize = 1000;
 
     pub(crate) fn new(name: String) -> Self {
@@ -57,19 +60,31 @@ impl Report {
     pub(crate) fn push(&mut self, worker: WorkerReport) {
         self.lost += worker.lost;
         self.cancelled += worker.cancelled;
-        if self.workers.len() == Self::MAX_LISTED {
-            // The last ends tell more about how a pool ended than the first.
-            self.workers.remove(0);
-            self.omitted += 1;
-        }
+        self.failed += u64::from(!worker.end.success());
+        self.usage.add(&worker.end.usage.unwrap_or_default());
         self.workers.push(worker);
+        // Many at once: a pool that replaces each worker after one task has one for each.
+        if self.workers.len() >= 2 * Self::MAX_LISTED {
+            self.omit();
+        }
+    }
+
+    /// The list as it is handed out.
+    pub(crate) fn finished(mut self) -> Self {
+        self.omit();
+        self
+    }
+
+    /// The last ends tell more about how a pool ended than the first.
+    fn omit(&mut self) {
+        let surplus = self.workers.len().saturating_sub(Self::MAX_LISTED);
+        self.workers.drain(..surplus);
+        self.omitted += surplus as u64;
     }
 
     /// Whether every worker exited with code 0, and no task was lost.
     pub fn is_clean(&self) -> bool {
-        self.omitted == 0
-            && self.lost == 0
-            && self.workers.iter().all(|worker| worker.end.success())
+        self.failed == 0 && self.lost == 0
     }
 }
 
@@ -81,7 +96,12 @@ impl fmt::Display for Report {
             write!(f, "\n  gave up: {cause}")?;
         }
         if self.omitted > 0 {
-            write!(f, "\n  {} earlier workers are not listed", self.omitted)?;
+            let Self { omitted, failed, usage, .. } = self;
+            write!(
+                f,
+                "\n  {omitted} earlier workers are not listed; of all, {failed} did not exit"
+            )?;
+            write!(f, " with code 0; together: {usage}")?;
         }
         self.workers.iter().try_for_each(|worker| write!(f, "\n  {worker}"))
     }
@@ -99,6 +119,9 @@ impl fmt::Display for WorkerReport {
         }
         if end.out_of_memory {
             f.write_str(", out of memory")?;
+        }
+        if let Some(usage) = end.usage {
+            write!(f, "; {usage}")?;
         }
         match end.finalizers.as_deref() {
             None => f.write_str("; it could not tell which finalizers ran")?,

@@ -28,7 +28,7 @@ use nix::sys::socket::MsgFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Limits, decode, encode};
-use crate::end::Finalizer;
+use crate::end::{Finalizer, Goodbye};
 use crate::entry::MainEntry;
 use crate::launch;
 use crate::link::Link;
@@ -36,7 +36,7 @@ use crate::panics;
 use crate::port::Port;
 use crate::ring::Far;
 use crate::server;
-use crate::setup::Setup;
+use crate::setup::{Bounds, Setup};
 use crate::sys::descriptors::receive;
 use crate::sys::dress;
 use crate::sys::hook;
@@ -44,6 +44,7 @@ use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
+use crate::usage::peak_memory;
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -71,6 +72,7 @@ pub(crate) struct Start {
     pub(crate) limits: (usize, u32, usize),
     pub(crate) finalizers: Duration,
     pub(crate) setup: Setup,
+    pub(crate) bounds: Bounds,
 }
 
 impl Start {
@@ -162,17 +164,26 @@ pub(crate) fn serve(summons: Summons) -> ! {
     }
     // Nothing may unwind into the C code that called the start hook.
     let code = match panics::catch(|| begin(&summons)) {
-        Ok(Some((main, link))) => match panics::catch(|| main(link)) {
+        Ok(Some(Begun::Up(main, link))) => match panics::catch(|| main(link)) {
             Ok(()) => 0,
             Err(_) => 101,
         },
+        Ok(Some(Begun::Uninitialized)) => CANNOT_BEGIN,
         Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
     };
     ending::leave_here(code, ending::Cause::Exit)
 }
 
-/// Everything up to the main function. None if the parent is not there, or the wire is not ours.
-fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
+/// How far a child got before its main function.
+enum Begun {
+    Up(fn(Link), Link),
+    /// The user's initializer failed: the finalizers that it has registered have to run.
+    Uninitialized,
+}
+
+/// Everything up to the main function. None if the parent is not there, the wire is not ours, or
+/// none of the user's code has run.
+fn begin(summons: &Summons) -> Option<Begun> {
     let wire = UnixStream::from(process::inherited(WIRE_FD).ok()?);
     let claims = process::inherited(CLAIMS_FD).ok()?;
     let parent = watcher::parent(wire.as_fd())?;
@@ -183,26 +194,27 @@ fn begin(summons: &Summons) -> Option<(fn(Link), Link)> {
     }
     let port = Arc::new(Port::new(wire, SharedWords::map(claims).ok()?, doorbell));
     let far = Far::new(Arc::clone(port.ring())).ok()?;
-    match prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
+    let prepared = prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
         handle_signals(watcher)?;
-        start.setup.initialize()?;
         Ok((main, Link::new(far, link, port, start.limits())))
-    }) {
-        Ok(served) => {
+    });
+    let failed = prepared.is_ok().then_some(Begun::Uninitialized);
+    match prepared.and_then(|served| start.bounds.begin().map(|()| served)) {
+        Ok((main, link)) => {
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
             // middle of the wire, and must not make this look like a failure. Where the parent is
             // gone, the watcher sees to the end.
             let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
-            Some(served)
+            Some(Begun::Up(main, link))
         }
         Err(refusal) => {
             let mut payload = Vec::new();
             encode(&refusal, &mut payload, &Limits::default()).ok()?;
             port.try_send(&Frame::control(Kind::Refusal, payload), Duration::ZERO);
-            None
+            failed
         }
     }
 }
@@ -265,9 +277,10 @@ fn handle_signals(watcher: Watcher) -> Result<(), Refusal> {
 fn register_goodbye(port: &Arc<Port>) {
     let port = Arc::clone(port);
     ending::register("epilogue: goodbye", move |ending| {
-        let ends: Vec<_> = ending::finished().iter().map(Finalizer::from).collect();
+        let finalizers = ending::finished().iter().map(Finalizer::from).collect();
+        let goodbye = Goodbye { finalizers, peak_memory: peak_memory() };
         let mut payload = Vec::new();
-        if encode(&ends, &mut payload, &Limits::default()).is_ok() {
+        if encode(&goodbye, &mut payload, &Limits::default()).is_ok() {
             // A part of the time that is left: whoever writes may be stuck.
             let patience = ending.remaining().map_or(Duration::from_secs(1), |left| left / 2);
             port.try_send(&Frame::control(Kind::Goodbye, payload), patience);

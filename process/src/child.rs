@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, decode, encode};
-use crate::end::{End, Finalizer};
+use crate::end::{End, Goodbye};
 use crate::entry::MainEntry;
 use crate::error::StartError;
 use crate::launch::{Launch, Launched, Nearby};
@@ -32,15 +32,18 @@ use crate::memory;
 use crate::parcel::Parcel;
 use crate::ring::{Near, Reply};
 use crate::server::Born;
+use crate::setup::Bounds;
 use crate::status::ExitStatus;
 use crate::stop::{Ladder, Rung, Step};
 use crate::sys::image::Image;
-use crate::sys::pidfd::{self, Wait};
+use crate::sys::pidfd::{self, Reaped, Wait};
 use crate::tree::{Tree, TreeEnd};
+use crate::usage::Usage;
 use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
 
-pub use crate::spec::Spec;
+pub use crate::setup::Limited;
 pub(crate) use crate::spec::{Grandchildren, Group};
+pub use crate::spec::{Spec, Stream};
 pub use crate::sys::pid::own as this_process;
 pub use crate::waiting::{timeout, wait_for};
 
@@ -125,7 +128,8 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     broken: bool,
-    goodbye: Option<Vec<Finalizer>>,
+    goodbye: Option<Goodbye>,
+    usage: Option<Usage>,
     /// An answer that came while the end of what was queued still waited to be written.
     early: Option<Event>,
     out_of_memory: bool,
@@ -171,6 +175,7 @@ impl Child {
             wire_open: true,
             broken: false,
             goodbye: None,
+            usage: None,
             early: None,
             out_of_memory: false,
             captured,
@@ -281,7 +286,8 @@ impl Child {
             }
             match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
                 Ok(None) => {}
-                Ok(Some(status)) => {
+                Ok(Some(Reaped { status, usage })) => {
+                    self.usage = usage;
                     // Killed, and not by us: the kernel knows whether it was for want of memory.
                     let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
                     self.out_of_memory = foreign && memory::has_run_out();
@@ -545,12 +551,18 @@ impl Child {
             Life::Running => ExitStatus::Unknown,
             Life::Reaped(status) | Life::Told(status) => status,
         };
+        let goodbye = self.goodbye.as_ref();
+        let usage = self.usage.map(|usage| Usage {
+            peak_memory: goodbye.and_then(|goodbye| goodbye.peak_memory).or(usage.peak_memory),
+            ..usage
+        });
         End {
             status,
             rung: self.ladder.rung(),
             out_of_memory: self.out_of_memory,
+            usage,
             tree: self.tree_end,
-            finalizers: self.goodbye.clone(),
+            finalizers: goodbye.map(|goodbye| goodbye.finalizers.clone()),
         }
     }
 
@@ -570,6 +582,7 @@ fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, Star
         limits: Start::new_limits(&spec.limits),
         finalizers: spec.finalizers(),
         setup: spec.setup.clone(),
+        bounds: Bounds::new(spec.initializer, spec.finalizer)?,
     };
     let mut payload = Vec::new();
     encode(&start, &mut payload, &Limits::default())?;

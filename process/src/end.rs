@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::status::ExitStatus;
 use crate::stop::Rung;
 use crate::tree::TreeEnd;
+use crate::usage::Usage;
 
 /// How a process ended.
 ///
@@ -33,6 +34,8 @@ pub struct End {
     pub rung: Rung,
     /// Whether the kernel killed it for want of memory, as far as its cgroup tells.
     pub out_of_memory: bool,
+    /// What it had used of the machine, unless other code of this program has taken its status.
+    pub usage: Option<Usage>,
     /// What became of the processes that it had started, if they were to end with it.
     pub tree: Option<TreeEnd>,
     /// The finalizers that ran in it, in their order, if it could still tell.
@@ -54,6 +57,13 @@ pub struct Finalizer {
     pub name: String,
     /// Why it did not run to its end, if it did not.
     pub failure: Option<String>,
+}
+
+/// The last that a child tells of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Goodbye {
+    pub(crate) finalizers: Vec<Finalizer>,
+    pub(crate) peak_memory: Option<u64>,
 }
 
 impl From<&FinalizerEnd> for Finalizer {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epilogue_embed::ending;
+use epilogue_embed::{self as embed, ending};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -32,11 +32,16 @@ const OWN_DESCRIPTORS: u64 = 4;
 
 /// What the kernel shall hold a process to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Limited {
+pub enum Limited {
+    /// Its address space, in bytes.
     Memory,
+    /// Its CPU time, in seconds.
     Cpu,
+    /// Its open descriptors.
     Descriptors,
+    /// The size of files that it writes, in bytes.
     FileSize,
+    /// The size of its core file, in bytes.
     Core,
 }
 
@@ -49,22 +54,53 @@ pub(crate) struct Setup {
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) grandchildren: Grandchildren,
     pub(crate) backtraces: Backtraces,
-    pub(crate) initializer: Option<Initializer>,
 }
 
-/// A function that runs in a child before it says hello, by its offset.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Initializer(u64);
+/// The user's functions that begin and end a child.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Bounds {
+    initializer: Option<Named>,
+    finalizer: Option<Named>,
+}
 
-impl Initializer {
-    pub(crate) fn new(initializer: fn()) -> Result<Self, ForeignFunction> {
+/// A function without arguments, by its offset.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Named(u64);
+
+impl Named {
+    fn new(function: fn()) -> Result<Self, ForeignFunction> {
         let image = Image::this().ok_or(ForeignFunction)?;
-        image.offset_of(initializer as usize).map(Self).ok_or(ForeignFunction)
+        image.offset_of(function as usize).map(Self).ok_or(ForeignFunction)
+    }
+
+    fn resolve(self) -> Result<fn(), Refusal> {
+        Image::this().and_then(|image| image.initializer(self.0)).ok_or(Refusal::OtherBuild)
+    }
+}
+
+impl Bounds {
+    pub(crate) fn new(
+        initializer: Option<fn()>,
+        finalizer: Option<fn()>,
+    ) -> Result<Self, ForeignFunction> {
+        let initializer = initializer.map(Named::new).transpose()?;
+        Ok(Self { initializer, finalizer: finalizer.map(Named::new).transpose()? })
+    }
+
+    /// Runs the initializer, then registers the finalizer: what was not set up is not taken down.
+    pub(crate) fn begin(&self) -> Result<(), Refusal> {
+        if let Some(initializer) = self.initializer {
+            step("the initializer", panics::catch(initializer.resolve()?))?;
+        }
+        if let Some(finalizer) = self.finalizer {
+            embed::finalizer("finalizer", finalizer.resolve()?);
+        }
+        Ok(())
     }
 }
 
 impl Setup {
-    /// All but the initializer, which needs the watcher to run already.
+    /// All that needs no watcher.
     pub(crate) fn apply(&self, port: &Arc<Port>) -> Result<(), Refusal> {
         if let Some(directory) = &self.directory {
             let name = format!("changing to the directory {}", Path::new(directory).display());
@@ -92,14 +128,6 @@ impl Setup {
             step("setting the CPU affinity", set_affinity(cpus))?;
         }
         Ok(())
-    }
-
-    /// Runs the user's initializer.
-    pub(crate) fn initialize(&self) -> Result<(), Refusal> {
-        let Some(Initializer(offset)) = self.initializer else { return Ok(()) };
-        let initializer = Image::this().and_then(|image| image.initializer(offset));
-        let initializer = initializer.ok_or(Refusal::OtherBuild)?;
-        step("the initializer", panics::catch(initializer))
     }
 }
 

@@ -1,15 +1,18 @@
 //! What a child is started with: all that its builder can set.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Limits;
-use crate::entry::{ForeignFunction, MAX_FAULT};
+use crate::entry::MAX_FAULT;
 use crate::environment::Environment;
+use crate::panics::Backtraces;
 use crate::ring::Size;
 use crate::server::StartMethod;
-use crate::setup::{Initializer, Setup};
+use crate::setup::{Limited, Setup};
 use crate::stdio::Stdio;
 
 /// What a child is started with.
@@ -27,12 +30,27 @@ pub struct Spec {
     pub start_method: StartMethod,
     /// What its start server calls before its first fork.
     pub preload: Option<fn()>,
+    /// What runs in it before it says hello.
+    pub initializer: Option<fn()>,
+    /// What runs in it as it ends, if the initializer has run to its end.
+    pub finalizer: Option<fn()>,
     /// How many calls its wire is made for.
     pub(crate) ring: Size,
     pub(crate) environment: Environment,
     pub(crate) stdio: [Stdio; 3],
     pub(crate) group: Group,
     pub(crate) setup: Setup,
+}
+
+/// A standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Its input.
+    Input,
+    /// Its output.
+    Output,
+    /// Its errors.
+    Errors,
 }
 
 /// What becomes of what a child started itself, as it ends.
@@ -62,6 +80,8 @@ impl Default for Spec {
             limits: Limits::default(),
             start_method: StartMethod::default(),
             preload: None,
+            initializer: None,
+            finalizer: None,
             ring: Size::Once,
             environment: Environment::default(),
             stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],
@@ -86,14 +106,55 @@ impl Spec {
         self.ring = Size::Many;
     }
 
-    /// Sets the function that runs in the child before it says hello.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignFunction`] if its code lies in another image.
-    pub fn set_initializer(&mut self, initializer: Option<fn()>) -> Result<(), ForeignFunction> {
-        self.setup.initializer = initializer.map(Initializer::new).transpose()?;
-        Ok(())
+    /// Sets a variable of its environment, or removes it.
+    pub fn set_variable(&mut self, name: OsString, value: Option<OsString>) {
+        self.environment.set(name, value);
+    }
+
+    /// Lets it inherit no variables, and takes back those that were set.
+    pub fn clear_environment(&mut self) {
+        self.environment.clear();
+    }
+
+    /// Sets its current directory.
+    pub fn set_directory(&mut self, directory: PathBuf) {
+        self.setup.directory = Some(directory.into_os_string());
+    }
+
+    /// Sets where a standard stream of it leads.
+    pub fn set_stream(&mut self, stream: Stream, leads: Stdio) {
+        self.stdio[stream as usize] = leads;
+    }
+
+    /// Ends what it starts itself with it.
+    pub fn end_tree(&mut self) {
+        self.own_process_group();
+        self.setup.grandchildren = Grandchildren::Ended;
+    }
+
+    /// Gives it a process group of its own.
+    pub fn own_process_group(&mut self) {
+        self.group = Group::Own;
+    }
+
+    /// Has the kernel hold it to so much.
+    pub fn limit(&mut self, limited: Limited, value: u64) {
+        self.setup.limits.push((limited, value));
+    }
+
+    /// Sets its nice value.
+    pub fn set_nice(&mut self, nice: i32) {
+        self.setup.nice = Some(nice);
+    }
+
+    /// Binds it to these CPUs.
+    pub fn set_cpus(&mut self, cpus: Vec<usize>) {
+        self.setup.cpus = Some(cpus);
+    }
+
+    /// Lets panics be told with their backtraces.
+    pub fn tell_backtraces(&mut self) {
+        self.setup.backtraces = Backtraces::On;
     }
 
     /// The part of the grace period that finalizers get: the rest is for the call that runs and

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::status::ExitStatus;
+use crate::usage::Usage;
 
 /// Opens a descriptor for `pid`, which must not have been reaped: afterwards it may be another.
 pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
@@ -82,11 +83,19 @@ pub(crate) enum Wait {
     Poll,
 }
 
-/// Reaps the child: its exit status, or none where it has not ended and `wait` must not block.
+/// A child that has been reaped.
+#[derive(Debug)]
+pub(crate) struct Reaped {
+    pub(crate) status: ExitStatus,
+    /// None where somebody else has reaped it.
+    pub(crate) usage: Option<Usage>,
+}
+
+/// Reaps the child: how it ended, or none where it has not and `wait` must not block.
 ///
 /// Where somebody else reaped it (`waitpid(-1)`, or an ignored `SIGCHLD`), its status is lost to
 /// us, and [`ExitStatus::Unknown`] says so.
-pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<ExitStatus>> {
+pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<Reaped>> {
     let options = match wait {
         Wait::Block => libc::WEXITED,
         Wait::Poll => libc::WEXITED | libc::WNOHANG,
@@ -94,15 +103,19 @@ pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<ExitS
     loop {
         // SAFETY: all zeroes is a valid `siginfo_t`.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-        let id = pidfd.as_raw_fd() as libc::id_t;
-        // SAFETY: the descriptor stays open, and `info` is ours to be written.
-        if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) } == 0 {
-            return Ok(status(&info));
+        // SAFETY: all zeroes is a valid `rusage`.
+        let mut usage: libc::rusage = unsafe { mem::zeroed() };
+        let (call, kind, id) = (libc::SYS_waitid, libc::P_PIDFD, pidfd.as_raw_fd());
+        // The C library's function has no fifth argument, and the kernel's tells what was used.
+        // SAFETY: the descriptor stays open, and `info` and `usage` are ours to be written.
+        if unsafe { libc::syscall(call, kind, id, &mut info, options, &mut usage) } == 0 {
+            let reaped = |status| Reaped { status, usage: Some(Usage::of(&usage)) };
+            return Ok(status(&info).map(reaped));
         }
         match io::Error::last_os_error() {
             error if error.kind() == io::ErrorKind::Interrupted => {}
             error if error.raw_os_error() == Some(libc::ECHILD) => {
-                return Ok(Some(ExitStatus::Unknown));
+                return Ok(Some(Reaped { status: ExitStatus::Unknown, usage: None }));
             }
             error => return Err(error),
         }

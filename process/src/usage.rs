@@ -1,0 +1,88 @@
+//! What a process has used of the machine.
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+/// What a process has used, with those of its own children that it has waited for.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_process::Process;
+///
+/// let process = Process::start((), |()| std::thread::park())?;
+/// let usage = process.terminate()?.usage.unwrap_or_default();
+/// assert!(usage.user + usage.system < std::time::Duration::from_secs(60));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// CPU time in its own code.
+    pub user: Duration,
+    /// CPU time that the kernel worked for it.
+    pub system: Duration,
+    /// The most memory that it had resident at once, in bytes. None if it was killed before it could
+    /// tell, and the kernel does not know either: it counts for a process what its parent had as
+    /// that started it (`exec_mmap` in `fs/exec.c`), so a smaller number is the parent's.
+    pub peak_memory: Option<u64>,
+}
+
+impl Usage {
+    /// Takes in what another process has used: the times add up, the larger peak counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut total = epilogue_process::Usage::default();
+    /// total.add(&epilogue_process::Usage::default());
+    /// assert_eq!(total, epilogue_process::Usage::default());
+    /// ```
+    pub fn add(&mut self, other: &Self) {
+        self.user += other.user;
+        self.system += other.system;
+        self.peak_memory = self.peak_memory.max(other.peak_memory);
+    }
+
+    /// What the kernel says of a child that has ended.
+    pub(crate) fn of(child: &libc::rusage) -> Self {
+        let peak = kilobytes(child);
+        let own = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+        // Ours only ever grows, so it was not larger as the child was started.
+        let is_its_own = own.is_ok_and(|own| peak > kilobytes(own.as_ref()));
+        Self {
+            user: time(child.ru_utime),
+            system: time(child.ru_stime),
+            peak_memory: is_its_own.then_some(peak * 1024),
+        }
+    }
+}
+
+fn kilobytes(usage: &libc::rusage) -> u64 {
+    u64::try_from(usage.ru_maxrss).unwrap_or_default()
+}
+
+fn time(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
+}
+
+/// The most memory that this process had resident at once, in bytes, since it became this program.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, system, peak_memory } = self;
+        write!(f, "CPU {:.3} s user, {:.3} s system", user.as_secs_f64(), system.as_secs_f64())?;
+        match peak_memory {
+            Some(bytes) => write!(f, ", peak memory {:.1} MiB", *bytes as f64 / (1 << 20) as f64),
+            None => Ok(()),
+        }
+    }
+}
