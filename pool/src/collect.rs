@@ -1,6 +1,6 @@
 //! What comes of a map: outcomes as they arrive, put into the order of the items.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use epilogue_process::entry::{answer, answers, extend_from_answers};
 use epilogue_process::{Limits, Portable};
@@ -29,27 +29,58 @@ pub(crate) trait Collect<R> {
 #[derive(Debug)]
 pub(crate) struct Pieces<T> {
     joined: Vec<T>,
-    later: BTreeMap<Index, Vec<T>>,
+    /// Those that begin later, in order, each with where it begins.
+    later: VecDeque<(Index, Piece<T>)>,
+}
+
+/// Values that follow one another: of a call with one item there is one, which needs no memory.
+#[derive(Debug)]
+enum Piece<T> {
+    One(T),
+    Many(Vec<T>),
 }
 
 impl<T> Default for Pieces<T> {
     fn default() -> Self {
-        Self { joined: Vec::new(), later: BTreeMap::new() }
+        Self { joined: Vec::new(), later: VecDeque::new() }
     }
 }
 
 impl<T> Pieces<T> {
-    /// Has `fill` append what begins at `first`.
-    fn put(&mut self, first: Index, fill: impl FnOnce(&mut Vec<T>)) {
-        if first != self.joined.len() {
-            let mut piece = Vec::new();
-            fill(&mut piece);
-            self.later.insert(first, piece);
-            return;
+    /// Has `fill` append what begins at `first`: so many values, or fewer.
+    fn put(&mut self, first: Index, count: usize, fill: impl FnOnce(&mut Vec<T>)) {
+        if first == self.joined.len() {
+            fill(&mut self.joined);
+            return self.join();
         }
-        fill(&mut self.joined);
-        while let Some(piece) = self.later.remove(&self.joined.len()) {
-            self.joined.extend(piece);
+        let piece = if count == 1 {
+            let joined = self.joined.len();
+            fill(&mut self.joined);
+            self.joined.truncate(joined + 1);
+            match self.joined.len() > joined {
+                true => self.joined.pop().map(Piece::One),
+                false => None,
+            }
+        } else {
+            let mut values = Vec::with_capacity(count);
+            fill(&mut values);
+            Some(Piece::Many(values))
+        };
+        let Some(piece) = piece else { return };
+        // Each worker answers in order, so this is mostly the last, or near it.
+        let place = self.later.partition_point(|&(other, _)| other < first);
+        self.later.insert(place, (first, piece));
+    }
+
+    /// Joins what begins where the sequence ends.
+    fn join(&mut self) {
+        while let Some((_, piece)) =
+            self.later.pop_front_if(|(first, _)| *first == self.joined.len())
+        {
+            match piece {
+                Piece::One(value) => self.joined.push(value),
+                Piece::Many(values) => self.joined.extend(values),
+            }
         }
     }
 
@@ -72,8 +103,9 @@ impl<R> Default for Outcomes<R> {
 impl<R: Portable> Collect<R> for Outcomes<R> {
     type Whole = Vec<Result<R, TaskError>>;
 
-    fn take(&mut self, Arrival { first, outcomes }: Arrival, limits: &Limits) -> GoOn {
-        self.0.put(first, |all| match outcomes {
+    fn take(&mut self, arrival: Arrival, limits: &Limits) -> GoOn {
+        let (count, Arrival { first, outcomes }) = (arrival.count(), arrival);
+        self.0.put(first, count, |all| match outcomes {
             Arrived::Answers(reply) => {
                 answers(&reply, limits, |one| all.push(one.map_err(TaskError::from)));
             }
@@ -125,13 +157,13 @@ impl<R: Portable> Collect<R> for Values<R> {
     fn take(&mut self, Arrival { first, outcomes }: Arrival, limits: &Limits) -> GoOn {
         let mut failed = None;
         match outcomes {
-            Arrived::Answers(reply) => self.values.put(first, |values| {
+            Arrived::Answers(reply) => self.values.put(first, reply.count as usize, |values| {
                 failed = extend_from_answers(&reply, limits, values)
                     .err()
                     .map(|(index, fault)| (first + index, fault.into()));
             }),
             Arrived::Answer(parcel) => match answer(parcel, limits) {
-                Ok(value) => self.values.put(first, |values| values.push(value)),
+                Ok(value) => self.values.put(first, 1, |values| values.push(value)),
                 Err(fault) => failed = Some((first, fault.into())),
             },
             Arrived::Failed { error, .. } => failed = Some((first, error)),

@@ -1,5 +1,6 @@
 //! One map: the tasks of one caller that wait for their outcomes together.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub(crate) struct Job<'pool> {
     id: u64,
     state: u64,
     mailbox: Arc<Mailbox>,
+    /// What has arrived there and was not looked at yet.
+    arrived: VecDeque<Arrival>,
     /// How many tasks have no outcome.
     pending: usize,
     pending_bytes: usize,
@@ -74,6 +77,8 @@ impl<'pool> Job<'pool> {
     const BYTES: usize = 32 << 20;
     /// How many bytes go into one call, if there is more than one task in it.
     const CALL_BYTES: usize = 48 << 10;
+    /// How many bytes a call has room for before it asks for more.
+    const FIRST_BYTES: usize = 40;
 
     /// A job whose tasks borrow `state`, in its encoded form.
     pub(crate) fn new(
@@ -94,9 +99,20 @@ impl<'pool> Job<'pool> {
             None => NO_STATE,
         };
         let chunk = Chunk { fixed: chunk_size, last: 1, most: usize::MAX };
-        let mailbox = Arc::default();
+        let (mailbox, arrived) = (Arc::default(), VecDeque::new());
         let (pending, pending_bytes, has_room) = (0, 0, true);
-        Ok(Self { shared, id, state, mailbox, pending, pending_bytes, has_room, chunk, senders })
+        Ok(Self {
+            shared,
+            id,
+            state,
+            mailbox,
+            arrived,
+            pending,
+            pending_bytes,
+            has_room,
+            chunk,
+            senders,
+        })
     }
 
     /// The number of the state that the tasks borrow.
@@ -116,7 +132,9 @@ impl<'pool> Job<'pool> {
         head: &[u8],
         mut add: impl FnMut(&mut Request) -> Result<More, E>,
     ) -> Result<Request, (Request, E)> {
-        let mut request = Request::new(head.to_vec());
+        let mut bytes = Vec::with_capacity(head.len() + Self::FIRST_BYTES);
+        bytes.extend_from_slice(head);
+        let mut request = Request::new(bytes);
         let count = self.chunk.next(&self.mailbox);
         let begin = (count > 1).then(Instant::now);
         let mut taken = 0;
@@ -150,6 +168,9 @@ impl<'pool> Job<'pool> {
         if self.pending == 0 {
             return None;
         }
+        if let Some(arrival) = self.try_next() {
+            return Some(arrival);
+        }
         forget_foreign(&mut self.senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
@@ -159,7 +180,10 @@ impl<'pool> Job<'pool> {
 
     /// The next outcomes, if some have arrived.
     pub(crate) fn try_next(&mut self) -> Option<Arrival> {
-        let arrival = self.mailbox.take()?;
+        if self.arrived.is_empty() {
+            self.mailbox.take_all(&mut self.arrived);
+        }
+        let arrival = self.arrived.pop_front()?;
         // A job has room for as many bytes as there are tasks without an outcome.
         let done = arrival.count().min(self.pending);
         self.pending_bytes -= self.pending_bytes / self.pending.max(1) * done;

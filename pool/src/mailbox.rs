@@ -47,6 +47,8 @@ struct Content {
     arrivals: VecDeque<Arrival>,
     /// Whether the owner, who sleeps until something arrives, shall read what workers answer.
     promoted: bool,
+    /// How many sleep: to notify nobody is a system call, too.
+    sleepers: usize,
 }
 
 /// The outcomes that have arrived for one owner.
@@ -59,9 +61,16 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn put(&self, arrival: Arrival) {
-        self.lock().arrivals.push_back(arrival);
-        // One that nobody waits for costs no system call.
-        self.arrived.notify_one();
+        let mut content = self.lock();
+        content.arrivals.push_back(arrival);
+        if content.sleepers > 0 {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes all that has arrived; `taken` is empty, and its memory is kept for what arrives next.
+    pub(crate) fn take_all(&self, taken: &mut VecDeque<Arrival>) {
+        std::mem::swap(&mut self.lock().arrivals, taken);
     }
 
     pub(crate) fn take(&self) -> Option<Arrival> {
@@ -75,6 +84,7 @@ impl Mailbox {
     /// Sleeps until something has arrived, or the owner is to read itself, or until the deadline.
     pub(crate) fn sleep(&self, deadline: Option<Instant>) {
         let mut content = self.lock();
+        content.sleepers += 1;
         let nothing = |content: &mut Content| content.arrivals.is_empty() && !content.promoted;
         content = match deadline {
             None => {
@@ -86,6 +96,7 @@ impl Mailbox {
                 woken.unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        content.sleepers -= 1;
         content.promoted = false;
     }
 

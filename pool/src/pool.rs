@@ -274,10 +274,9 @@ impl Shared {
             return Err(refusal.clone());
         }
         let id = floor.number();
-        let (job, is_alone) = (job.unwrap_or(id), job.is_none());
-        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first));
-        if floor.is_backed_up() || !is_alone {
-            // What has been answered may make room. And those who submit much do not wait often.
+        floor.submit(Call::new(id, job.unwrap_or(id), state, request, Arc::clone(mailbox), first));
+        if floor.is_backed_up() {
+            // What has been answered may make room.
             floor.collect();
         }
         // What was answered before the supervisor listened is not told to it.

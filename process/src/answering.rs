@@ -19,6 +19,8 @@ pub struct Answering<'l> {
     link: &'l mut Link,
     id: u64,
     at: u64,
+    /// How many items it had as it was sent: some may have been taken back, but none comes to it.
+    count: u32,
     /// The item that is being answered, or that is next.
     index: u32,
     /// Where the items end that were claimed.
@@ -87,6 +89,7 @@ impl<'l> Answering<'l> {
             link,
             id: call.id,
             at: call.at,
+            count: call.count,
             index: 0,
             claimed: 0,
             clock,
@@ -102,7 +105,7 @@ impl<'l> Answering<'l> {
     }
 
     fn claim(&mut self) -> bool {
-        if self.parent == Parent::Gone {
+        if self.claimed >= self.count || self.parent == Parent::Gone {
             return false;
         }
         let most = if self.claimed == 0 { 1 } else { self.clock.next_block() };

@@ -67,7 +67,7 @@ impl LocalWire {
 
     /// Wakes a child that may wait for room, after answers were taken.
     pub fn made_room(&self) {
-        self.ring.nudge();
+        self.ring.made_room();
     }
 
     fn mark(&mut self, id: u64, count: u32) -> Ticket {

@@ -38,6 +38,8 @@ pub(crate) struct Far {
     calls: Region,
     replies: Region,
     call_head: u64,
+    /// As far as the parent had written calls when it was last asked.
+    call_tail: u64,
     /// Where the call that is being answered ends.
     call_next: u64,
     reply_tail: u64,
@@ -64,6 +66,7 @@ impl Far {
             calls,
             replies,
             call_head: 0,
+            call_tail: 0,
             call_next: 0,
             reply_tail: 0,
             reply_head: 0,
@@ -87,8 +90,11 @@ impl Far {
             self.call_head = self.call_next;
             self.control(CALL_HEAD).store(self.call_head, Ordering::Release);
         }
-        if self.control(CALL_TAIL).load(Ordering::Acquire) == self.call_head {
-            return None;
+        if self.call_tail == self.call_head {
+            self.call_tail = self.control(CALL_TAIL).load(Ordering::Acquire);
+            if self.call_tail == self.call_head {
+                return None;
+            }
         }
         let (at, words) = (self.call_head, self.shared.words());
         let load = |offset| self.calls.word(words, at + offset).load(Ordering::Relaxed);
@@ -206,12 +212,12 @@ impl Far {
         // the parent must not take it for one.
         self.replies.word(words, next + 2).store(0, Ordering::Relaxed);
         self.reply_tail = next;
-        self.control(REPLY_TAIL).store(next, Ordering::Release);
+        // Both this and the look at the bell are sequentially consistent, which pairs with the fence in
+        // `Near::listen`: either we see the bell, or it sees our reply.
+        self.control(REPLY_TAIL).store(next, Ordering::SeqCst);
         self.bytes.clear();
         self.whole = 0;
         self.written = self.written.wrapping_add(1);
-        // Pairs with the fence in `Near::listen`: either we see the bell, or it sees our reply.
-        fence(Ordering::SeqCst);
         self.bell(|after, written| written.wrapping_sub(after) as i32 >= 0)
     }
 
@@ -222,7 +228,7 @@ impl Far {
 
     fn bell(&self, is_due: impl Fn(u32, u32) -> bool) -> Bell {
         let bell = self.control(BELL);
-        let [listener, after] = unpair(bell.load(Ordering::Relaxed));
+        let [listener, after] = unpair(bell.load(Ordering::SeqCst));
         if listener == 0 || !is_due(after, self.written) || bell.swap(0, Ordering::Relaxed) == 0 {
             return None;
         }

@@ -66,12 +66,19 @@ impl Near {
         }
         self.calls.write(words, at + HEADER as u64, bytes);
         self.call_tail = at + (HEADER + words_of(bytes.len())) as u64;
-        self.control(CALL_TAIL).store(self.call_tail, Ordering::Release);
+        // With the look at `ASLEEP` in `Near::nudge` it is what a fence between the two would be, and
+        // takes half as long. It pairs with the fence in `Far::sleep`.
+        self.control(CALL_TAIL).store(self.call_tail, Ordering::SeqCst);
         Ticket(at)
     }
 
-    /// Wakes the child if it sleeps. What it shall see was written before.
+    /// Wakes the child if it sleeps, after a call was pushed.
     pub(crate) fn nudge(&self) {
+        wake_if_asleep(self.control(ASLEEP));
+    }
+
+    /// Wakes the child if it sleeps, after replies were taken.
+    pub(crate) fn made_room(&self) {
         nudge(self.control(ASLEEP));
     }
 
@@ -185,7 +192,11 @@ impl Near {
 pub(super) fn nudge(asleep: &AtomicU64) {
     // Pairs with the fence in `Far::sleep`: either we see that it sleeps, or it sees our news.
     fence(Ordering::SeqCst);
-    if asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::Relaxed) != 0 {
+    wake_if_asleep(asleep);
+}
+
+fn wake_if_asleep(asleep: &AtomicU64) {
+    if asleep.load(Ordering::SeqCst) != 0 && asleep.swap(0, Ordering::Relaxed) != 0 {
         futex::wake(asleep);
     }
 }
