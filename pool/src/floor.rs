@@ -514,9 +514,10 @@ fn choose<'a>(members: &'a mut [Member], call: &Call) -> Option<&'a mut Member> 
             && member.has_room(call)
     };
     let position = members.iter_mut().position(awake).or_else(|| {
-        let free = (0..members.len()).filter(|&one| members[one].has_room(call));
-        let free: Vec<_> = free.collect();
-        free.into_iter().min_by_key(|&one| members[one].load())
+        let all = members.iter_mut().enumerate();
+        let free =
+            all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
+        free.min().map(|(_, one)| one)
     });
     members.get_mut(position?)
 }

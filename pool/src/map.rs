@@ -386,6 +386,7 @@ impl<I: Iterator> Input<I> {
     }
 
     /// The next item. What is on its way when this fails ends as the job is dropped.
+    #[inline]
     fn next(&mut self) -> Result<Option<I::Item>, Refusal> {
         if self.ended {
             return Ok(None);

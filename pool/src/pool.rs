@@ -230,11 +230,13 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    #[inline]
     pub(crate) fn is_ours(&self) -> bool {
         self.owner == this_process()
     }
 
     /// Whether this process owns the pool, rather than being a fork of the one that does.
+    #[inline]
     pub(crate) fn require_owner(&self) -> Result<(), Refusal> {
         if self.is_ours() { Ok(()) } else { Err(Refusal::Forked) }
     }

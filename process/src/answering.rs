@@ -146,6 +146,14 @@ impl<'l> Answering<'l> {
         self.link.far.staged()
     }
 
+    /// Answers the item with a number of a word, where that takes no more than to write it.
+    #[inline]
+    pub(crate) fn answer_word(&mut self, word: u64) -> bool {
+        let is_answered = self.link.far.answer_word(self.id, self.index, word);
+        self.index += u32::from(is_answered);
+        is_answered
+    }
+
     /// Takes out what was staged.
     pub(crate) fn unstage(&mut self) -> Vec<u8> {
         self.link.far.unstage()

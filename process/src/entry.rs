@@ -234,6 +234,11 @@ impl Invocation<'_, '_> {
     #[inline]
     fn answer<R: Portable>(&mut self, value: R) {
         if let Some(bytes) = raw::bytes_of(&value) {
+            if let Ok(word) = bytes.try_into()
+                && self.answering.answer_word(u64::from_le_bytes(word))
+            {
+                return;
+            }
             self.answering.stage(Form::Raw).extend_from_slice(bytes);
             return self.answering.commit();
         }

@@ -103,6 +103,7 @@ impl Link {
     }
 
     /// Whether this is the process that was started, and not a fork that a call made of it.
+    #[inline]
     pub(crate) fn is_original(&self) -> bool {
         pid::own() == self.owner
     }

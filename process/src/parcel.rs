@@ -43,6 +43,7 @@ struct Luggage {
 
 impl Parcel {
     /// The descriptors, in the order of their numbers.
+    #[inline]
     pub fn descriptors(&self) -> &[Arc<OwnedFd>] {
         self.luggage.as_deref().map_or(&[], |luggage| &luggage.descriptors)
     }

@@ -45,10 +45,15 @@ pub(crate) struct Far {
     reply_tail: u64,
     reply_head: u64,
     open: Option<Open>,
-    /// The answers of the open record; behind those that count, what is being written.
+    /// What of the open record is not in the ring as whole words; behind the answers that count,
+    /// what is being written.
     bytes: Vec<u8>,
-    /// How many of these bytes count.
+    /// How many bytes of the open record are in the ring as whole words.
+    written_out: usize,
+    /// How many bytes of the open record count.
     whole: usize,
+    /// How long the open record can get, in bytes, as far as is known.
+    room: usize,
     /// How many records were written.
     written: u32,
     patience: Patience,
@@ -72,7 +77,9 @@ impl Far {
             reply_head: 0,
             open: None,
             bytes: Vec::new(),
+            written_out: 0,
             whole: 0,
+            room: 0,
             written: 0,
             patience: Patience::default(),
         })
@@ -127,6 +134,7 @@ impl Far {
     /// Begins the answer to an item, which is to be written to [`Far::staged`].
     ///
     /// False if the record that is open cannot take it: it has to be published before.
+    #[inline]
     pub(crate) fn stage(&mut self, id: u64, index: u32, form: Form) -> bool {
         match &self.open {
             None => {
@@ -135,9 +143,14 @@ impl Far {
             }
             Some(open) => {
                 let follows = (open.id, open.first + open.count, open.form) == (id, index, form);
-                follows && self.whole < self.replies.bytes() / 8
+                follows && self.whole < self.most_staged()
             }
         }
+    }
+
+    /// How long a record gets that several answers share, in bytes.
+    fn most_staged(&self) -> usize {
+        self.replies.bytes() / 8
     }
 
     /// Where the staged answer is to be appended.
@@ -148,12 +161,38 @@ impl Far {
 
     /// How long the staged answer is.
     pub(crate) fn staged_len(&self) -> usize {
-        self.bytes.len() - self.whole
+        self.len() - self.whole
+    }
+
+    /// How long the open record is, with what is staged.
+    fn len(&self) -> usize {
+        self.written_out + self.bytes.len()
+    }
+
+    /// Answers an item with a number of a word, if that follows on the open record and there is
+    /// room: all that [`Far::stage`] and [`Far::commit`] would do, at once.
+    #[inline]
+    pub(crate) fn answer_word(&mut self, id: u64, index: u32, word: u64) -> bool {
+        let Some(open) = &mut self.open else { return false };
+        let follows = open.id == id && open.first + open.count == index && open.form == Form::Raw;
+        let is_whole = self.whole == self.written_out && open.count > 0;
+        if !follows || !is_whole || self.whole >= self.room {
+            return false;
+        }
+        let (at, words) = (self.reply_tail, self.shared.words());
+        let place = at + (HEADER + self.whole / size_of::<u64>()) as u64;
+        self.replies.word(words, place).store(word, Ordering::Relaxed);
+        open.count += 1;
+        self.whole += size_of::<u64>();
+        self.written_out = self.whole;
+        let progress = pair(self.whole as u32, open.count);
+        self.replies.word(words, at + 2).store(progress, Ordering::Release);
+        true
     }
 
     /// Takes the staged answer out: it is not to be answered here, or not at all.
     pub(crate) fn unstage(&mut self) -> Vec<u8> {
-        let staged = self.bytes.split_off(self.whole);
+        let staged = self.bytes.split_off(self.whole - self.written_out);
         if self.open.as_ref().is_some_and(|open| open.count == 0) {
             self.open = None;
         }
@@ -168,12 +207,15 @@ impl Far {
     /// Whether there is room for what is open, and for the header of what comes after it.
     #[inline]
     pub(crate) fn has_room(&mut self) -> bool {
-        let need = (2 * HEADER + words_of(self.bytes.len())) as u64;
+        let need = (2 * HEADER + words_of(self.len())) as u64;
         let free = |head: u64| self.replies.len as u64 - (self.reply_tail - head);
         if free(self.reply_head) < need {
             self.reply_head = self.control(REPLY_HEAD).load(Ordering::Acquire);
         }
-        free(self.reply_head) >= need
+        let free = free(self.reply_head);
+        let most = free.saturating_sub(2 * HEADER as u64) as usize * size_of::<u64>();
+        self.room = most.min(self.most_staged());
+        free >= need
     }
 
     /// Waits until there may be room. The parent has been told to make some.
@@ -193,11 +235,13 @@ impl Far {
             self.replies.word(words, at + 1).store(second, Ordering::Relaxed);
         }
         // From the word on that the answer before may share with this one.
-        let from = self.whole / size_of::<u64>();
-        let fresh = &self.bytes[from * size_of::<u64>()..];
-        self.replies.write(words, at + (HEADER + from) as u64, fresh);
+        let from = self.written_out / size_of::<u64>();
+        self.replies.write(words, at + (HEADER + from) as u64, &self.bytes);
         open.count += 1;
-        self.whole = self.bytes.len();
+        self.whole = self.written_out + self.bytes.len();
+        let out = self.bytes.len() / size_of::<u64>() * size_of::<u64>();
+        self.bytes.drain(..out);
+        self.written_out += out;
         let progress = pair(self.whole as u32, open.count);
         self.replies.word(words, at + 2).store(progress, Ordering::Release);
     }
@@ -216,7 +260,7 @@ impl Far {
         // `Near::listen`: either we see the bell, or it sees our reply.
         self.control(REPLY_TAIL).store(next, Ordering::SeqCst);
         self.bytes.clear();
-        self.whole = 0;
+        (self.written_out, self.whole) = (0, 0);
         self.written = self.written.wrapping_add(1);
         self.bell(|after, written| written.wrapping_sub(after) as i32 >= 0)
     }

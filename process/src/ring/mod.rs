@@ -87,6 +87,7 @@ impl Region {
         self.len * size_of::<u64>()
     }
 
+    #[inline]
     fn word(self, words: &[AtomicU64], at: u64) -> &AtomicU64 {
         &words[self.start + (at as usize & (self.len - 1))]
     }
@@ -108,12 +109,19 @@ impl Region {
 
     fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Vec<u8> {
         let [first, second] = self.run(words, at, words_of(len));
-        let mut bytes = Vec::with_capacity(words_of(len) * size_of::<u64>());
-        for word in iter::chain(first, second) {
-            bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
-        }
+        let mut bytes = vec![0; words_of(len) * size_of::<u64>()];
+        let (places, _) = bytes.as_chunks_mut();
+        let (left, right) = places.split_at_mut(first.len());
+        load(first, left);
+        load(second, right);
         bytes.truncate(len);
         bytes
+    }
+}
+
+fn load(words: &[AtomicU64], places: &mut [[u8; size_of::<u64>()]]) {
+    for (word, place) in iter::zip(words, places) {
+        *place = word.load(Ordering::Relaxed).to_le_bytes();
     }
 }
 

@@ -86,6 +86,46 @@ fn what_a_child_answered_before_it_died_is_found_and_nothing_else() {
 }
 
 #[test]
+fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a_death() {
+    let (mut near, mut far, _) = ends(Size::Once);
+    assert!(!far.answer_word(7, 0, 1), "it opens no record");
+    let (mut expected, mut asked) = (Vec::new(), 0);
+    // Enough rounds that each place in the ring is where a record ends once.
+    for round in 0..300u64 {
+        let count = 1 + round as u32 % 23;
+        answer(&mut far, round, 0, &round.to_le_bytes());
+        expected.extend_from_slice(&round.to_le_bytes());
+        for index in 1..count {
+            assert!(!far.answer_word(round, index + 1, 0) && !far.answer_word(round + 1, index, 0));
+            // Where it does not know of room, the longer way asks.
+            if !far.answer_word(round, index, u64::from(index)) {
+                answer(&mut far, round, index, &u64::from(index).to_le_bytes());
+                asked += 1;
+            }
+            expected.extend_from_slice(&u64::from(index).to_le_bytes());
+        }
+        let reply = near.salvage().unwrap();
+        assert_eq!(parts(&reply), (round, 0, count, &*expected));
+        far.publish(0);
+        let reply = near.pop().unwrap().unwrap();
+        assert_eq!(parts(&reply), (round, 0, count, &*expected));
+        assert!(near.salvage().is_none());
+        expected.clear();
+    }
+    assert!(asked < 300, "that is the exception");
+    // A number that is no whole word ends it; one after it would have to begin in the middle.
+    answer(&mut far, 1, 0, &[1, 2, 3]);
+    assert!(!far.answer_word(1, 1, 9));
+    far.publish(0);
+    let mut words = 0;
+    answer(&mut far, 2, 0, &[0; 8]);
+    while far.answer_word(2, 1 + words, 0) {
+        words += 1;
+    }
+    assert!(far.has_room(), "it stops before the ring is full");
+}
+
+#[test]
 fn answers_of_another_call_or_out_of_turn_have_a_record_of_their_own() {
     let (_, mut far, _) = ends(Size::Once);
     answer(&mut far, 1, 0, &[1]);

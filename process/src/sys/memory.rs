@@ -52,6 +52,7 @@ impl SharedWords {
         Ok(Self { start: start.cast(), len: bytes / size_of::<AtomicU64>() })
     }
 
+    #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: mapped while `self` lives, aligned to a page, sealed against shrinking, and any
         // bit pattern is a valid word.

@@ -23,6 +23,7 @@ unsafe impl Send for Word {}
 unsafe impl Sync for Word {}
 
 /// The id of the process that calls this.
+#[inline]
 pub fn own() -> u32 {
     static WORD: OnceLock<Option<Word>> = OnceLock::new();
     let Some(Word(word)) = WORD.get_or_init(make) else { return std::process::id() };
