@@ -276,7 +276,8 @@ impl Shared {
             return Err(refusal.clone());
         }
         let id = floor.number();
-        floor.submit(Call::new(id, job.unwrap_or(id), state, request, Arc::clone(mailbox), first));
+        let job = job.unwrap_or(id);
+        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first));
         if floor.is_backed_up() {
             // What has been answered may make room.
             floor.collect();
