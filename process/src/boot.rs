@@ -176,7 +176,7 @@ pub(crate) fn serve(summons: Summons) -> ! {
 
 /// How far a child got before its main function.
 enum Begun {
-    Up(fn(Link), Link),
+    Up(fn(Link), Box<Link>),
     /// The user's initializer failed: the finalizers that it has registered have to run.
     Uninitialized,
 }
@@ -208,7 +208,7 @@ fn begin(summons: &Summons) -> Option<Begun> {
             // middle of the wire, and must not make this look like a failure. Where the parent is
             // gone, the watcher sees to the end.
             let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
-            Some(Begun::Up(main, link))
+            Some(Begun::Up(main, Box::new(link)))
         }
         Err(refusal) => {
             let mut payload = Vec::new();
