@@ -164,7 +164,7 @@ pub(crate) fn serve(summons: Summons) -> ! {
     }
     // Nothing may unwind into the C code that called the start hook.
     let code = match panics::catch(|| begin(&summons)) {
-        Ok(Some(Begun::Up(main, link))) => match panics::catch(|| main(link)) {
+        Ok(Some(Begun::Up(main, link))) => match panics::catch(|| main(*link)) {
             Ok(()) => 0,
             Err(_) => 101,
         },
