@@ -27,11 +27,12 @@
 
 pub use epilogue_embed as embed;
 pub use epilogue_pool as pool;
+pub use epilogue_pool::task;
 pub use epilogue_process as process;
 
 pub use epilogue_pool::{
-    BuildError, CloseError, Pool, Refusal, Report, SubmitError, Task, TaskError, TaskOptions,
-    WorkerLost, WorkerReport,
+    BuildError, CloseError, Poisoned, Pool, Refusal, Report, SubmitError, Task, TaskError,
+    TaskOptions, WorkerLost, WorkerReport,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,

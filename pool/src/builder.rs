@@ -9,6 +9,7 @@ use epilogue_process::setters;
 
 use crate::error::BuildError;
 use crate::pool::Pool;
+use crate::terms::Terms;
 
 /// Sets how a pool is started. Nothing starts before [`Builder::start`].
 #[derive(Debug, Clone)]
@@ -17,12 +18,16 @@ pub struct Builder {
     pub(crate) workers: usize,
     pub(crate) spec: Spec,
     pub(crate) chunk_size: Option<NonZero<usize>>,
+    pub(crate) terms: Terms,
+    /// How many deaths within which time are not yet too many.
+    pub(crate) intensity: Option<(usize, Duration)>,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
-        Self { workers, spec: Spec::named("pool"), chunk_size: None }
+        let (spec, terms) = (Spec::named("pool"), Terms::default());
+        Self { workers, spec, chunk_size: None, terms, intensity: None }
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use epilogue_process::entry::{Entry, Request};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
 
-use crate::error::{Refusal, TaskError};
+use crate::course::{Course, Verdict};
+use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::mailbox::{Arrival, Index, Mailbox, Outcomes};
+use crate::terms::Terms;
 
 /// No state: the number that calls carry which borrow none.
 pub(crate) const NO_STATE: u64 = 0;
@@ -31,6 +34,8 @@ pub(crate) struct Call {
     answered: u32,
     /// Of those, the ones whose answer is on its way over the socket.
     late: Vec<u32>,
+    /// How it goes, if there are terms for it.
+    pub(crate) course: Option<Box<Course>>,
 }
 
 /// What a worker said does not fit what it was asked.
@@ -46,7 +51,8 @@ impl Call {
         mailbox: Arc<Mailbox>,
         first: Index,
     ) -> Self {
-        Self { id, job, state, request, mailbox, first, answered: 0, late: Vec::new() }
+        let (late, course) = (Vec::new(), None);
+        Self { id, job, state, request, mailbox, first, answered: 0, late, course }
     }
 
     /// How many tasks it has, those included that have their outcome.
@@ -85,7 +91,11 @@ impl Call {
         if reply.nanos > 0 {
             self.mailbox.cost().note(count, reply.nanos);
         }
-        self.put(first, Outcomes::Answers(reply));
+        match self.verdict() {
+            // It came too late, however little.
+            Some(verdict) => self.fail_range(first..end, verdict.into()),
+            None => self.put(first, Outcomes::Answers(reply)),
+        }
         Ok(())
     }
 
@@ -98,7 +108,10 @@ impl Call {
             let late = self.late.iter().position(|&other| other == index).ok_or(Unasked)?;
             self.late.swap_remove(late);
         }
-        self.put(index, Outcomes::Answer(payload));
+        match self.verdict() {
+            Some(verdict) => self.fail_range(index..index + 1, verdict.into()),
+            None => self.put(index, Outcomes::Answer(payload)),
+        }
         Ok(())
     }
 
@@ -111,7 +124,39 @@ impl Call {
         let first = self.first + end as usize;
         let request = self.request.split_off(end);
         let mailbox = Arc::clone(&self.mailbox);
-        Some(Self::new(id, self.job, self.state, request, mailbox, first))
+        let mut rest = Self::new(id, self.job, self.state, request, mailbox, first);
+        rest.course = self.course.as_ref().map(|course| Box::new(course.of_the_rest()));
+        Some(rest)
+    }
+
+    /// Has it go by these terms, if they say anything.
+    pub(crate) fn by(mut self, terms: &Terms) -> Self {
+        if terms.are_none() {
+            return self;
+        }
+        let mut terms = *terms;
+        if self.request.parcel().moves() {
+            // What is handed over to a worker is gone with it.
+            terms.retries = None;
+        }
+        self.course = Some(Box::new(Course::new(terms, Instant::now())));
+        self
+    }
+
+    /// Why its tasks get no value, whatever comes of them.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.course.as_ref()?.verdict()
+    }
+
+    /// Its worker died during it. What is left of it, to be begun again under that number; or why it
+    /// is not.
+    pub(crate) fn lost(&mut self, loss: WorkerLost, id: u64) -> Result<Self, TaskError> {
+        let Some(course) = &mut self.course else { return Err(TaskError::WorkerLost(loss)) };
+        if !self.late.is_empty() || !course.retries() {
+            return Err(course.give_up(loss));
+        }
+        course.begin_anew(loss.clone(), Instant::now());
+        self.split_off(self.answered, id).ok_or(TaskError::WorkerLost(loss))
     }
 
     /// Gives all tasks that have no outcome this one; how many that are.
@@ -155,9 +200,28 @@ pub(crate) fn head(entry: Entry, state: u64) -> Vec<u8> {
     payload
 }
 
+/// Whether a worker has to say when a call begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timing {
+    Untimed,
+    Timed,
+}
+
+/// Set in the number of the state where a call is timed. Numbers never come that far.
+const TIMED: u64 = 1 << 63;
+
+/// Has the worker say when this call begins.
+pub(crate) fn time(payload: &mut [u8]) {
+    if let Some((state, _)) = payload[Entry::BYTES..].split_first_chunk_mut() {
+        *state = (u64::from_le_bytes(*state) | TIMED).to_le_bytes();
+    }
+}
+
 /// Splits a payload into what [`head`] wrote and the encoded arguments.
-pub(crate) fn split(payload: &[u8]) -> Option<(Entry, u64, &[u8])> {
+pub(crate) fn split(payload: &[u8]) -> Option<(Entry, u64, Timing, &[u8])> {
     let (entry, rest) = Entry::read(payload)?;
     let (state, argument) = rest.split_first_chunk()?;
-    Some((entry, u64::from_le_bytes(*state), argument))
+    let state = u64::from_le_bytes(*state);
+    let timing = if state & TIMED == 0 { Timing::Untimed } else { Timing::Timed };
+    Some((entry, state & !TIMED, timing, argument))
 }

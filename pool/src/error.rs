@@ -57,9 +57,15 @@ pub enum TaskError {
     /// Its worker died during the task, which is not tried again: it may have had effects.
     #[error(transparent)]
     WorkerLost(WorkerLost),
-    /// It took longer than it was allowed to.
+    /// Each worker that began it died during it, as often as it may be tried. It is not tried again.
+    #[error(transparent)]
+    Poisoned(Poisoned),
+    /// It took longer than it was allowed to. Its worker was ended: nothing of it runs any more.
     #[error("the task took longer than it was allowed to, and its worker was ended")]
     TimedOut,
+    /// It waited longer than it was allowed to, and never began.
+    #[error("the task waited longer than it was allowed to, and never began")]
+    Expired,
     /// The pool stopped before the task was done.
     #[error("the task was cancelled {}", if *.begun { "after it had begun" } else { "before it began" })]
     Cancelled {
@@ -134,6 +140,33 @@ impl fmt::Display for WorkerLost {
 
 impl std::error::Error for WorkerLost {}
 
+/// A task that was declared to be idempotent, and that ended each worker it was tried in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Poisoned {
+    /// How often it was begun.
+    pub attempts: u32,
+    /// How each of these workers ended; the last eight, if there are more.
+    pub ends: Vec<WorkerLost>,
+}
+
+impl fmt::Display for Poisoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let omitted = self.attempts as usize - self.ends.len().min(self.attempts as usize);
+        write!(f, "the task ended each of the {} workers that began it:", self.attempts)?;
+        if omitted > 0 {
+            write!(f, " {omitted} others,")?;
+        }
+        for (position, WorkerLost { pid, status, .. }) in self.ends.iter().enumerate() {
+            let comma = if position == 0 { "" } else { "," };
+            write!(f, "{comma} pid {pid} {status}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Poisoned {}
+
 /// Why a pool did not take a task. The task never began.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -141,8 +174,9 @@ pub enum Refusal {
     /// The pool is closed.
     #[error("the pool is closed: start a new one, or close it later")]
     Closed,
-    /// The pool's workers kept dying before they did anything, so it gave up.
-    #[error("the pool is broken, its workers kept ending before they did anything: {cause}")]
+    /// The pool's workers kept dying: before they did anything, or more often than
+    /// [`Builder::restart_intensity`](crate::Builder::restart_intensity) allows. So it gave up.
+    #[error("the pool is broken, its workers kept ending: {cause}")]
     Broken {
         /// What became of the last one.
         cause: String,

@@ -23,10 +23,12 @@ use epilogue_process::{ExitStatus, StartError};
 
 use crate::bell::Bell;
 use crate::call::{Call, NO_STATE};
+use crate::deadline::Alarm;
 use crate::error::{Refusal, TaskError};
 use crate::hiring::Hiring;
+use crate::intensity::Intensity;
 use crate::mailbox::Mailbox;
-use crate::member::{Member, Standing};
+use crate::member::{Buried, Member, Standing};
 use crate::report::Report;
 
 /// How far a pool is on its way down. Phases only ever move forward.
@@ -57,11 +59,14 @@ pub(crate) enum Reader {
 pub(crate) struct Floor {
     pub(crate) phase: Phase,
     pub(crate) members: Vec<Member>,
-    queue: VecDeque<Call>,
+    pub(crate) queue: VecDeque<Call>,
     states: HashMap<u64, Parcel>,
-    report: Report,
+    pub(crate) report: Report,
     hired: u64,
     hiring: Hiring,
+    pub(crate) intensity: Intensity,
+    /// When limits of time are looked at.
+    pub(crate) alarm: Alarm,
     wanted: usize,
     next: u64,
     /// How many maps there are, each of which reads what workers answer again and again.
@@ -91,6 +96,8 @@ impl Floor {
             report: Report::new(name),
             hired: 0,
             hiring: Hiring::default(),
+            intensity: Intensity::default(),
+            alarm: Alarm::default(),
             wanted,
             next: NO_STATE + 1,
             maps: 0,
@@ -140,6 +147,7 @@ impl Floor {
             (Phase::Stopping, _) => self.drop_call(call),
             // A call that comes while the pool closes was submitted before that.
             (Phase::Starting(_) | Phase::Running | Phase::Draining, _) => {
+                self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
                 self.queue.push_back(call);
                 self.dispatch();
             }
@@ -430,19 +438,25 @@ impl Floor {
         // A worker that closed its wire may live on for the whole grace period. What it has not
         // begun does not wait for its end.
         if member.standing == Standing::Serving && !member.child.is_connected() {
-            let next = &mut self.next;
-            let taken = member.take_back_all(None, || {
-                *next += 1;
-                *next
-            });
+            let taken = self.take_back_from(owner);
             taken.into_iter().for_each(|call| self.queue.push_front(call));
             // It may live and hear: it has nothing left to do but what runs.
-            member.finish();
+            self.members[owner].finish();
+            self.members[owner].standing = Standing::Severed;
         }
         None
     }
 
-    fn handle(&mut self, owner: usize, event: Event) {
+    /// Takes back all that this worker has not begun, the last first.
+    pub(crate) fn take_back_from(&mut self, owner: usize) -> Vec<Call> {
+        let next = &mut self.next;
+        self.members[owner].take_back_all(None, || {
+            *next += 1;
+            *next
+        })
+    }
+
+    pub(crate) fn handle(&mut self, owner: usize, event: Event) {
         let member = &mut self.members[owner];
         let answered = match event {
             Event::Hello => {
@@ -456,9 +470,7 @@ impl Floor {
                 return;
             }
             Event::Answers(reply) => member.answered(reply),
-            Event::Answer { id, index, payload } => {
-                member.answered_one(id, index, payload).map(|()| 1)
-            }
+            Event::Answer { id, index, payload } => member.answered_one(id, index, payload),
             Event::Refused(refusal) => return member.refusal = Some(refusal),
             Event::Begun { id } => return member.begun(id),
             Event::Broken(error) => return member.detail = Some(error.to_string()),
@@ -487,19 +499,23 @@ impl Floor {
         });
         let error = start_error.unwrap_or(StartError::EndedEarly { status });
         let next = &mut self.next;
-        let (unbegun, report) = member.bury(status, stopping, || {
+        let Buried { unbegun, again, report } = member.bury(status, stopping, || {
             *next += 1;
             *next
         });
-        let productive = report.done + report.lost > 0;
+        let productive = report.done + report.lost + report.retried + report.timed_out > 0;
         self.report.push(report);
         if stopping {
             unbegun.into_iter().for_each(|call| self.drop_call(call));
             return;
         }
-        // They go first: they were submitted before all that waits.
+        // They go first: they were submitted before all that waits. What ends workers goes last.
         unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
-        if !left && !productive {
+        self.queue.extend(again);
+        if !left && self.intensity.is_exceeded_by(Instant::now()) {
+            let last = if was_up { status.to_string() } else { error.to_string() };
+            self.give_up(self.intensity.cause(&last));
+        } else if !left && !productive {
             self.hiring_failed(error);
         }
     }

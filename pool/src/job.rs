@@ -13,6 +13,7 @@ use crate::error::Refusal;
 use crate::mailbox::{Arrival, Index, Mailbox};
 use crate::pool::Shared;
 use crate::reader::Need;
+use crate::terms::Terms;
 
 /// The tasks of one map, from the side of the thread that waits for them.
 ///
@@ -32,6 +33,7 @@ pub(crate) struct Job<'pool> {
     /// Whether the workers have taken all calls so far, so that none waits in the queue.
     has_room: bool,
     chunk: Chunk,
+    terms: Terms,
     /// The channels whose sending end went along with a call, or with the state.
     senders: Vec<u64>,
 }
@@ -101,6 +103,7 @@ impl<'pool> Job<'pool> {
         let chunk = Chunk { fixed: chunk_size, last: 1, most: usize::MAX };
         let (mailbox, arrived) = (Arc::default(), VecDeque::new());
         let (pending, pending_bytes, has_room) = (0, 0, true);
+        let terms = Terms::default();
         Ok(Self {
             shared,
             id,
@@ -111,8 +114,19 @@ impl<'pool> Job<'pool> {
             pending_bytes,
             has_room,
             chunk,
+            terms,
             senders,
         })
+    }
+
+    /// Has its tasks go by these terms. Where each has a clock, each has a call of its own: when an
+    /// item begins is said of calls.
+    pub(crate) fn by(mut self, terms: Terms) -> Self {
+        if terms.need_a_clock() {
+            self.chunk.fixed = Some(1);
+        }
+        self.terms = terms;
+        self
     }
 
     /// The number of the state that the tasks borrow.
@@ -155,8 +169,14 @@ impl<'pool> Job<'pool> {
     pub(crate) fn submit(&mut self, first: Index, request: Request) -> Result<(), Refusal> {
         let (count, bytes) = (request.count() as usize, request.bytes());
         self.senders.extend(request.parcel().senders());
-        let submitted =
-            self.shared.submit(Some(self.id), self.state, request, first, &self.mailbox)?;
+        let submitted = self.shared.submit(
+            &self.terms,
+            Some(self.id),
+            self.state,
+            request,
+            first,
+            &self.mailbox,
+        )?;
         self.has_room = submitted.has_room;
         self.pending += count;
         self.pending_bytes += bytes;

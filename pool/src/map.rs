@@ -14,6 +14,7 @@ use crate::error::{Refusal, TaskError};
 use crate::job::{Job, More};
 use crate::mailbox::{Arrival, Outcomes as Arrived};
 use crate::pool::{Pool, Shared};
+use crate::terms::Terms;
 
 impl Pool {
     /// Calls `f` with every item, in the workers; gives the values in the order of the items.
@@ -155,19 +156,21 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn chunk_size(&self, chunk_size: usize) -> Maps<'_> {
-        Maps { pool: self.shared(), chunk_size: NonZero::new(chunk_size) }
+        Maps { chunk_size: NonZero::new(chunk_size), ..self.maps() }
     }
 
-    fn maps(&self) -> Maps<'_> {
-        Maps { pool: self.shared(), chunk_size: self.shared().chunk_size }
+    pub(crate) fn maps(&self) -> Maps<'_> {
+        let pool = self.shared();
+        Maps { pool, chunk_size: pool.chunk_size, terms: pool.terms }
     }
 }
 
-/// A pool whose maps put a certain number of items into each call.
+/// A pool whose maps put a certain number of items into each call, or go by certain terms.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps<'pool> {
     pool: &'pool Shared,
-    chunk_size: Option<NonZero<usize>>,
+    pub(crate) chunk_size: Option<NonZero<usize>>,
+    pub(crate) terms: Terms,
 }
 
 impl Maps<'_> {
@@ -277,7 +280,7 @@ impl Maps<'_> {
     {
         let entry = entry.map_err(Refusal::from)?;
         let (pool, limits) = (self.pool, &self.pool.limits);
-        let mut job = Job::new(pool, self.chunk_size.map(NonZero::get), state)?;
+        let mut job = Job::new(pool, self.chunk_size.map(NonZero::get), state)?.by(self.terms);
         let head = head(entry, job.state());
         let mut input = Input::new(items)?;
         loop {

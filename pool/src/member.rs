@@ -10,6 +10,7 @@ use epilogue_process::wire::{Wire, WireError};
 use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 
 use crate::call::{Call, Unasked};
+use crate::course::Verdict;
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::report::WorkerReport;
 use crate::worker::serve;
@@ -23,6 +24,8 @@ pub(crate) enum Standing {
     Serving,
     /// Told to end. It takes no more calls.
     Leaving,
+    /// It hung up, which nobody had asked of it.
+    Severed,
 }
 
 /// A call that a worker was sent, and where it can be taken back.
@@ -51,6 +54,17 @@ pub(crate) struct Member {
     pub(crate) done: u64,
     lost: u64,
     cancelled: u64,
+    timed_out: u64,
+}
+
+/// What is left of a worker that has ended.
+#[derive(Debug)]
+pub(crate) struct Buried {
+    /// What it never began.
+    pub(crate) unbegun: Vec<Call>,
+    /// What it began, and is to be begun again.
+    pub(crate) again: Vec<Call>,
+    pub(crate) report: WorkerReport,
 }
 
 impl Member {
@@ -81,6 +95,7 @@ impl Member {
             done: 0,
             lost: 0,
             cancelled: 0,
+            timed_out: 0,
         })
     }
 
@@ -94,9 +109,9 @@ impl Member {
         self.load() > 1 || self.in_flight.front().is_some_and(|sent| sent.call.left() > 1)
     }
 
-    /// Whether it has begun this call, of one task, and not answered it.
-    pub(crate) fn has_begun(&mut self, id: u64) -> bool {
-        let sent = self.in_flight.iter().find(|sent| sent.call.id == id);
+    /// Whether it has begun the only task of this job, and not answered it.
+    pub(crate) fn has_begun(&mut self, job: u64) -> bool {
+        let sent = self.in_flight.iter().find(|sent| sent.call.job == job);
         sent.is_some_and(|sent| self.child.wire().begun(sent.ticket, sent.call.count()) > 0)
     }
 
@@ -115,7 +130,7 @@ impl Member {
         match self.standing {
             Standing::Starting => true,
             Standing::Serving => self.child.is_connected(),
-            Standing::Leaving => false,
+            Standing::Leaving | Standing::Severed => false,
         }
     }
 
@@ -226,18 +241,37 @@ impl Member {
     /// It has begun a call, which will never go to another worker: the descriptors are its own.
     pub(crate) fn begun(&mut self, id: u64) {
         if let Some(sent) = self.in_flight.iter_mut().find(|sent| sent.call.id == id) {
-            drop(sent.call.request.parcel_mut().take_descriptors());
+            // But what several may read goes along again, if the call does.
+            if sent.call.course.as_ref().is_none_or(|course| !course.retries()) {
+                drop(sent.call.request.parcel_mut().take_descriptors());
+            }
         }
     }
 
     /// Takes back the last call that it has not begun, if there is one.
     pub(crate) fn take_back(&mut self) -> Option<Call> {
-        let last = self.in_flight.back()?;
-        let (ticket, count) = (last.ticket, last.call.count());
+        self.take_back_at(self.in_flight.len().checked_sub(1)?)
+    }
+
+    /// Takes back the call at this position, if it has not begun.
+    pub(crate) fn take_back_at(&mut self, position: usize) -> Option<Call> {
+        let sent = self.in_flight.get(position)?;
+        let (ticket, count) = (sent.ticket, sent.call.count());
         if !self.child.wire().revoke(ticket, count) {
             return None;
         }
-        self.forget_call(self.in_flight.len() - 1)
+        self.forget_call(position)
+    }
+
+    /// The call at this position, and where it can be taken back.
+    pub(crate) fn call_at(&mut self, position: usize) -> Option<(&mut Call, Ticket)> {
+        self.in_flight.get_mut(position).map(|sent| (&mut sent.call, sent.ticket))
+    }
+
+    /// Which of its calls it has begun last: that runs, unless its answer is on its way.
+    pub(crate) fn running(&mut self) -> Option<usize> {
+        let wire = self.child.wire();
+        self.in_flight.iter().rposition(|sent| wire.begun(sent.ticket, sent.call.count()) > 0)
     }
 
     /// Takes back a half of the tasks that it has not begun of its last call.
@@ -274,28 +308,36 @@ impl Member {
         taken
     }
 
-    /// It has answered some tasks of a call; how many.
+    /// It has answered some tasks of a call; how many of them that it was in time for.
     pub(crate) fn answered(&mut self, reply: Reply) -> Result<u64, Unasked> {
         let count = reply.count.into();
         let position = self.position(reply.id)?;
         self.in_flight[position].call.answer(reply)?;
-        self.done += count;
-        self.drop_if_answered(position);
-        Ok(count)
+        Ok(self.note_answers(position, count))
     }
 
-    /// It has answered one task of a call over the socket.
+    /// It has answered one task of a call over the socket; as [`Member::answered`].
     pub(crate) fn answered_one(
         &mut self,
         id: u64,
         index: u32,
         payload: Parcel,
-    ) -> Result<(), Unasked> {
+    ) -> Result<u64, Unasked> {
         let position = self.position(id)?;
         self.in_flight[position].call.answer_one(index, payload)?;
-        self.done += 1;
+        Ok(self.note_answers(position, 1))
+    }
+
+    fn note_answers(&mut self, position: usize, count: u64) -> u64 {
+        let verdict = self.in_flight[position].call.verdict();
+        let (counter, in_time) = match verdict {
+            None => (&mut self.done, count),
+            Some(Verdict::TimedOut) => (&mut self.timed_out, 0),
+            Some(Verdict::Cancelled) => (&mut self.cancelled, 0),
+        };
+        *counter += count;
         self.drop_if_answered(position);
-        Ok(())
+        in_time
     }
 
     fn position(&self, id: u64) -> Result<usize, Unasked> {
@@ -334,14 +376,15 @@ impl Member {
         taken
     }
 
-    /// It has ended: the tasks that it never began come back, the others have their outcome.
+    /// It has ended: the tasks that it never began come back, and those that may be begun again.
+    /// The others have their outcome.
     pub(crate) fn bury(
         mut self,
         status: ExitStatus,
         stopping: bool,
         mut number: impl FnMut() -> u64,
-    ) -> (Vec<Call>, WorkerReport) {
-        let mut unbegun = Vec::new();
+    ) -> Buried {
+        let (mut unbegun, mut again) = (Vec::new(), Vec::new());
         for Sent { mut call, ticket } in std::mem::take(&mut self.in_flight) {
             let (begun, first) = (self.child.wire().begun(ticket, call.count()), call.answered());
             // Items are claimed several at a time, and answered one by one: after the last answer
@@ -351,12 +394,18 @@ impl Member {
             if call.left() == 0 {
                 continue;
             }
-            if stopping {
-                self.cancelled += call.fail(TaskError::Cancelled { begun: true }) as u64;
-            } else {
-                let loss = self.loss(status);
-                self.lost += call.fail(TaskError::WorkerLost(loss)) as u64;
-            }
+            let error = match (call.verdict(), stopping) {
+                (Some(verdict), _) => verdict.into(),
+                (None, true) => TaskError::Cancelled { begun: true },
+                (None, false) => match call.lost(self.loss(status), number()) {
+                    Ok(rest) => {
+                        again.push(rest);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            self.fail(call, error);
         }
         let report = WorkerReport {
             name: self.child.name().to_owned(),
@@ -365,9 +414,21 @@ impl Member {
             done: self.done,
             lost: self.lost,
             cancelled: self.cancelled,
+            timed_out: self.timed_out,
+            retried: again.iter().map(|call| call.left() as u64).sum(),
             detail: self.detail,
         };
-        (unbegun, report)
+        Buried { unbegun, again, report }
+    }
+
+    /// Gives the tasks of a call that it had begun this outcome, and counts them.
+    fn fail(&mut self, call: Call, error: TaskError) {
+        let counter = match error {
+            TaskError::TimedOut => &mut self.timed_out,
+            TaskError::Cancelled { .. } => &mut self.cancelled,
+            _ => &mut self.lost,
+        };
+        *counter += call.fail(error) as u64;
     }
 
     fn loss(&self, status: ExitStatus) -> WorkerLost {

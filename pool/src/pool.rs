@@ -18,12 +18,14 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::bell::Bell;
 use crate::builder::Builder;
-use crate::call::Call;
+use crate::call::{Call, time};
 use crate::error::{BuildError, CloseError, Refusal};
 use crate::floor::Floor;
+use crate::intensity::Intensity;
 use crate::mailbox::{Index, Mailbox};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
+use crate::terms::Terms;
 
 /// A number of worker processes, and one queue of tasks for them.
 ///
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// How many tasks a map puts into one call; as many as take a while if nothing is said.
     pub(crate) chunk_size: Option<NonZero<usize>>,
+    /// By which its tasks go where they have no terms of their own.
+    pub(crate) terms: Terms,
     /// The channels whose sending end went along with a task, and that are received here.
     senders: Mutex<Vec<u64>>,
 }
@@ -127,10 +131,11 @@ impl Pool {
         let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
-        let Builder { workers, spec, chunk_size } = builder;
+        let Builder { workers, spec, chunk_size, terms, intensity } = builder;
         let name = spec.name.clone();
-        let floor =
+        let mut floor =
             Floor::new(name.clone(), workers, Arc::clone(&closed), started, Arc::clone(&news));
+        floor.intensity = Intensity::new(intensity);
         let name = format!("epilogue: close pool {name}");
         let shared = Arc::new(Shared {
             floor: Mutex::new(floor),
@@ -141,6 +146,7 @@ impl Pool {
             owner: this_process(),
             limits: spec.limits.clone(),
             chunk_size,
+            terms,
             senders: Mutex::default(),
         });
         let supervisor = Supervisor { spec, shared: Arc::clone(&shared) };
@@ -262,13 +268,17 @@ impl Shared {
     /// Hands tasks to the pool: of a job, or of none.
     pub(crate) fn submit(
         &self,
+        terms: &Terms,
         job: Option<u64>,
         state: u64,
-        request: Request,
+        mut request: Request,
         first: Index,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Submitted, Refusal> {
         self.note_senders(request.parcel());
+        if terms.first_limit().is_some() {
+            time(&mut request.parcel_mut().bytes);
+        }
         let mut floor = self.floor();
         // Under the lock: whoever closes comes after this, or is seen here. A map that goes on for
         // as long as it is taken from would keep a pool from ending.
@@ -277,7 +287,7 @@ impl Shared {
         }
         let id = floor.number();
         let job = job.unwrap_or(id);
-        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first));
+        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first).by(terms));
         if floor.is_backed_up() {
             // What has been answered may make room.
             floor.collect();
@@ -286,7 +296,7 @@ impl Shared {
         while floor.needs_supervisor() && floor.has_answers() {
             floor.collect();
         }
-        if !floor.is_flushed() {
+        if !floor.is_flushed() || floor.alarm.is_news() {
             self.bell.ring();
         }
         Ok(Submitted { job, has_room: !floor.is_backed_up() })

@@ -25,6 +25,10 @@ pub struct Report {
     pub lost: u64,
     /// Tasks that were cancelled.
     pub cancelled: u64,
+    /// Tasks that took longer than they were allowed to, or waited longer.
+    pub timed_out: u64,
+    /// How often a task was begun again, because its worker had died during it.
+    pub retried: u64,
     /// Why the pool gave up, if it did.
     pub broken: Option<String>,
 }
@@ -45,6 +49,10 @@ pub struct WorkerReport {
     pub lost: u64,
     /// Tasks that it had begun, and that were cancelled.
     pub cancelled: u64,
+    /// Tasks that took longer than they were allowed to: it was ended for the last of them.
+    pub timed_out: u64,
+    /// Tasks that it had begun as it died, and that were begun again in another one.
+    pub retried: u64,
     /// What else is known, such as that it broke the protocol.
     pub detail: Option<String>,
 }
@@ -62,6 +70,8 @@ impl Report {
         self.cancelled += worker.cancelled;
         self.failed += u64::from(!worker.end.success());
         self.usage.add(&worker.end.usage.unwrap_or_default());
+        self.timed_out += worker.timed_out;
+        self.retried += worker.retried;
         self.workers.push(worker);
         // Many at once: a pool that replaces each worker after one task has one for each.
         if self.workers.len() >= 2 * Self::MAX_LISTED {
@@ -116,6 +126,12 @@ impl fmt::Display for WorkerReport {
         }
         if self.cancelled > 0 {
             write!(f, ", {} cancelled", self.cancelled)?;
+        }
+        if self.timed_out > 0 {
+            write!(f, ", {} timed out", self.timed_out)?;
+        }
+        if self.retried > 0 {
+            write!(f, ", {} tried again", self.retried)?;
         }
         if end.out_of_memory {
             f.write_str(", out of memory")?;

@@ -85,7 +85,8 @@ impl Pool {
         request.push(argument, &shared.limits).map_err(Refusal::Encode)?;
         let senders = request.parcel().senders().to_vec();
         let mailbox = Arc::new(Mailbox::default());
-        let submitted = shared.submit(None, NO_STATE, request, 0, &mailbox)?;
+        let terms = options.terms.or(shared.terms);
+        let submitted = shared.submit(&terms, None, NO_STATE, request, 0, &mailbox)?;
         Ok(Task::new(shared, options, submitted.job, mailbox, senders))
     }
 }

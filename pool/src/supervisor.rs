@@ -49,6 +49,7 @@ impl Supervisor {
             let (watches, due) = {
                 let mut floor = self.shared.floor();
                 floor.collect();
+                floor.enforce(Instant::now());
                 floor.dispatch();
                 floor.tell_reader();
                 // After hiring: if that has failed for good, nothing would end the sleep.
@@ -60,7 +61,7 @@ impl Supervisor {
                     continue;
                 }
                 let due = floor.members.iter().filter_map(|member| member.child.due());
-                let due = due.chain(floor.retry_at()).min();
+                let due = due.chain(floor.retry_at()).chain(floor.alarm.at()).min();
                 let watches: Vec<_> = floor.members.iter().map(|one| one.child.watch()).collect();
                 (watches, due)
             };

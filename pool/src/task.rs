@@ -14,6 +14,9 @@ use crate::error::{Refusal, TaskError};
 use crate::mailbox::{Arrival, Mailbox, Outcomes};
 use crate::pool::Shared;
 use crate::reader::Need;
+use crate::terms::Terms;
+
+pub use epilogue_process::task::should_stop;
 
 /// What is set for one task; see [`Pool::submit_with`](crate::Pool::submit_with).
 ///
@@ -26,6 +29,7 @@ use crate::reader::Need;
 #[must_use = "options do nothing before a task is submitted with them"]
 pub struct TaskOptions {
     pub(crate) name: Option<String>,
+    pub(crate) terms: Terms,
 }
 
 impl TaskOptions {
@@ -177,10 +181,15 @@ impl<R> Task<R> {
 
     /// Cancels the task if it has not begun. True if that is so: then it never begins, and its
     /// outcome is [`TaskError::Cancelled`] with `begun: false`. False if it had begun, or has its
-    /// outcome already; then this call has changed nothing.
+    /// outcome already.
     ///
     /// There is nothing between the two: a worker claims a task before it begins it, and what is
     /// claimed cannot be taken back, nor the other way round.
+    ///
+    /// A task that runs is asked to return: [`should_stop`] is true in it from now on. What it
+    /// returns is its value. With [`TaskOptions::cancel_within`] it has so long for that; then its
+    /// worker is ended, and its outcome is [`TaskError::Cancelled`] with `begun: true`. It is not
+    /// tried again, should its worker die.
     ///
     /// # Examples
     ///
@@ -199,7 +208,7 @@ impl<R> Task<R> {
     /// ```
     pub fn cancel(&self) -> bool {
         match self.pool_to_ask() {
-            Some(pool) => pool.floor().cancel(self.id) > 0,
+            Some(pool) => pool.cancel(self.id),
             None => false,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use epilogue_process::entry::{Entry, State};
 use epilogue_process::link::{Link, Order};
 
-use crate::call::split;
+use crate::call::{Timing, split};
 
 /// The main function of a worker.
 pub(crate) fn serve(mut link: Link) {
@@ -18,7 +18,10 @@ pub(crate) fn serve(mut link: Link) {
                 // The argument owns them from here on: what it drops early is closed early.
                 let descriptors = call.payload.take_descriptors();
                 match split(&call.payload.bytes) {
-                    Some((entry, state, arguments)) => {
+                    Some((entry, state, timing, arguments)) => {
+                        if timing == Timing::Timed {
+                            answering.note_begin();
+                        }
                         let state = states.get_mut(&state);
                         entry.run(arguments, descriptors, state, &limits, &mut answering);
                     }

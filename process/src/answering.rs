@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::link::{Call, Link};
 use crate::ring::{Form, Listener};
 use crate::sys::process::exit_now;
+use crate::task;
 use crate::wire::{HEADER, Kind, seal};
 
 /// A call that is being answered.
@@ -85,6 +86,7 @@ impl<'l> Answering<'l> {
             call.count > 1 || number < Clock::SAMPLE || number.is_multiple_of(Clock::SAMPLE);
         let since = is_timed.then(Instant::now);
         let clock = Clock { since, block_since: None, block: 1 };
+        task::begin(call.id);
         Self {
             link,
             id: call.id,
@@ -96,6 +98,11 @@ impl<'l> Answering<'l> {
             is_told_of: call.payload.descriptors().is_empty(),
             parent: Parent::There,
         }
+    }
+
+    /// Tells the parent when this call begins: that is, now. Before it claims an item.
+    pub fn note_begin(&self) {
+        self.link.far.note_begin(task::now());
     }
 
     /// Claims the next item. False if none is left that this child may begin.

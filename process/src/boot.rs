@@ -44,6 +44,7 @@ use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
+use crate::task;
 use crate::usage::peak_memory;
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
@@ -194,6 +195,7 @@ fn begin(summons: &Summons) -> Option<Begun> {
     }
     let port = Arc::new(Port::new(wire, SharedWords::map(claims).ok()?, doorbell));
     let far = Far::new(Arc::clone(port.ring())).ok()?;
+    task::serve(Arc::clone(port.ring()));
     let prepared = prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);

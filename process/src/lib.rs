@@ -68,6 +68,7 @@ mod stdio;
 pub mod stop;
 mod stream;
 mod sys;
+pub mod task;
 mod tree;
 mod usage;
 mod wait;

@@ -6,10 +6,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::parcel::Parcel;
 use crate::ring::{Listener, Near, Place, Reply, Ticket};
 use crate::stream::StreamWire;
+use crate::task;
 use crate::wire::{Kind, Received, Wire, WireError};
 
 /// A [`Wire`] to a child of this process.
@@ -68,6 +70,17 @@ impl LocalWire {
     /// Wakes a child that may wait for room, after answers were taken.
     pub fn made_room(&self) {
         self.ring.made_room();
+    }
+
+    /// How long ago the call began that runs, as the child says; it says so only of calls whose
+    /// main function notes it, before they are claimed.
+    pub fn running_for(&self) -> Duration {
+        Duration::from_nanos(task::now().saturating_sub(self.ring.begun_at()))
+    }
+
+    /// Makes [`should_stop`](crate::task::should_stop) true in the child while that call runs.
+    pub fn ask_to_stop(&self, id: u64) {
+        self.ring.ask_to_stop(id);
     }
 
     fn mark(&mut self, id: u64, count: u32) -> Ticket {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::near::nudge;
 use super::{
-    ASLEEP, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Patience, Place, REPLY_HEAD,
-    REPLY_TAIL, Region, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Patience, Place, REPLY_HEAD,
+    REPLY_TAIL, Region, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
@@ -117,6 +117,12 @@ impl Far {
     /// Claims up to `most` items of the call at `at`: the first, and how many.
     pub(crate) fn claim(&self, at: u64, most: u32) -> (u32, u32) {
         claim::claim(self.calls.word(self.shared.words(), at), most)
+    }
+
+    /// Says when the call began that is about to be claimed: its parent sees this once it sees the
+    /// claim.
+    pub(crate) fn note_begin(&self, nanos: u64) {
+        self.control(BEGUN).store(nanos, Ordering::Relaxed);
     }
 
     /// Waits until there may be a call, or `is_over`; looks for a while before it sleeps.
@@ -282,6 +288,12 @@ impl Far {
             Listener::Socket
         })
     }
+}
+
+/// Which call the parent has asked to stop, last of all.
+#[inline]
+pub(crate) fn stop_of(shared: &SharedWords) -> u64 {
+    shared.words()[STOP].load(Ordering::Relaxed)
 }
 
 /// Wakes the thread that has the child's end, from another thread of the child.

@@ -17,7 +17,7 @@ mod tests;
 use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use far::{Far, wake};
+pub(crate) use far::{Far, stop_of, wake};
 pub(crate) use near::Near;
 pub use near::Ticket;
 pub use patience::Patience;
@@ -64,6 +64,10 @@ const REPLY_TAIL: usize = 24;
 const REPLY_HEAD: usize = 32;
 /// Who wants to be told of a reply: set by the parent, taken back by the child as it tells.
 const BELL: usize = 40;
+/// When the call began that runs, if it has a limit of time: the child's.
+const BEGUN: usize = 48;
+/// The number of the call that shall stop: the parent's.
+const STOP: usize = 56;
 const CONTROL: usize = 64;
 
 /// How many words come before what a record carries.

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{
-    ASLEEP, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Place, REPLY_HEAD, REPLY_TAIL,
-    Region, Reply, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Place, REPLY_HEAD,
+    REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
@@ -163,6 +163,17 @@ impl Near {
         }
         let bytes = self.replies.read(words, at + HEADER as u64, len);
         Some((Reply { id: load(0), first, count, nanos, form, bytes }, need))
+    }
+
+    /// When the call began that runs, as the child says: nanoseconds of the monotonic clock. It is
+    /// only said of calls that have a limit, and before they are claimed.
+    pub(crate) fn begun_at(&self) -> u64 {
+        self.control(BEGUN).load(Ordering::Relaxed)
+    }
+
+    /// Asks the task of this call to stop, if it runs.
+    pub(crate) fn ask_to_stop(&self, id: u64) {
+        self.control(STOP).store(id, Ordering::Relaxed);
     }
 
     /// Has the child tell `listener` once it has written so many records more, or has nothing left

@@ -1,0 +1,215 @@
+//! Limits of time, enforced: what waits too long expires, what runs too long is asked to return, and
+//! then its worker is ended.
+//!
+//! # Invariants
+//!
+//! 1. A worker is ended for one task only after all others were taken back from it, and after the
+//!    task was seen to be unanswered then. So its end costs no other task anything.
+//! 2. The outcome of a task that ran too long comes with the end of its worker: whoever has it knows
+//!    that nothing of the task runs any more.
+//! 3. Where no call has terms nobody looks, and no clock is read.
+
+use std::time::{Duration, Instant};
+
+use epilogue_process::child::Work;
+
+use crate::call::Call;
+use crate::course::{Course, Step, Verdict};
+use crate::error::TaskError;
+use crate::floor::Floor;
+use crate::member::{Member, Standing};
+use crate::pool::Shared;
+use crate::terms::{Terms, earlier};
+
+/// When the supervisor looks next, and whether it has heard of that.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    at: Option<Instant>,
+    is_news: bool,
+}
+
+impl Alarm {
+    /// Has the supervisor look at that time at the latest, if any.
+    pub(crate) fn set(&mut self, at: Option<Instant>) {
+        if let Some(at) = at
+            && self.at.is_none_or(|set| at < set)
+        {
+            self.at = Some(at);
+            self.is_news = true;
+        }
+    }
+
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// Whether the supervisor, who may sleep for longer, has to be woken for it. Asked once.
+    pub(crate) fn is_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
+    }
+
+    /// Whether it is time to look. Then the alarm has to be set again.
+    fn goes_off(&mut self, now: Instant) -> bool {
+        self.at.take_if(|at| *at <= now).is_some()
+    }
+}
+
+impl Shared {
+    /// Cancels a task, or has it return if it runs. Whether it never begins.
+    pub(crate) fn cancel(&self, job: u64) -> bool {
+        let mut floor = self.floor();
+        let is_cancelled = floor.cancel(job) > 0;
+        if !is_cancelled {
+            floor.cancel_running(job);
+        }
+        if floor.alarm.is_news() {
+            self.bell.ring();
+        }
+        is_cancelled
+    }
+}
+
+impl Floor {
+    /// How many times as long as a look took nobody looks again: many calls may each have a moment
+    /// of their own.
+    const REST: u32 = 16;
+
+    /// Looks at the calls that have limits, if it is time to, and does what is due. What workers
+    /// have answered was collected before.
+    pub(crate) fn enforce(&mut self, now: Instant) {
+        if !self.alarm.goes_off(now) {
+            return;
+        }
+        let waiting = self.enforce_in_queue(now);
+        let running =
+            (0..self.members.len()).filter_map(|owner| self.enforce_with(owner, now)).min();
+        let rest_until = Instant::now() + now.elapsed() * Self::REST;
+        self.alarm.set(earlier(waiting, running).map(|next| next.max(rest_until)));
+        self.alarm.is_news();
+    }
+
+    /// When to look at the queue again.
+    fn enforce_in_queue(&mut self, now: Instant) -> Option<Instant> {
+        let (mut next, mut expired) = (None, Vec::new());
+        for position in (0..self.queue.len()).rev() {
+            let Some(course) = &mut self.queue[position].course else { continue };
+            match course.look_at_waiting(now) {
+                Step::Wait(until) => next = earlier(next, until),
+                _ => expired.extend(self.queue.remove(position)),
+            }
+        }
+        expired.into_iter().rev().for_each(|call| self.expire(call));
+        next
+    }
+
+    fn expire(&mut self, call: Call) {
+        self.report.timed_out += call.fail(TaskError::Expired) as u64;
+    }
+
+    /// When to look at this worker again.
+    fn enforce_with(&mut self, owner: usize, now: Instant) -> Option<Instant> {
+        let member = &mut self.members[owner];
+        let mut expired = Vec::new();
+        let Due { next, verdict } = member.enforce(now, &mut expired);
+        expired.into_iter().for_each(|call| self.expire(call));
+        if let Some((id, verdict)) = verdict {
+            self.end_worker_of(owner, id, verdict);
+        }
+        next
+    }
+
+    /// Ends a worker for the call of that number, unless it has been answered.
+    fn end_worker_of(&mut self, owner: usize, id: u64, verdict: Verdict) {
+        let taken = self.take_back_from(owner);
+        // It may have been answered just before: then the worker runs nothing any more, and stays.
+        while let Some(event) = self.members[owner].child.answers() {
+            self.handle(owner, event);
+        }
+        self.members[owner].condemn(id, verdict);
+        taken.into_iter().for_each(|call| self.queue.push_front(call));
+    }
+
+    /// Asks the task of this job to return, if it runs. By its terms its worker is ended later.
+    fn cancel_running(&mut self, job: u64) {
+        let now = Instant::now();
+        if self.members.iter_mut().any(|member| member.ask_to_stop(job, now)) {
+            self.alarm.set(Some(now));
+        }
+    }
+}
+
+/// What is due at one worker.
+struct Due {
+    next: Option<Instant>,
+    /// The call for which it has to be ended, and why.
+    verdict: Option<(u64, Verdict)>,
+}
+
+impl Member {
+    /// Looks at the calls of this worker; takes back what waited for too long.
+    fn enforce(&mut self, now: Instant, expired: &mut Vec<Call>) -> Due {
+        let mut due = Due { next: None, verdict: None };
+        let running = self.running();
+        for position in (0..self.load()).rev() {
+            let is_running = running == Some(position);
+            if running.is_some_and(|running| position < running) {
+                // Done: workers take their calls in order. Its answer is on its way.
+                break;
+            }
+            let running_for =
+                if is_running { self.child.wire().running_for() } else { Duration::ZERO };
+            let Some((call, _)) = self.call_at(position) else { continue };
+            let id = call.id;
+            let Some(course) = &mut call.course else { continue };
+            let step = match is_running {
+                true => course.look_at_running(now, running_for),
+                false => course.look_at_waiting(now),
+            };
+            match step {
+                Step::Wait(until) => due.next = earlier(due.next, until),
+                Step::Expire => match self.take_back_at(position) {
+                    Some(call) => expired.push(call),
+                    // It has just begun.
+                    None => due.next = Some(now),
+                },
+                Step::Ask => {
+                    self.child.wire().ask_to_stop(id);
+                    due.next = Some(now);
+                }
+                Step::End(verdict) => due.verdict = Some((id, verdict)),
+            }
+        }
+        due
+    }
+
+    /// Ends it for the call of that number, if it has that.
+    fn condemn(&mut self, id: u64, verdict: Verdict) {
+        let running = self.running();
+        let Some((call, _)) = running.and_then(|position| self.call_at(position)) else { return };
+        if call.id != id {
+            return;
+        }
+        if let Some(course) = &mut call.course {
+            course.condemn(verdict);
+        }
+        self.standing = Standing::Leaving;
+        self.child.stop(None, Work::Abandon);
+    }
+
+    /// Asks the task of this job to return, if it runs here.
+    fn ask_to_stop(&mut self, job: u64, now: Instant) -> bool {
+        let running = self.running();
+        let Some((call, _)) = running.and_then(|position| self.call_at(position)) else {
+            return false;
+        };
+        if call.job != job {
+            return false;
+        }
+        let id = call.id;
+        let course =
+            call.course.get_or_insert_with(|| Box::new(Course::new(Terms::default(), now)));
+        course.cancel(now);
+        self.child.wire().ask_to_stop(id);
+        true
+    }
+}
