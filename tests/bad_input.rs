@@ -8,7 +8,7 @@ use std::fs::File;
 use std::iter;
 use std::panic;
 use std::process;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -755,16 +755,17 @@ fn a_pool_that_many_threads_close_is_closed_once() {
 /// Every item of a map whose pool is closed by another thread has an outcome that fits.
 fn close_in_the_middle(close: fn(&Pool)) {
     let pool = Pool::new(2).unwrap();
-    let (send, begun) = mpsc::channel();
+    // A map that begins after the close is refused as a whole: all have to be in the middle.
+    let middle = Barrier::new(4);
     let counts = thread::scope(|s| {
         let mappers: Vec<_> = (0..3)
             .map(|_| {
-                let (pool, send) = (&pool, send.clone());
+                let (pool, middle) = (&pool, &middle);
                 s.spawn(move || {
                     let mut last = 0;
                     let items = (0..4000u64).inspect(|&x| {
                         if x == 1000 {
-                            send.send(()).unwrap();
+                            middle.wait();
                         }
                         last = x;
                     });
@@ -789,7 +790,7 @@ fn close_in_the_middle(close: fn(&Pool)) {
                 })
             })
             .collect();
-        begun.recv().unwrap();
+        middle.wait();
         close(&pool);
         mappers.into_iter().map(|mapper| mapper.join().unwrap()).collect::<Vec<_>>()
     });
