@@ -149,6 +149,12 @@ impl Floor {
             (Phase::Starting(_) | Phase::Running | Phase::Draining, _) => {
                 self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
                 self.queue.push_back(call);
+                self.hand_out();
+                // What has been answered may make room. To be told of that is not asked for before:
+                // it would be done at once, and wake the supervisor for what is taken here.
+                if self.is_backed_up() && self.take_answers() {
+                    self.tell_reader();
+                }
                 self.dispatch();
             }
         }
@@ -240,12 +246,7 @@ impl Floor {
     /// Hands calls to workers, as far as these have room.
     pub(crate) fn dispatch(&mut self) {
         loop {
-            while let Some(next) = self.queue.front() {
-                let Some(member) = choose(&mut self.members, next) else { break };
-                if let Some(call) = self.queue.pop_front() {
-                    send(&self.states, member, call);
-                }
-            }
+            self.hand_out();
             self.level();
             self.tune();
             // Once more, now that they would tell of room: the last look was before that.
@@ -259,6 +260,15 @@ impl Floor {
         {
             let idle = self.members.iter_mut().filter(|member| member.is_idle());
             idle.for_each(Member::finish);
+        }
+    }
+
+    fn hand_out(&mut self) {
+        while let Some(next) = self.queue.front() {
+            let Some(member) = choose(&mut self.members, next) else { break };
+            if let Some(call) = self.queue.pop_front() {
+                send(&self.states, member, call);
+            }
         }
     }
 
@@ -307,6 +317,14 @@ impl Floor {
 
     /// Takes what workers have answered, and hands on what there is room for then.
     pub(crate) fn collect(&mut self) {
+        if self.take_answers() || self.is_backed_up() {
+            self.dispatch();
+            self.tell_reader();
+        }
+    }
+
+    /// Whether there were any.
+    fn take_answers(&mut self) -> bool {
         let mut has_taken = false;
         for owner in 0..self.members.len() {
             if self.members[owner].load() == 0 {
@@ -322,10 +340,7 @@ impl Floor {
                 has_taken = true;
             }
         }
-        if has_taken || self.is_backed_up() {
-            self.dispatch();
-            self.tell_reader();
-        }
+        has_taken
     }
 
     /// Whether nobody but the supervisor takes what workers answer, and somebody has to.

@@ -30,6 +30,8 @@ pub(crate) struct Job<'pool> {
     /// How many tasks have no outcome.
     pending: usize,
     pending_bytes: usize,
+    /// How many calls have been sent and not been heard of.
+    calls: usize,
     /// Whether the workers have taken all calls so far, so that none waits in the queue.
     has_room: bool,
     chunk: Chunk,
@@ -102,7 +104,7 @@ impl<'pool> Job<'pool> {
         };
         let chunk = Chunk { fixed: chunk_size, last: 1, most: usize::MAX };
         let (mailbox, arrived) = (Arc::default(), VecDeque::new());
-        let (pending, pending_bytes, has_room) = (0, 0, true);
+        let (pending, pending_bytes, calls, has_room) = (0, 0, 0, true);
         let terms = Terms::default();
         Ok(Self {
             shared,
@@ -112,6 +114,7 @@ impl<'pool> Job<'pool> {
             arrived,
             pending,
             pending_bytes,
+            calls,
             has_room,
             chunk,
             terms,
@@ -179,6 +182,7 @@ impl<'pool> Job<'pool> {
         )?;
         self.has_room = submitted.has_room;
         self.pending += count;
+        self.calls += 1;
         self.pending_bytes += bytes;
         Ok(())
     }
@@ -194,7 +198,7 @@ impl<'pool> Job<'pool> {
         forget_foreign(&mut self.senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
-        self.shared.wait(&self.mailbox, Need::Many, None);
+        self.shared.wait(&self.mailbox, Need::Many(self.calls / 4), None);
         self.try_next()
     }
 
@@ -208,6 +212,7 @@ impl<'pool> Job<'pool> {
         let done = arrival.count().min(self.pending);
         self.pending_bytes -= self.pending_bytes / self.pending.max(1) * done;
         self.pending -= done;
+        self.calls = self.calls.saturating_sub(1);
         if self.pending == 0 {
             self.pending_bytes = 0;
         }

@@ -77,6 +77,10 @@ impl Mailbox {
         self.lock().arrivals.pop_front()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.lock().arrivals.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().arrivals.is_empty()
     }

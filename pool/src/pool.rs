@@ -288,10 +288,6 @@ impl Shared {
         let id = floor.number();
         let job = job.unwrap_or(id);
         floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first).by(terms));
-        if floor.is_backed_up() {
-            // What has been answered may make room.
-            floor.collect();
-        }
         // What was answered before the supervisor listened is not told to it.
         while floor.needs_supervisor() && floor.has_answers() {
             floor.collect();

@@ -21,8 +21,17 @@ use crate::pool::Shared;
 pub(crate) enum Need {
     /// It waits for each.
     Each,
-    /// It waits for many, and is in time if it hears of several together.
-    Many,
+    /// It waits for many, and is in time if it hears of several together; best of so many.
+    Many(usize),
+}
+
+impl Need {
+    fn is_met_by(self, arrivals: usize) -> bool {
+        match self {
+            Self::Each => arrivals > 0,
+            Self::Many(several) => arrivals >= several.max(1),
+        }
+    }
 }
 
 impl Shared {
@@ -68,9 +77,9 @@ impl Shared {
         while mailbox.is_empty() && !has_passed(deadline) {
             let found = patience.look(|| {
                 self.floor().collect();
-                (!mailbox.is_empty()).then_some(())
+                need.is_met_by(mailbox.len()).then_some(())
             });
-            if found.is_none() {
+            if found.is_none() && mailbox.is_empty() {
                 self.sleep(mailbox, need, deadline);
             }
         }
