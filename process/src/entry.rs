@@ -221,7 +221,7 @@ impl Invocation<'_, '_> {
 
     #[inline]
     fn argument<T: Portable>(&mut self) -> Result<T, Fault> {
-        if raw::is_number::<T>() {
+        if raw::is_plain::<T>() {
             let bytes = self.arguments.raw(size_of::<T>());
             return raw::number(bytes).ok_or(Fault::NoSuchEntry);
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::noise::Noise;
 use self::results::Results;
-use crate::peers::{OURS, RAYON, THREADS};
+use crate::peers::{OURS, RAYON, THREADS, python};
 use crate::settings::{Place, Scale};
 use crate::workloads::{IDLE, NAMES, peers_of};
 
@@ -48,11 +48,16 @@ pub(crate) fn run(plan: &Plan) -> Result<(), String> {
     nix::sys::prctl::set_child_subreaper(true).map_err(|error| format!("subreaper: {error}"))?;
     let start = Instant::now();
     let wanted = |name: &str| plan.only.as_deref().is_none_or(|only| only == name);
+    let has_python = python::is_there();
+    if !has_python {
+        eprintln!("there is no python3 here: its pools are NOT measured");
+    }
     let mut results = Results::new(plan.rounds);
     for round in 0..plan.rounds {
         let due = |name: &str| wanted(name) && (round < SLOW_ROUNDS || !SLOW.contains(&name));
         for workload in NAMES.into_iter().filter(|name| due(name)) {
-            for cell in cells(workload, round) {
+            let is_possible = |cell: &Cell| has_python || !python::is_python(cell.peer);
+            for cell in cells(workload, round).into_iter().filter(is_possible) {
                 let again = start.elapsed() < AGAIN_BEFORE && plan.scale != Scale::Quick;
                 measure(cell, round, plan.scale, again, &mut results);
             }

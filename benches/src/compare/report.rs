@@ -62,10 +62,8 @@ fn goal_table(text: &mut String, goals: &[Goal]) -> std::fmt::Result {
         let bound = match goal.bound {
             Bound::AtMost(bound) => format!("≤ {}", short(bound)),
             Bound::AtLeast(bound) => format!("≥ {}", short(bound)),
-            Bound::Elsewhere => "–".into(),
         };
         let (reached, verdict) = match (goal.reached.summary(), goal.bound) {
-            (_, Bound::Elsewhere) => ("not part of this run".into(), ""),
             (None, _) => ("not measured".into(), ""),
             (Some(summary), bound) if bound.is_met(summary.median) => (show(summary), "met"),
             (Some(summary), _) => (show(summary), "**not met**"),

@@ -3,6 +3,7 @@
 mod ipc_channel;
 mod ours;
 mod procspawn;
+pub(crate) mod python;
 mod rayon;
 mod serial;
 mod threads;
@@ -67,6 +68,7 @@ pub(crate) trait Pool {
 
 pub(crate) fn exists(peer: &str) -> bool {
     [OURS, OURS_ZYGOTE, PROCSPAWN, IPC_CHANNEL, RAYON, THREADS, SERIAL].contains(&peer)
+        || python::is_python(peer)
 }
 
 /// A pool of a peer that [`exists`].

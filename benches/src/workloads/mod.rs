@@ -11,7 +11,7 @@ mod uneven_tasks;
 
 use crate::figure::Printer;
 use crate::limits;
-use crate::peers::{self, LIMIT};
+use crate::peers::{self, LIMIT, python};
 use crate::settings::Settings;
 
 pub(crate) use self::endings::{SCENARIOS, run as endings};
@@ -36,6 +36,8 @@ pub(crate) fn run(workload: &str, peer: &str, settings: Settings) -> Result<(), 
         ("W3", LIMIT) => limits::w3(print, settings),
         ("W4", LIMIT) => limits::w4(print, settings),
         (workload, LIMIT) => return Err(format!("{workload} has no limit to be measured")),
+        ("W1", peer) if python::is_python(peer) => return Err(python::squares(peer, settings)),
+        (_, peer) if python::is_python(peer) => return Err(format!("{peer} does W1 only")),
         ("W1", _) => many_tasks::run(print, settings),
         ("W2", _) => one_task::run(print, settings),
         ("W3", _) => lives::run(print, settings),
@@ -53,7 +55,11 @@ pub(crate) fn run(workload: &str, peer: &str, settings: Settings) -> Result<(), 
 pub(crate) fn peers_of(workload: &str) -> &'static [&'static str] {
     use peers::{IPC_CHANNEL, OURS, OURS_ZYGOTE, PROCSPAWN, RAYON, THREADS};
     match workload {
-        "W1" | "W2" => &[OURS, LIMIT, THREADS, RAYON, IPC_CHANNEL, PROCSPAWN],
+        "W1" => {
+            use python::{EXECUTOR, MP_POOL};
+            &[OURS, LIMIT, THREADS, RAYON, IPC_CHANNEL, PROCSPAWN, MP_POOL, EXECUTOR]
+        }
+        "W2" => &[OURS, LIMIT, THREADS, RAYON, IPC_CHANNEL, PROCSPAWN],
         "W3" => &[OURS, OURS_ZYGOTE, LIMIT, THREADS, RAYON, IPC_CHANNEL, PROCSPAWN],
         "W4" => &[OURS, LIMIT, IPC_CHANNEL, PROCSPAWN],
         "W5" | "W6" => &[OURS, THREADS, RAYON, IPC_CHANNEL, PROCSPAWN],

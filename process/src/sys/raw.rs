@@ -1,4 +1,4 @@
-//! Numbers, and vectors of numbers, as the bytes that they are.
+//! Numbers, short arrays and vectors of them, as the bytes that they are.
 //!
 //! Both ends are the same build on the same machine, so a number travels as its own bytes. A type
 //! that only serde knows has to be asked for each of its fields; for these it is known what they
@@ -13,11 +13,11 @@ use std::slice;
 
 macro_rules! numbers {
     ($check:ident: $($number:ty),+) => {
-        /// Whether `T` is a number, so that any bytes of its size are one.
+        /// Whether `T` is a number or a short array of them, so that any bytes of its size are one.
         #[inline]
-        pub(crate) fn is_number<T>() -> bool {
+        pub(crate) fn is_plain<T>() -> bool {
             let $check = typeid::of::<T>();
-            $($check == TypeId::of::<$number>())||+
+            $($check == TypeId::of::<$number>() || is_array::<T, $number>($check))||+
         }
 
         /// The numbers of a `T` that is a vector of them, as bytes.
@@ -70,20 +70,33 @@ macro_rules! numbers {
 
 numbers!(id: u8, u16, u32, u64, usize, u128, i8, i16, i32, i64, isize, i128, f32, f64);
 
-/// The bytes of a number.
+/// Whether `T` is an array of as many of these numbers as a vector, a pixel, a matrix or a digest
+/// has; of others serde has to be asked.
+#[inline]
+fn is_array<T, N: 'static>(id: TypeId) -> bool {
+    let is = |other, size| size == size_of::<T>() && other == id;
+    is(TypeId::of::<[N; 2]>(), 2 * size_of::<N>())
+        || is(TypeId::of::<[N; 3]>(), 3 * size_of::<N>())
+        || is(TypeId::of::<[N; 4]>(), 4 * size_of::<N>())
+        || is(TypeId::of::<[N; 8]>(), 8 * size_of::<N>())
+        || is(TypeId::of::<[N; 16]>(), 16 * size_of::<N>())
+        || is(TypeId::of::<[N; 32]>(), 32 * size_of::<N>())
+}
+
+/// The bytes of a number, or of an array of them.
 #[inline]
 pub(crate) fn bytes_of<T>(value: &T) -> Option<&[u8]> {
-    if !is_number::<T>() {
+    if !is_plain::<T>() {
         return None;
     }
-    // SAFETY: a number is all bytes, and they are borrowed with it.
+    // SAFETY: numbers are all bytes, without any between them, and they are borrowed with them.
     Some(unsafe { slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) })
 }
 
-/// The number that these are the bytes of. None if `T` is none, or has another size.
+/// The number, or array of them, that these are the bytes of. None if `T` is none, or has another size.
 #[inline]
 pub(crate) fn number<T>(bytes: &[u8]) -> Option<T> {
-    if !is_number::<T>() || bytes.len() != size_of::<T>() {
+    if !is_plain::<T>() || bytes.len() != size_of::<T>() {
         return None;
     }
     // SAFETY: as many bytes as a `T` has, and any are one; nothing is said of how they are aligned.
@@ -93,7 +106,7 @@ pub(crate) fn number<T>(bytes: &[u8]) -> Option<T> {
 /// The numbers that these are the bytes of. None if `T` is none, or they are not whole ones.
 #[inline]
 pub(crate) fn numbers<T>(bytes: &[u8]) -> Option<impl ExactSizeIterator<Item = T>> {
-    if !is_number::<T>() || !bytes.len().is_multiple_of(size_of::<T>()) {
+    if !is_plain::<T>() || !bytes.len().is_multiple_of(size_of::<T>()) {
         return None;
     }
     let chunks = bytes.chunks_exact(size_of::<T>());
@@ -109,6 +122,11 @@ mod tests {
     fn numbers_and_vectors_of_them_come_back_as_they_were() {
         assert_eq!(number::<u64>(bytes_of(&7u64).unwrap()), Some(7));
         assert_eq!(number::<f32>(bytes_of(&0.5f32).unwrap()), Some(0.5));
+        assert_eq!(
+            number::<[f64; 3]>(bytes_of(&[0.5, -1.0, 2.0]).unwrap()),
+            Some([0.5, -1.0, 2.0])
+        );
+        assert_eq!(number::<[u8; 32]>(bytes_of(&[7u8; 32]).unwrap()), Some([7; 32]));
         let numbers = vec![1.5, -2.0];
         assert_eq!(vector::<Vec<f64>>(elements(&numbers).unwrap()), Some(numbers));
         assert_eq!(vector::<Vec<u8>>(&[]), Some(vec![]));
@@ -118,6 +136,8 @@ mod tests {
     fn what_is_not_made_of_numbers_alone_is_left_to_serde() {
         assert!(bytes_of(&true).is_none() && bytes_of(&'a').is_none() && bytes_of(&()).is_none());
         assert!(bytes_of(&std::num::NonZero::new(1u8)).is_none());
+        assert!(bytes_of(&[true; 4]).is_none() && bytes_of(&[0u8; 5]).is_none());
+        assert!(bytes_of(&[[0u8; 2]; 2]).is_none() && bytes_of(&(1u8, 2u8)).is_none());
         assert!(elements(&vec![true]).is_none() && elements(&vec![vec![1u8]]).is_none());
         assert_eq!(number::<bool>(&[2]), None);
         assert_eq!(vector::<Vec<u16>>(&[1, 2, 3]), None);
