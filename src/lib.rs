@@ -35,10 +35,10 @@ pub use epilogue_pool::{
     TaskOptions, WorkerLost, WorkerReport,
 };
 pub use epilogue_process::{
-    DecodeError, EncodeError, End, ExitStatus, Failure, JoinError, Limits, Mechanism, Output,
-    Panic, Portable, Process, Rung, Scope, ScopedProcess, ServerError, Side, StartError,
-    StartMethod, Stdio, StopError, TreeEnd, Usage, Waitable, end_servers, init, join_all, scope,
-    wait_all, wait_any,
+    DecodeError, EncodeError, End, Enforcement, ExitStatus, Failure, JoinError, Limits, Mechanism,
+    Output, Panic, Portable, Process, Rung, Sandbox, SandboxLevel, Scope, ScopedProcess,
+    ServerError, Side, StartError, StartMethod, Stdio, StopError, TreeEnd, Usage, Waitable,
+    end_servers, init, join_all, scope, wait_all, wait_any,
 };
 pub use epilogue_process::{
     Receiver, RecvError, RecvTimeoutError, SendError, SendTimeoutError, Sender, SharedBuf,

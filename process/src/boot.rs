@@ -5,6 +5,7 @@
 //! | summons | this process is a child; the variable that said so is gone |
 //! | descriptors | 0, 1, 2 and the wire are open, nothing else |
 //! | order | the parent has said what to do, and this is the build that it runs |
+//! | sandbox | what the parent had it give up is given up, for good |
 //! | endings | `SIGTERM` runs the finalizers; the terminal's signals do nothing |
 //! | signals | unblocked: what arrived since the start is handled now |
 //! | hello | the parent knows that the child is up |
@@ -35,6 +36,7 @@ use crate::link::Link;
 use crate::panics;
 use crate::port::Port;
 use crate::ring::Far;
+use crate::sandbox::Sandbox;
 use crate::server;
 use crate::setup::{Bounds, Setup};
 use crate::sys::descriptors::receive;
@@ -74,6 +76,7 @@ pub(crate) struct Start {
     pub(crate) finalizers: Duration,
     pub(crate) setup: Setup,
     pub(crate) bounds: Bounds,
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 impl Start {
@@ -197,19 +200,22 @@ fn begin(summons: &Summons) -> Option<Begun> {
     let far = Far::new(Arc::clone(port.ring())).ok()?;
     task::serve(Arc::clone(port.ring()));
     let prepared = prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
+        // The last of what it needs is open, and its first thread, which Landlock would miss, is yet
+        // to come.
+        let hello = put_on_sandbox(&start)?;
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
         handle_signals(watcher)?;
-        Ok((main, Link::new(far, link, port, start.limits())))
+        Ok((main, Link::new(far, link, port, start.limits()), hello))
     });
     let failed = prepared.is_ok().then_some(Begun::Uninitialized);
     match prepared.and_then(|served| start.bounds.begin().map(|()| served)) {
-        Ok((main, link)) => {
+        Ok((main, link, hello)) => {
             // Signals are handled by now: the goodbye of finalizers that run already may be in the
             // middle of the wire, and must not make this look like a failure. Where the parent is
             // gone, the watcher sees to the end.
-            let _ = port.send(&Frame::control(Kind::Hello, Vec::new()));
+            let _ = port.send(&Frame::control(Kind::Hello, hello));
             Some(Begun::Up(main, Box::new(link)))
         }
         Err(refusal) => {
@@ -263,6 +269,14 @@ fn prepare(
     register_goodbye(port);
     embed::set_deadline(start.finalizers);
     Ok(main)
+}
+
+/// Puts on the sandbox, if there is one, and returns what the hello says of it.
+fn put_on_sandbox(start: &Start) -> Result<Vec<u8>, Refusal> {
+    let level = start.sandbox.as_ref().map(Sandbox::put_on).transpose()?;
+    let mut hello = Vec::new();
+    step("encoding the hello", encode(&level, &mut hello, &Limits::default()))?;
+    Ok(hello)
 }
 
 /// Lets signals in, once there is who hears of them. The watcher itself blocks all of them, but

@@ -31,6 +31,7 @@ use crate::local::LocalWire;
 use crate::memory;
 use crate::parcel::Parcel;
 use crate::ring::{Near, Reply};
+use crate::sandbox::SandboxLevel;
 use crate::server::Born;
 use crate::setup::Bounds;
 use crate::status::ExitStatus;
@@ -128,6 +129,8 @@ pub struct Child {
     life: Life,
     wire_open: bool,
     broken: bool,
+    /// How much of its sandbox is enforced, if it has one and is up.
+    sandbox: Option<SandboxLevel>,
     goodbye: Option<Goodbye>,
     usage: Option<Usage>,
     /// An answer that came while the end of what was queued still waited to be written.
@@ -174,6 +177,7 @@ impl Child {
             life: Life::Running,
             wire_open: true,
             broken: false,
+            sandbox: None,
             goodbye: None,
             usage: None,
             early: None,
@@ -355,10 +359,14 @@ impl Child {
     fn accept(&mut self, frame: Frame) -> Option<Event> {
         let Frame { kind, slot, id, payload, descriptors } = frame;
         match kind {
-            Kind::Hello => {
-                self.hello_by = None;
-                Some(Event::Hello)
-            }
+            Kind::Hello => match decode(&payload, &Limits::default()) {
+                Ok(sandbox) => {
+                    self.hello_by = None;
+                    self.sandbox = sandbox;
+                    Some(Event::Hello)
+                }
+                Err(_) => Some(self.break_off(WireError::Garbage)),
+            },
             Kind::Refusal => match decode(&payload, &Limits::default()) {
                 Ok(refusal) => Some(Event::Refused(refusal)),
                 Err(_) => Some(self.break_off(WireError::Garbage)),
@@ -562,8 +570,14 @@ impl Child {
             out_of_memory: self.out_of_memory,
             usage,
             tree: self.tree_end,
+            sandbox: self.sandbox.clone(),
             finalizers: goodbye.map(|goodbye| goodbye.finalizers.clone()),
         }
+    }
+
+    /// How much of its sandbox is enforced, once it is up.
+    pub(crate) fn sandbox(&self) -> Option<&SandboxLevel> {
+        self.sandbox.as_ref()
     }
 
     /// The files that its standard output and error went to, where they were captured.
@@ -583,6 +597,7 @@ fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, Star
         finalizers: spec.finalizers(),
         setup: spec.setup.clone(),
         bounds: Bounds::new(spec.initializer, spec.finalizer)?,
+        sandbox: spec.sandbox.clone(),
     };
     let mut payload = Vec::new();
     encode(&start, &mut payload, &Limits::default())?;

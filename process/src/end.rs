@@ -5,6 +5,7 @@ use std::fmt;
 use epilogue_embed::{FinalizerEnd, Outcome};
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::SandboxLevel;
 use crate::status::ExitStatus;
 use crate::stop::Rung;
 use crate::tree::TreeEnd;
@@ -38,6 +39,8 @@ pub struct End {
     pub usage: Option<Usage>,
     /// What became of the processes that it had started, if they were to end with it.
     pub tree: Option<TreeEnd>,
+    /// How much of its sandbox the kernel enforced, if it had one.
+    pub sandbox: Option<SandboxLevel>,
     /// The finalizers that ran in it, in their order, if it could still tell.
     pub finalizers: Option<Vec<Finalizer>>,
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::awaiting::Waiter;
-use crate::child::{Spec, Ties};
+use crate::child::{Child, Spec, Ties};
 use crate::codec::Limits;
 use crate::end::End;
 use crate::entry::{Entry, Request, answer, only_answer};
@@ -17,6 +17,7 @@ use crate::error::{JoinError, StartError, StopError};
 use crate::output::Output;
 use crate::portable::Portable;
 use crate::running::{Answered, Running, SharedRunning, lock};
+use crate::sandbox::SandboxLevel;
 use crate::wait::sealed::{Handle, Sealed};
 
 /// One function in a process of its own, and the handle to wait for it.
@@ -50,6 +51,7 @@ pub struct Process<R> {
     waiting: Waiting,
     id: u32,
     name: String,
+    sandbox: Option<SandboxLevel>,
     limits: Limits,
     result: PhantomData<fn() -> R>,
 }
@@ -108,6 +110,7 @@ impl<R> Process<R> {
         Ok(Self {
             ties,
             id: running.id(),
+            sandbox: running.child().and_then(Child::sandbox).cloned(),
             name: spec.name.clone(),
             running: Arc::new(Mutex::new(running)),
             waiting: Waiting::Nobody,
@@ -124,6 +127,11 @@ impl<R> Process<R> {
     /// The name that it was started with.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How much of its sandbox the kernel enforces. None if it has no sandbox.
+    pub fn sandbox(&self) -> Option<&SandboxLevel> {
+        self.sandbox.as_ref()
     }
 
     /// Whether the process has ended, so that joining it returns at once. Never blocks.

@@ -273,6 +273,27 @@ macro_rules! setters {
                 self.spec.set_cpus(cpus.into_iter().collect());
                 self
             }
+
+            #[doc = concat!("Has ", $subject, " give up what it does not need, before any code of yours runs in it:")]
+            /// the initializer and what it ends with included. None by default. Limits are set
+            /// before.
+            ///
+            /// `End::sandbox` says how much of it the kernel enforced.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use epilogue_process::Sandbox;
+            #[doc = concat!("use ", $krate, "::", $type, ";")]
+            ///
+            #[doc = concat!("let builder = ", $type, "::builder().sandbox(Sandbox::new().required());")]
+            #[doc = concat!("assert_eq!(builder", $call, "(6, |n| n * 7)?.join()?, 42);")]
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub fn sandbox(mut self, sandbox: $crate::Sandbox) -> Self {
+                self.spec.sandbox = Some(sandbox);
+                self
+            }
         }
     };
 }

@@ -11,6 +11,7 @@ use crate::entry::MAX_FAULT;
 use crate::environment::Environment;
 use crate::panics::Backtraces;
 use crate::ring::Size;
+use crate::sandbox::Sandbox;
 use crate::server::StartMethod;
 use crate::setup::{Limited, Setup};
 use crate::stdio::Stdio;
@@ -34,6 +35,8 @@ pub struct Spec {
     pub initializer: Option<fn()>,
     /// What runs in it as it ends, if the initializer has run to its end.
     pub finalizer: Option<fn()>,
+    /// What it gives up before any code of its user's runs in it.
+    pub sandbox: Option<Sandbox>,
     /// How many calls its wire is made for.
     pub(crate) ring: Size,
     pub(crate) environment: Environment,
@@ -82,6 +85,7 @@ impl Default for Spec {
             preload: None,
             initializer: None,
             finalizer: None,
+            sandbox: None,
             ring: Size::Once,
             environment: Environment::default(),
             stdio: [Stdio::Null, Stdio::Inherit, Stdio::Inherit],

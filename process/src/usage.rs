@@ -24,7 +24,7 @@ pub struct Usage {
     /// CPU time that the kernel worked for it.
     pub system: Duration,
     /// The most memory that it had resident at once, in bytes. None if it was killed before it could
-    /// tell, and the kernel does not know either: it counts for a process what its parent had as
+    /// tell, or its sandbox lets it not look, and the kernel does not know either: it counts for a process what its parent had as
     /// that started it (`exec_mmap` in `fs/exec.c`), so a smaller number is the parent's.
     pub peak_memory: Option<u64>,
 }

@@ -1,0 +1,114 @@
+//! The layer that seccomp enforces: the system calls of [`calls`](super::calls).
+
+use std::collections::BTreeMap;
+use std::process;
+
+use libc::c_long;
+use seccompiler::SeccompCmpArgLen::{Dword, Qword};
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
+use seccompiler::{
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use super::calls::{COMPUTING, FCNTL, FILES, IOCTL, OLDER, OLDER_FILES, PRCTL, SOCKETS};
+
+/// System calls, and what has to hold for one of their arguments. Without any it always may.
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// Filters the calls of all threads from now on.
+pub(super) fn install(opens_files: bool, opens_sockets: bool) -> Result<(), Error> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    // Before the list: it forbids to install another.
+    let hidden = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    let hide = SeccompAction::Errno(libc::ENOSYS as u32);
+    let hidden = SeccompFilter::new(hidden, SeccompAction::Allow, hide, arch)?;
+    let forbid = SeccompAction::Errno(libc::EPERM as u32);
+    let allowed = rules(opens_files, opens_sockets)?;
+    let allowed = SeccompFilter::new(allowed, forbid, SeccompAction::Allow, arch)?;
+    let programs = [BpfProgram::try_from(hidden)?, BpfProgram::try_from(allowed)?];
+    programs.iter().try_for_each(|program| apply_filter_all_threads(program))
+}
+
+fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    let mut always = |calls: &[c_long]| rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+    always(COMPUTING);
+    always(OLDER);
+    if opens_files {
+        always(FILES);
+        always(OLDER_FILES);
+    }
+    if opens_sockets {
+        always(SOCKETS);
+        rules.insert(libc::SYS_socket, tcp()?);
+    }
+    let this = u64::from(process::id());
+    for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo] {
+        rules.insert(call, vec![when(0, Dword, Eq, this)?]);
+    }
+    rules.insert(libc::SYS_rt_tgsigqueueinfo, vec![when(0, Dword, Eq, this)?]);
+    // A thread of this process, where a thread is what it makes.
+    let thread = libc::CLONE_THREAD as u64;
+    rules.insert(libc::SYS_clone, vec![when(0, Qword, MaskedEq(thread), thread)?]);
+    // Its own limits, and those of its own threads: 0 is the caller, others are looked up.
+    rules.insert(libc::SYS_prlimit64, vec![when(0, Dword, Eq, 0)?, when(0, Dword, Eq, this)?]);
+    rules.insert(libc::SYS_sched_setaffinity, vec![when(0, Dword, Eq, 0)?]);
+    rules.insert(libc::SYS_socketpair, pairs()?);
+    if !opens_files {
+        // Of what is open: the C library asks for an empty path then.
+        let empty = libc::AT_EMPTY_PATH as u64;
+        rules.insert(libc::SYS_newfstatat, vec![when(3, Dword, MaskedEq(empty), empty)?]);
+        rules.insert(libc::SYS_statx, vec![when(2, Dword, MaskedEq(empty), empty)?]);
+    }
+    rules.insert(libc::SYS_fcntl, one_of(1, FCNTL.iter().map(|command| *command as u64))?);
+    rules.insert(libc::SYS_ioctl, one_of(1, IOCTL.iter().map(|request| *request as u64))?);
+    rules.insert(libc::SYS_prctl, one_of(0, PRCTL.iter().map(|option| *option as u64))?);
+    Ok(rules)
+}
+
+/// TCP over IPv4 and IPv6.
+fn tcp() -> Result<Vec<SeccompRule>, BackendError> {
+    let kind = |family: i32, protocol: i32| {
+        SeccompRule::new(vec![
+            SeccompCondition::new(0, Dword, Eq, family as u64)?,
+            SeccompCondition::new(1, Dword, MaskedEq(SOCKET_TYPE), libc::SOCK_STREAM as u64)?,
+            SeccompCondition::new(2, Dword, Eq, protocol as u64)?,
+        ])
+    };
+    let families = [libc::AF_INET, libc::AF_INET6];
+    families
+        .iter()
+        .flat_map(|family| [kind(*family, 0), kind(*family, libc::IPPROTO_TCP)])
+        .collect()
+}
+
+/// The part of a socket's type that is not a flag.
+const SOCKET_TYPE: u64 = 0xf;
+
+/// Pairs of sockets, for channels. Not of datagrams: one of those sends to any address.
+fn pairs() -> Result<Vec<SeccompRule>, BackendError> {
+    let kind = |kind: i32| {
+        SeccompRule::new(vec![
+            SeccompCondition::new(0, Dword, Eq, libc::AF_UNIX as u64)?,
+            SeccompCondition::new(1, Dword, MaskedEq(SOCKET_TYPE), kind as u64)?,
+        ])
+    };
+    [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].into_iter().map(kind).collect()
+}
+
+fn one_of(
+    argument: u8,
+    values: impl Iterator<Item = u64>,
+) -> Result<Vec<SeccompRule>, BackendError> {
+    values.map(|value| when(argument, Dword, Eq, value)).collect()
+}
+
+fn when(
+    argument: u8,
+    length: SeccompCmpArgLen,
+    comparison: SeccompCmpOp,
+    value: u64,
+) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(argument, length, comparison, value)?])
+}

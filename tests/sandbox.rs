@@ -1,0 +1,357 @@
+//! A process in a sandbox can do what it was left, and no more: it opens no file, connects to
+//! nobody, signals nobody, executes nothing, and looks into no other process. And how much of the
+//! sandbox the kernel enforces is told before any code runs in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::Duration;
+
+use epilogue::process::Builder;
+use epilogue::{
+    Enforcement, Pool, Process, Sandbox, SandboxLevel, SharedSlice, StartError, StartMethod,
+    channel,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::{Pid, getpid, getppid};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use support::{begin, refused_step};
+
+const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
+
+fn new(method: StartMethod, sandbox: Sandbox) -> Builder {
+    Process::builder().start_method(method).sandbox(sandbox.required())
+}
+
+/// What a process tries, by the names of what it must not be able to do.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+struct Goals {
+    /// A file that is there, and one that is not.
+    read: PathBuf,
+    write: PathBuf,
+    /// A port where somebody listens, and a socket with a path where somebody does.
+    port: u16,
+    socket: PathBuf,
+    /// A variable of the parent's.
+    secret: usize,
+}
+
+static SECRET: AtomicU64 = AtomicU64::new(0);
+
+/// Tries everything, and tells what was possible.
+fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
+    let parent = getppid();
+    let mut byte = [0];
+    let mut local = [IoSliceMut::new(&mut byte)];
+    let remote = [RemoteIoVec { base: goals.secret, len: 1 }];
+    let datagrams = (AddressFamily::Unix, SockType::Datagram, SockFlag::empty());
+    let unix = |result: nix::Result<()>| result.map_err(io::Error::from);
+    [
+        ("read", fs::read(&goals.read).map(drop)),
+        ("list", fs::read_dir(goals.read.parent().unwrap()).map(drop)),
+        ("write", fs::write(&goals.write, "x")),
+        ("change", fs::OpenOptions::new().append(true).open(&goals.read).map(drop)),
+        ("remove", fs::remove_file(&goals.read)),
+        ("connect", TcpStream::connect(("127.0.0.1", goals.port)).map(drop)),
+        ("listen", TcpListener::bind("127.0.0.1:0").map(drop)),
+        ("connect to a path", UnixStream::connect(&goals.socket).map(drop)),
+        (
+            "pair of datagrams",
+            unix(socketpair(datagrams.0, datagrams.1, None, datagrams.2).map(drop)),
+        ),
+        ("signal the parent", unix(kill(parent, None))),
+        ("signal all", unix(kill(Pid::from_raw(-1), None))),
+        ("execute", Command::new("/bin/true").status().map(drop)),
+        ("read the parent", unix(process_vm_readv(parent, &mut local, &remote).map(drop))),
+        ("open the parent", fs::File::open(format!("/proc/{parent}/mem")).map(drop)),
+    ]
+    .into_iter()
+    .map(|(name, result)| (name.to_owned(), result.map_err(|error| error.to_string())))
+    .collect()
+}
+
+/// What the process could do of all that.
+fn possible(builder: Builder, goals: &Goals) -> Vec<String> {
+    fs::write(&goals.read, "text").unwrap();
+    let _ = fs::remove_file(&goals.write);
+    let process = builder.start(goals.clone(), try_all).unwrap();
+    if let Some(level) = process.sandbox() {
+        assert!(level.is_full(), "{level:?}");
+    }
+    let mut could = Vec::new();
+    for (name, result) in process.join().unwrap() {
+        match result {
+            Ok(()) => could.push(name),
+            // Not by chance, as a file that does not exist is an error.
+            Err(error) => assert!(
+                ["Permission denied", "Operation not permitted"]
+                    .iter()
+                    .any(|text| error.contains(text)),
+                "{name}: {error}"
+            ),
+        }
+    }
+    could
+}
+
+/// Something of each kind that can be reached, and the names of all of it.
+fn with_goals(test: impl Fn(&Goals, &Path)) {
+    let directory = tempfile::tempdir().unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = directory.path().join("socket");
+    let _unix = UnixListener::bind(&socket).unwrap();
+    let inner = directory.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let goals = Goals {
+        read: inner.join("read"),
+        write: inner.join("write"),
+        port: tcp.local_addr().unwrap().port(),
+        socket,
+        secret: &raw const SECRET as usize,
+    };
+    test(&goals, directory.path());
+}
+
+#[test]
+fn without_a_sandbox_everything_that_is_tried_is_possible() {
+    let (oracle, _watchdog) = begin();
+    with_goals(|goals, _| {
+        let could = possible(Process::builder(), goals);
+        assert_eq!(could.len(), 14, "{could:?}");
+    });
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_process_that_only_computes_can_do_none_of_it() {
+    let (oracle, _watchdog) = begin();
+    for method in METHODS {
+        with_goals(|goals, _| {
+            assert_eq!(possible(new(method, Sandbox::new().compute_only()), goals), [""; 0]);
+            let both = Sandbox::new().compute_only().confine();
+            assert_eq!(possible(new(method, both), goals), [""; 0]);
+        });
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_process_that_is_confined_can_do_none_of_it_but_what_landlock_does_not_know() {
+    let (oracle, _watchdog) = begin();
+    for method in METHODS {
+        with_goals(|goals, _| {
+            let could = possible(new(method, Sandbox::new().confine()), goals);
+            assert_eq!(could, ["connect to a path", "pair of datagrams", "signal all"]);
+        });
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_is_allowed_is_possible_and_nothing_else() {
+    let (oracle, _watchdog) = begin();
+    with_goals(|goals, directory| {
+        let inner = directory.join("inner");
+        let files = ["change", "list", "read", "remove", "write"];
+        let cases: [(Sandbox, &[&str]); 5] = [
+            (Sandbox::new().allow_read(&inner), &["list", "read"]),
+            (Sandbox::new().allow_read(&goals.read), &["read"]),
+            (Sandbox::new().allow_write(&inner), &files),
+            (Sandbox::new().allow_connect(goals.port), &["connect"]),
+            (Sandbox::new().allow_bind(0), &["listen"]),
+        ];
+        for (sandbox, expected) in cases {
+            fs::write(&goals.read, "text").unwrap();
+            let alone = possible(new(StartMethod::Spawn, sandbox.clone()), goals);
+            let unknown = ["connect to a path", "pair of datagrams", "signal all"];
+            let known = alone.iter().filter(|name| !unknown.contains(&name.as_str()));
+            assert_eq!(known.collect::<Vec<_>>(), expected, "{sandbox:?}");
+            let both = new(StartMethod::Spawn, sandbox.clone().compute_only());
+            assert_eq!(possible(both, goals), expected, "{sandbox:?}, computing only");
+        }
+    });
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_program_that_may_be_executed_is_and_has_no_more_rights_than_its_process() {
+    let (oracle, _watchdog) = begin();
+    let mut sandbox = Sandbox::new().confine();
+    for path in
+        ["/bin", "/usr", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists())
+    {
+        sandbox = sandbox.allow_execute(path);
+    }
+    let process = new(StartMethod::Spawn, sandbox).start((), |()| {
+        let status = |program: &str, argument: &str| {
+            Command::new(program).arg(argument).status().unwrap().success()
+        };
+        (status("/bin/true", ""), status("/bin/cat", "/etc/passwd"))
+    });
+    assert_eq!(process.unwrap().join().unwrap(), (true, false));
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_new_process_has_no_way_to_new_privileges() {
+    let (oracle, _watchdog) = begin();
+    let look = |()| nix::sys::prctl::get_no_new_privs().unwrap();
+    let without = Process::start((), look).unwrap();
+    let with = new(StartMethod::Spawn, Sandbox::new()).start((), look).unwrap();
+    assert_eq!((without.sandbox(), with.sandbox().unwrap().is_full()), (None, true));
+    assert_eq!((without.join().unwrap(), with.join().unwrap()), (false, true));
+    oracle.nothing_left();
+}
+
+/// All that a computation may want.
+fn compute((numbers, sender): (SharedSlice<u64>, epilogue::Sender<Vec<u8>>)) -> u64 {
+    let sums: Vec<_> = (0..4)
+        .map(|part| {
+            let quarter = numbers[part * 250..(part + 1) * 250].to_vec();
+            thread::spawn(move || quarter.iter().sum::<u64>())
+        })
+        .collect();
+    let sum = sums.into_iter().map(|sum| sum.join().unwrap()).sum();
+    thread::sleep(Duration::from_millis(1));
+    let caught = std::panic::catch_unwind(|| panic!("on purpose"));
+    let (own, other) = channel::<Vec<u8>>().unwrap();
+    own.send(vec![1; 1 << 20]).unwrap();
+    sender.send(other.recv().unwrap()).unwrap();
+    println!("{}", std::env::var_os("PATH").is_some());
+    if caught.is_err() { sum } else { 0 }
+}
+
+#[test]
+fn a_process_that_only_computes_has_threads_channels_shared_memory_clocks_and_panics() {
+    let (oracle, _watchdog) = begin();
+    for method in METHODS {
+        let numbers = SharedSlice::copy_from(&(0..1000u64).collect::<Vec<_>>()).unwrap();
+        let (sender, receiver) = channel().unwrap();
+        let sandbox = Sandbox::new().confine().compute_only();
+        let output = epilogue::Stdio::Capture;
+        let builder = new(method, sandbox).stdout(output).stderr(epilogue::Stdio::Capture);
+        let process = builder.start((numbers, sender), compute).unwrap();
+        assert_eq!(receiver.recv().unwrap(), vec![1; 1 << 20]);
+        let output = process.join_output();
+        assert_eq!(output.result.unwrap(), 499_500, "{:?}", String::from_utf8(output.stderr));
+        assert_eq!(output.stdout, b"true\n");
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_panic_a_signal_and_a_kill_are_told_from_within_a_sandbox_as_from_without() {
+    let (oracle, _watchdog) = begin();
+    for method in METHODS {
+        let start =
+            || new(method, Sandbox::new().confine().compute_only()).stderr(epilogue::Stdio::Null);
+        let panicked = start().start((), |()| -> u8 { panic!("no") }).unwrap().join();
+        assert!(panicked.unwrap_err().to_string().contains("no"));
+        let aborted = start().limit_core(0).start((), |()| -> u8 { std::process::abort() });
+        assert!(aborted.unwrap().join().unwrap_err().to_string().contains("SIGABRT"));
+        let raised = start().start((), |()| kill(getpid(), Signal::SIGKILL).unwrap());
+        assert!(raised.unwrap().join().unwrap_err().to_string().contains("SIGKILL"));
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn the_workers_of_a_pool_are_in_the_sandbox_each_and_go_on_when_a_task_is_refused() {
+    let (oracle, _watchdog) = begin();
+    for method in METHODS {
+        let sandbox = Sandbox::new().confine().compute_only().required();
+        let pool =
+            Pool::builder().workers(2).start_method(method).sandbox(sandbox).start().unwrap();
+        let read = |n: u32| match n % 7 {
+            0 => Err(fs::read("/etc/passwd").unwrap_err().kind().to_string()),
+            1 => Ok(vec![n; 100_000]),
+            _ => Ok(vec![n]),
+        };
+        let all: Vec<Result<Vec<u32>, String>> = pool.map(0..70u32, read).unwrap();
+        for (n, result) in (0..).zip(all) {
+            match n % 7 {
+                0 => assert_eq!(result, Err(ErrorKind::PermissionDenied.to_string())),
+                1 => assert_eq!(result, Ok(vec![n; 100_000])),
+                _ => assert_eq!(result, Ok(vec![n])),
+            }
+        }
+        let killed = pool.submit((), |()| kill(getpid(), Signal::SIGKILL).unwrap()).unwrap().join();
+        assert!(killed.is_err());
+        assert_eq!(pool.map(0..9u8, |n| n).unwrap().len(), 9);
+        let report = pool.close().unwrap();
+        assert_eq!(report.workers.len(), 3);
+        for worker in report.workers {
+            let level = worker.end.sandbox.unwrap();
+            assert_eq!((level.landlock, level.seccomp), (Enforcement::Full, Enforcement::Full));
+        }
+    }
+    epilogue::end_servers();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_path_that_is_not_there_cannot_be_allowed_and_the_refusal_names_it() {
+    let (oracle, _watchdog) = begin();
+    let sandbox = Sandbox::new().allow_read("/nowhere/to/be/found");
+    let step = refused_step(Process::builder().sandbox(sandbox));
+    assert_eq!(step, "allowing /nowhere/to/be/found");
+    oracle.nothing_left();
+}
+
+/// Makes one system call fail here, and in all that this process starts.
+fn without(call: i64) {
+    let rules = BTreeMap::from([(call, Vec::new())]);
+    let fail = SeccompAction::Errno(nix::libc::ENOSYS as u32);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+/// What a process is told of its sandbox where the kernel does not have that call.
+fn level_without((call, sandbox): (i64, Sandbox)) -> Result<(String, String), String> {
+    without(call);
+    match Process::builder().sandbox(sandbox).start((), |()| ()) {
+        Ok(process) => {
+            let SandboxLevel { landlock, seccomp, .. } = process.sandbox().unwrap().clone();
+            process.join().unwrap();
+            Ok((format!("{landlock:?}"), format!("{seccomp:?}")))
+        }
+        Err(StartError::Refused(refusal)) => Err(refusal.to_string()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn where_the_kernel_lacks_a_layer_a_sandbox_that_is_required_is_refused_and_any_other_says_so() {
+    let (oracle, _watchdog) = begin();
+    let ask =
+        |call, sandbox| Process::start((call, sandbox), level_without).unwrap().join().unwrap();
+    let whole = Sandbox::new().confine().compute_only();
+
+    let landlock = nix::libc::SYS_landlock_create_ruleset;
+    let (confined, filtered) = ask(landlock, whole.clone()).unwrap();
+    assert!(confined.starts_with("Absent"), "{confined}");
+    assert_eq!(filtered, "Full");
+    let refusal = ask(landlock, whole.clone().required()).unwrap_err();
+    assert!(refusal.starts_with("confining the process by Landlock failed"), "{refusal}");
+
+    let seccomp = nix::libc::SYS_seccomp;
+    let (confined, filtered) = ask(seccomp, whole.clone()).unwrap();
+    assert_eq!(confined, "Full");
+    assert!(filtered.starts_with("Absent"), "{filtered}");
+    let refusal = ask(seccomp, whole.required()).unwrap_err();
+    assert!(refusal.starts_with("filtering system calls by seccomp failed"), "{refusal}");
+    oracle.nothing_left();
+}
