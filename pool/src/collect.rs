@@ -90,6 +90,23 @@ impl<T> Pieces<T> {
     }
 }
 
+/// Gives one outcome for each task.
+pub(crate) fn outcomes<R: Portable>(
+    arrived: Arrived,
+    limits: &Limits,
+    mut each: impl FnMut(Result<R, TaskError>),
+) {
+    match arrived {
+        Arrived::Answers(reply) => {
+            answers(&reply, limits, |one| each(one.map_err(TaskError::from)));
+        }
+        Arrived::Answer(parcel) => each(answer(parcel, limits).map_err(TaskError::from)),
+        Arrived::Failed { count, error } => {
+            std::iter::repeat_n(error, count).for_each(|error| each(Err(error)));
+        }
+    }
+}
+
 /// One outcome for each item.
 #[derive(Debug)]
 pub(crate) struct Outcomes<R>(Pieces<Result<R, TaskError>>);
@@ -105,15 +122,7 @@ impl<R: Portable> Collect<R> for Outcomes<R> {
 
     fn take(&mut self, arrival: Arrival, limits: &Limits) -> GoOn {
         let (count, Arrival { first, outcomes }) = (arrival.count(), arrival);
-        self.0.put(first, count, |all| match outcomes {
-            Arrived::Answers(reply) => {
-                answers(&reply, limits, |one| all.push(one.map_err(TaskError::from)));
-            }
-            Arrived::Answer(parcel) => all.push(answer(parcel, limits).map_err(TaskError::from)),
-            Arrived::Failed { count, error } => {
-                all.extend(std::iter::repeat_n(error, count).map(Err));
-            }
-        });
+        self.0.put(first, count, |all| self::outcomes(outcomes, limits, |one| all.push(one)));
         GoOn::Yes
     }
 

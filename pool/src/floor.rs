@@ -27,6 +27,7 @@ use crate::deadline::Alarm;
 use crate::error::{Refusal, TaskError};
 use crate::hiring::Hiring;
 use crate::intensity::Intensity;
+use crate::job::Reads;
 use crate::mailbox::Mailbox;
 use crate::member::{Buried, Member, Standing};
 use crate::report::Report;
@@ -69,8 +70,8 @@ pub(crate) struct Floor {
     pub(crate) alarm: Alarm,
     wanted: usize,
     next: u64,
-    /// How many maps there are, each of which reads what workers answer again and again.
-    maps: usize,
+    /// How many jobs there are whose callers read again and again.
+    readers: usize,
     closed: Arc<OnceLock<Refusal>>,
     pub(crate) reader: Reader,
     /// Those who wait for an outcome while another one reads.
@@ -78,6 +79,8 @@ pub(crate) struct Floor {
     pub(crate) patience: Patience,
     /// Wakes the reader.
     pub(crate) news: Arc<Bell>,
+    /// Wakes the supervisor.
+    bell: Arc<Bell>,
 }
 
 impl Floor {
@@ -87,6 +90,7 @@ impl Floor {
         closed: Arc<OnceLock<Refusal>>,
         started: Sender<Result<(), StartError>>,
         news: Arc<Bell>,
+        bell: Arc<Bell>,
     ) -> Self {
         Self {
             phase: Phase::Starting(started),
@@ -100,12 +104,13 @@ impl Floor {
             alarm: Alarm::default(),
             wanted,
             next: NO_STATE + 1,
-            maps: 0,
+            readers: 0,
             closed,
             reader: Reader::None,
             followers: Vec::new(),
             patience: Patience::default(),
             news,
+            bell,
         }
     }
 
@@ -134,6 +139,11 @@ impl Floor {
     pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+
+    /// How many workers there are to be.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     // What callers ask for.
@@ -174,6 +184,9 @@ impl Floor {
     pub(crate) fn forget(&mut self, id: u64) {
         self.states.remove(&id);
         self.members.iter_mut().for_each(|member| member.forget(id));
+        if !self.members.iter().all(|member| member.child.is_flushed()) {
+            self.bell.ring();
+        }
     }
 
     /// Cancels the tasks of this job that have not begun; how many that are.
@@ -192,15 +205,15 @@ impl Floor {
         self.members.iter_mut().any(|member| member.has_begun(id))
     }
 
-    /// A map begins, and reads from here on; its number.
-    pub(crate) fn begin_map(&mut self) -> u64 {
-        self.maps += 1;
+    /// A job begins; its number.
+    pub(crate) fn begin_job(&mut self, reads: Reads) -> u64 {
+        self.readers += usize::from(reads == Reads::AllTheTime);
         self.number()
     }
 
-    /// A map has ended.
-    pub(crate) fn end_map(&mut self) {
-        self.maps -= 1;
+    /// A job has ended.
+    pub(crate) fn end_job(&mut self, reads: Reads) {
+        self.readers -= usize::from(reads == Reads::AllTheTime);
     }
 
     fn take_back_all(&mut self, job: Option<u64>) -> Vec<Call> {
@@ -267,7 +280,7 @@ impl Floor {
         while let Some(next) = self.queue.front() {
             let Some(member) = choose(&mut self.members, next) else { break };
             if let Some(call) = self.queue.pop_front() {
-                send(&self.states, member, call);
+                send(&self.states, &self.bell, member, call);
             }
         }
     }
@@ -294,7 +307,7 @@ impl Floor {
             for call in taken.into_iter().rev() {
                 let idle = &mut self.members[idle];
                 match idle.has_room(&call) {
-                    true => send(&self.states, idle, call),
+                    true => send(&self.states, &self.bell, idle, call),
                     false => self.queue.push_front(call),
                 }
             }
@@ -352,7 +365,7 @@ impl Floor {
     /// Whether a worker that is done has to take something over from another one, and nobody who
     /// waits, or maps, would see to it.
     fn has_to_level(&self) -> bool {
-        self.maps == 0 && self.members.len() > 1 && self.members.iter().any(Member::has_spare)
+        self.readers == 0 && self.members.len() > 1 && self.members.iter().any(Member::has_spare)
     }
 
     /// Has one of those who wait read from here on, if nobody does.
@@ -360,11 +373,6 @@ impl Floor {
         if let (Reader::None, Some(follower)) = (self.reader, self.followers.first()) {
             follower.promote();
         }
-    }
-
-    /// Whether something waits to be written, which is for the supervisor to see to.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.members.iter().all(|member| member.child.is_flushed())
     }
 
     /// Whether a worker has answered something that was not taken.
@@ -561,7 +569,7 @@ fn busiest(members: &[Member]) -> Option<usize> {
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
-fn send(states: &HashMap<u64, Parcel>, member: &mut Member, call: Call) {
+fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
     if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
         && member.share(call.state, encoded).is_err()
     {
@@ -569,4 +577,8 @@ fn send(states: &HashMap<u64, Parcel>, member: &mut Member, call: Call) {
         return;
     }
     member.send(call);
+    if !member.child.is_flushed() {
+        // Whoever sends may be about to sleep, and only the supervisor waits until a socket has room.
+        bell.ring();
+    }
 }

@@ -23,6 +23,7 @@ use crate::terms::Terms;
 pub(crate) struct Job<'pool> {
     shared: &'pool Shared,
     id: u64,
+    reads: Reads,
     state: u64,
     mailbox: Arc<Mailbox>,
     /// What has arrived there and was not looked at yet.
@@ -38,6 +39,15 @@ pub(crate) struct Job<'pool> {
     terms: Terms,
     /// The channels whose sending end went along with a call, or with the state.
     senders: Vec<u64>,
+}
+
+/// Whether the caller of a job sees to it that its tasks get on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// It does nothing else until all is done.
+    AllTheTime,
+    /// It comes when it needs something. Between that the supervisor does.
+    AtTimes,
 }
 
 /// How many tasks go into one call.
@@ -89,10 +99,11 @@ impl<'pool> Job<'pool> {
         shared: &'pool Shared,
         chunk_size: Option<usize>,
         state: Option<Parcel>,
+        reads: Reads,
     ) -> Result<Self, Refusal> {
         shared.check()?;
         let mut senders = Vec::new();
-        let id = shared.floor().begin_map();
+        let id = shared.floor().begin_job(reads);
         let state = match state {
             Some(encoded) => {
                 senders.extend(encoded.senders());
@@ -109,6 +120,7 @@ impl<'pool> Job<'pool> {
         Ok(Self {
             shared,
             id,
+            reads,
             state,
             mailbox,
             arrived,
@@ -135,6 +147,11 @@ impl<'pool> Job<'pool> {
     /// The number of the state that the tasks borrow.
     pub(crate) fn state(&self) -> u64 {
         self.state
+    }
+
+    /// How many tasks have no outcome, and how many bytes these have, about.
+    pub(crate) fn pending(&self) -> (usize, usize) {
+        (self.pending, self.pending_bytes)
     }
 
     /// Whether another call may be put on its way before an outcome is taken. What waits in the
@@ -247,7 +264,7 @@ impl Drop for Job<'_> {
         if self.state != NO_STATE {
             floor.forget(self.state);
         }
-        floor.end_map();
+        floor.end_job(self.reads);
         self.shared.leave(&mut floor);
     }
 }

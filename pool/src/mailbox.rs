@@ -40,6 +40,15 @@ impl Arrival {
             Outcomes::Failed { count, .. } => *count,
         }
     }
+
+    /// How many bytes they have.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.outcomes {
+            Outcomes::Answers(reply) => reply.bytes.len(),
+            Outcomes::Answer(parcel) => parcel.bytes.len(),
+            Outcomes::Failed { .. } => 0,
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -58,7 +58,7 @@ pub struct Pool {
 pub(crate) struct Shared {
     floor: Mutex<Floor>,
     /// Wakes the supervisor.
-    pub(crate) bell: Bell,
+    pub(crate) bell: Arc<Bell>,
     /// Wakes the reader.
     pub(crate) news: Arc<Bell>,
     supervision: Mutex<Supervision>,
@@ -127,14 +127,15 @@ impl Pool {
             return Err(BuildError::TooManyWorkers { workers: builder.workers, most });
         }
         let at = |step| move |source| BuildError::System { step, source };
-        let bell = Bell::new().map_err(at("making an eventfd"))?;
+        let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
         let Builder { workers, spec, chunk_size, terms, intensity } = builder;
         let name = spec.name.clone();
+        let bells = (Arc::clone(&news), Arc::clone(&bell));
         let mut floor =
-            Floor::new(name.clone(), workers, Arc::clone(&closed), started, Arc::clone(&news));
+            Floor::new(name.clone(), workers, Arc::clone(&closed), started, bells.0, bells.1);
         floor.intensity = Intensity::new(intensity);
         let name = format!("epilogue: close pool {name}");
         let shared = Arc::new(Shared {
@@ -292,7 +293,7 @@ impl Shared {
         while floor.needs_supervisor() && floor.has_answers() {
             floor.collect();
         }
-        if !floor.is_flushed() || floor.alarm.is_news() {
+        if floor.alarm.is_news() {
             self.bell.ring();
         }
         Ok(Submitted { job, has_room: !floor.is_backed_up() })

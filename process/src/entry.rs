@@ -17,6 +17,8 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use bytemuck::Pod;
+
 use crate::answering::Answering;
 use crate::codec::{Limits, encode};
 use crate::fault::Fault;
@@ -83,6 +85,31 @@ pub struct Entry {
     function: u64,
 }
 
+/// A part of a shared slice: its first element, and how many it has.
+pub type Part = (u64, u64);
+
+/// The second function of [`Entry::joining`], as it travels: an offset.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Joiner(u64);
+
+impl Joiner {
+    pub(crate) fn resolve(self) -> Option<usize> {
+        Image::this()?.function(self.0)
+    }
+}
+
+/// What became of a list of items.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(bound(serialize = "T: Portable, A: Portable", deserialize = "T: Portable, A: Portable"))]
+pub struct Joined<T, A> {
+    /// What those that were done were joined to; at least the first was.
+    pub joined: A,
+    /// Those that were not done: there was no more time for them.
+    pub rest: Vec<T>,
+    /// How long the others took, in nanoseconds.
+    pub nanos: u64,
+}
+
 /// The function's code lies in another image than this crate's, so its offset means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -129,6 +156,33 @@ impl Entry {
         R: Portable,
     {
         Self::new(trampoline::with_state::<S, T, R>, f as usize)
+    }
+
+    /// Names a function of a part of a shared slice. The state is the whole slice, and each argument
+    /// a [`Part`] of it: where it begins, and how long it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::plain`].
+    pub fn of_part<T: Pod, R: Portable>(f: fn(&[T]) -> R) -> Result<Self, ForeignFunction> {
+        Self::new(trampoline::of_part::<T, R>, f as usize)
+    }
+
+    /// Names two functions: one that is called for each item of a list, and one that joins what it
+    /// returns, in order. The state is the [`Joiner`], each argument a `Vec<T>` that is not empty,
+    /// and each result a [`Joined`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::plain`].
+    pub fn joining<T: Portable, A: Portable>(
+        f: fn(T) -> A,
+        join: fn(A, A) -> A,
+    ) -> Result<(Self, Joiner), ForeignFunction> {
+        let entry = Self::new(trampoline::joining::<T, A>, f as usize)?;
+        let image = Image::this().ok_or(ForeignFunction)?;
+        let join = image.offset_of(join as usize).ok_or(ForeignFunction)?;
+        Ok((entry, Joiner(join)))
     }
 
     fn new(trampoline: Trampoline, function: usize) -> Result<Self, ForeignFunction> {

@@ -6,11 +6,15 @@
 #![expect(unsafe_code, reason = "an address becomes a function again")]
 
 use std::error::Error;
+use std::time::{Duration, Instant};
+
+use bytemuck::Pod;
 
 use super::image::function_at;
-use crate::entry::Invocation;
+use crate::entry::{Invocation, Joined, Joiner, Part};
 use crate::fault::{Failure, Fault};
 use crate::portable::Portable;
+use crate::shared::SharedSlice;
 
 pub(crate) fn plain<T: Portable, R: Portable>(call: &mut Invocation<'_, '_>) {
     // SAFETY: `Entry::plain` paired this instance with a function of this type.
@@ -43,5 +47,45 @@ where
         let limits = call.limits;
         let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
         Ok(function(state.get(limits)?, argument))
+    });
+}
+
+pub(crate) fn of_part<T: Pod, R: Portable>(call: &mut Invocation<'_, '_>) {
+    // SAFETY: `Entry::of_part` paired this instance with a function of this type.
+    let function = unsafe { function_at::<fn(&[T]) -> R>(call.function) };
+    call.each(|call, (start, len): Part| {
+        let limits = call.limits;
+        let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
+        let whole = state.get::<SharedSlice<T>>(limits)?;
+        let part = whole.get(start as usize..).and_then(|rest| rest.get(..len as usize));
+        Ok(function(part.ok_or(Fault::NoSuchEntry)?))
+    });
+}
+
+/// No list takes much longer than this, so none delays the end of a job whose last items are slow:
+/// what was not begun goes back, and from there to whoever is idle.
+const MOST: Duration = Duration::from_millis(5);
+
+pub(crate) fn joining<T: Portable, A: Portable>(call: &mut Invocation<'_, '_>) {
+    // SAFETY: `Entry::joining` paired this instance with a first function of this type.
+    let function = unsafe { function_at::<fn(T) -> A>(call.function) };
+    call.each(|call, items: Vec<T>| {
+        let limits = call.limits;
+        let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
+        let join = state.get::<Joiner>(limits)?.resolve().ok_or(Fault::NoSuchEntry)?;
+        // SAFETY: the state of such a call is the `Joiner` that `Entry::joining` made along with
+        // the entry, of a second function of this type.
+        let join = unsafe { function_at::<fn(A, A) -> A>(join) };
+        let (begin, mut items) = (Instant::now(), items.into_iter());
+        let mut joined = function(items.next().ok_or(Fault::NoSuchEntry)?);
+        let mut took = begin.elapsed();
+        while took < MOST
+            && let Some(item) = items.next()
+        {
+            joined = join(joined, function(item));
+            took = begin.elapsed();
+        }
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        Ok(Joined { joined, rest: items.collect::<Vec<T>>(), nanos })
     });
 }
