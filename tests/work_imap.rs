@@ -1,6 +1,8 @@
 //! Lazy maps take what they need and no more, give every outcome, and can be dropped at any moment.
 
 use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process;
 use std::thread;
@@ -96,20 +98,24 @@ fn the_bytes_ahead_are_bounded_those_of_items_and_those_of_outcomes() {
     const MIB: usize = 1 << 20;
     let (oracle, _watchdog) = begin();
     let pool = Pool::new(2).unwrap();
-    // Long items.
-    let (taken, mut most) = (Cell::new(0usize), 0);
-    let items = (0..100).map(|_| {
-        taken.set(taken.get() + 1);
-        vec![1u8; MIB]
+    // Long items, of which a worker would be sent sixteen ahead.
+    let done = tempfile::NamedTempFile::new().unwrap();
+    let (path, mut most) = (done.path().to_owned(), 0);
+    let items = (0..200u64).map(|n| {
+        let finished = done.as_file().metadata().unwrap().len();
+        most = most.max(n + 1 - finished);
+        (path.clone(), vec![1u8; MIB / 16])
     });
-    let outcomes = pool.imap(items, |bytes: Vec<u8>| bytes.len()).ahead_bytes(4 * MIB);
-    for (given, outcome) in outcomes.enumerate() {
-        assert_eq!(outcome.unwrap(), MIB);
-        most = most.max(taken.get() - given);
-    }
-    assert!(most <= 6, "{most} MiB of items were ahead");
+    let length = |(path, bytes): (PathBuf, Vec<u8>)| {
+        File::options().append(true).open(path).unwrap().write_all(b"x").unwrap();
+        bytes.len()
+    };
+    let lengths = pool.imap(items, length).ahead_bytes(MIB / 4);
+    assert_eq!(lengths.map(Result::unwrap).collect::<Vec<_>>(), [MIB / 16; 200]);
+    drop(done);
+    assert!(most <= 5, "{most} items were ahead");
     // Long outcomes: until the first has come, nobody knows how long.
-    let (taken, mut most) = (Cell::new(0usize), 0);
+    let (taken, mut most) = (Cell::new(0), 0);
     let items = (0..100u8).inspect(|_| taken.set(taken.get() + 1));
     let outcomes = pool.imap(items, |n| vec![n; MIB]).ahead_bytes(4 * MIB);
     for (given, outcome) in outcomes.enumerate() {

@@ -308,8 +308,9 @@ impl<'pool, I: Iterator, R, O: Order> Stream<'pool, I, R, O> {
             }
             let next = self.stock.order.take();
             // The workers get something to do before the consumer does: it may take its time.
-            if work.may_send(&self.stock, self.given, self.bounds) {
-                work.input.bound = self.given + self.bounds.items;
+            let room = work.room(&self.stock, self.given, self.bounds);
+            if room > 0 {
+                work.input.bound = work.input.given.saturating_add(room);
                 let Work { job, head, input } = work;
                 let sent = self.maps.send::<_, I::Item, R, _>(job, head, input, &mut self.stock);
                 work.input.ended |= !matches!(sent, Ok(GoOn::Yes));
@@ -337,22 +338,25 @@ impl<'pool, I: Iterator, R, O: Order> Stream<'pool, I, R, O> {
 }
 
 impl<I> Work<'_, I> {
-    /// Whether more may be taken from the input.
-    fn may_send(&self, stock: &Stock<impl Order>, given: usize, bounds: Bounds) -> bool
+    /// How many items may be taken from the input now.
+    fn room(&self, stock: &Stock<impl Order>, given: usize, bounds: Bounds) -> usize
     where
         I: Iterator,
     {
         let ahead = self.input.given - given;
-        if self.input.ended || !self.job.has_room() || ahead >= bounds.items {
-            return false;
+        if self.input.ended || !self.job.has_room() {
+            return 0;
         }
         let (pending, pending_bytes) = self.job.pending();
-        let to_come = match stock.each_bytes() {
-            Some(each) => pending.saturating_mul(each),
-            None if pending >= bounds.untried => return false,
-            None => 0,
+        let room = match stock.each_bytes() {
+            None => bounds.untried.saturating_sub(pending),
+            Some(each) => {
+                let used = pending_bytes + stock.bytes + pending.saturating_mul(each);
+                bounds.bytes.saturating_sub(used).div_ceil(each.max(1))
+            }
         };
-        ahead == 0 || pending_bytes + stock.bytes + to_come < bounds.bytes
+        let room = room.max(usize::from(ahead == 0));
+        room.min(bounds.items.saturating_sub(ahead))
     }
 }
 
