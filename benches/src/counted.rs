@@ -10,6 +10,7 @@ use epilogue::process::Portable;
 use epilogue::process::entry::{Entry, Request, only_answer};
 use epilogue::process::link::{Link, Order, both_ends};
 use epilogue::process::ring::Reply;
+use epilogue::process::segment::Stock;
 use epilogue::process::wire::{Wire, WireError};
 use serde::{Deserialize, Serialize};
 
@@ -49,13 +50,14 @@ fn walk<T: Portable, R: Portable>(
     f: fn(T) -> R,
 ) -> Result<(), String> {
     let limits = Limits::default();
+    let stock = Stock::new(Stock::POOL);
     let entry = Entry::plain(f).map_err(|error| error.to_string())?;
     let mut ends = both_ends(&limits).map_err(|error| error.to_string())?;
     let write = || {
         let mut head = Vec::with_capacity(64);
         entry.write(&mut head);
         let mut request = Request::new(head);
-        let pushed = request.push(black_box(&value), &limits);
+        let pushed = request.push(black_box(&value), &limits, &stock);
         pushed.map(|_| request).map_err(|error| error.to_string())
     };
     let sent = write()?;
@@ -89,7 +91,7 @@ fn execute(
     let Some(Order::Call(call)) = link.next_order() else { return Err("no call came".into()) };
     let mut answering = link.answer(&call);
     let (entry, arguments) = Entry::read(&call.payload.bytes).ok_or("a call without an entry")?;
-    entry.run(arguments, Vec::new(), None, limits, &mut answering);
+    entry.run(arguments, None, None, limits, &mut answering);
     answering.finish();
     wire.reply().map_err(error)?.ok_or_else(|| "no answer came".into())
 }

@@ -103,8 +103,8 @@ impl Maps<'_> {
             let Some(item) = input.next().map_err(Failed::Input)? else { return Ok(More::No) };
             // The iterator may have forked, and goes on in the copy as well.
             self.pool.require_owner().map_err(Failed::Input)?;
-            match request.push(item.borrow(), &self.pool.limits) {
-                Ok(None) if request.parcel().descriptors().is_empty() => Ok(More::Yes),
+            match request.push(item.borrow(), &self.pool.limits, &self.pool.stock) {
+                Ok(None) if !request.parcel().is_full() => Ok(More::Yes),
                 Ok(other) => {
                     alone = other;
                     Ok(More::No)

@@ -352,7 +352,7 @@ impl Maps<'_> {
 
     /// Encodes what every task of a map borrows.
     pub(crate) fn encode<S: Portable>(&self, state: &S) -> Result<Parcel, TaskError> {
-        ask(state, Vec::new(), &self.pool.limits)
+        ask(state, Vec::new(), &self.pool.limits, &self.pool.stock)
             .map_err(|error| TaskError::Encode { side: Side::Argument, error })
     }
 }

@@ -13,6 +13,7 @@ use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::{Work, this_process};
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
+use epilogue_process::segment::Stock;
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -35,6 +36,14 @@ use crate::terms::Terms;
 /// submitted are done and all workers have ended. While a panic unwinds, dropping cancels what has
 /// not begun and stops the workers within the grace period. A pool in a static, or one that was
 /// leaked, is closed as the program exits.
+///
+/// # Memory
+///
+/// An argument or a value of more than 64 KiB lies in memory that the pool and a worker share. It
+/// is kept until the pool is closed, to be used again: up to 128 MiB for arguments, and up to
+/// 64 MiB a worker for values. What is beyond that is freed once it has been read.
+///
+/// # Forks
 ///
 /// In a process that was forked from the one that owns it, a pool refuses everything with an
 /// error, and dropping it does nothing.
@@ -66,6 +75,8 @@ pub(crate) struct Shared {
     closed: Arc<OnceLock<Refusal>>,
     owner: u32,
     pub(crate) limits: Limits,
+    /// The memory that long arguments lie in.
+    pub(crate) stock: Arc<Stock>,
     /// How many tasks a map puts into one call; as many as take a while if nothing is said.
     pub(crate) chunk_size: Option<NonZero<usize>>,
     /// By which its tasks go where they have no terms of their own.
@@ -146,6 +157,7 @@ impl Pool {
             closed,
             owner: this_process(),
             limits: spec.limits.clone(),
+            stock: Stock::new(Stock::POOL),
             chunk_size,
             terms,
             senders: Mutex::default(),
@@ -342,6 +354,7 @@ impl Shared {
             Supervision::Ended(report) => report,
             Supervision::Starting => Err(CloseError::NotOwner),
         };
+        self.stock.close();
         *supervision = Supervision::Ended(report.clone());
         report
     }

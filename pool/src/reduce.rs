@@ -237,7 +237,7 @@ where
 
     fn put(&mut self, list: &List<T>, maps: Maps<'_>) -> Result<usize, NotPut> {
         let mut request = Request::new(self.head.clone());
-        request.push(&list.items, &maps.pool.limits).map_err(NotPut::TooMuch)?;
+        request.push(&list.items, &maps.pool.limits, &maps.pool.stock).map_err(NotPut::TooMuch)?;
         let (bytes, number) = (request.bytes(), self.next_list);
         self.job.submit(number, request).map_err(NotPut::Refused)?;
         self.on_their_way.insert(number, (list.first, list.items.len()));

@@ -82,7 +82,7 @@ impl Pool {
         let shared = self.shared();
         shared.check()?;
         let mut request = Request::new(head(Entry::plain(f)?, NO_STATE));
-        request.push(argument, &shared.limits).map_err(Refusal::Encode)?;
+        request.push(argument, &shared.limits, &shared.stock).map_err(Refusal::Encode)?;
         let senders = request.parcel().senders().to_vec();
         let mailbox = Arc::new(Mailbox::default());
         let terms = options.terms.or(shared.terms);

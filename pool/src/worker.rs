@@ -16,14 +16,14 @@ pub(crate) fn serve(mut link: Link) {
             Order::Call(mut call) => {
                 let mut answering = link.answer(&call);
                 // The argument owns them from here on: what it drops early is closed early.
-                let descriptors = call.payload.take_descriptors();
+                let luggage = call.payload.take_luggage();
                 match split(&call.payload.bytes) {
                     Some((entry, state, timing, arguments)) => {
                         if timing == Timing::Timed {
                             answering.note_begin();
                         }
                         let state = states.get_mut(&state);
-                        entry.run(arguments, descriptors, state, &limits, &mut answering);
+                        entry.run(arguments, luggage, state, &limits, &mut answering);
                     }
                     None => Entry::reject(&mut answering),
                 }

@@ -8,8 +8,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use crate::link::{Call, Link};
+use crate::message::VALUE;
 use crate::ring::{Form, Listener};
+use crate::segment::Made;
 use crate::sys::process::exit_now;
 use crate::task;
 use crate::wire::{HEADER, Kind, seal};
@@ -191,6 +195,41 @@ impl<'l> Answering<'l> {
         seal(Kind::Reply, self.index, self.id, descriptors.len(), &mut frame);
         if self.link.port.write(&frame, descriptors).is_err() {
             self.parent = Parent::Gone;
+        }
+        self.index += 1;
+    }
+
+    /// Puts a value into a segment, if it is long enough to be worth it and one can be had.
+    #[inline]
+    pub(crate) fn fill(&mut self, value: &[u8]) -> Option<Made> {
+        self.link.fill(value)
+    }
+
+    /// Answers with what lies in a segment, which is the parent's until it gives that back.
+    pub(crate) fn lend(&mut self, made: Made) {
+        let extent = made.extent().to_bytes();
+        if self.link.lender.is_known(&made) {
+            self.stage(Form::Bulk).extend_from_slice(&extent);
+            self.commit();
+            self.link.lender.lend(made);
+            return self.publish();
+        }
+        self.publish();
+        let mut frame = vec![0; HEADER];
+        frame.extend_from_slice(&extent);
+        seal(Kind::BulkReply, self.index, self.id, 1, &mut frame);
+        match self
+            .link
+            .port
+            .write(&frame, made.file().map(std::slice::from_ref).unwrap_or_default())
+        {
+            Ok(()) => self.link.lender.lend(made),
+            // Too many descriptors of this user are on their way. Nothing was written.
+            Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
+                let frame = [&[0; HEADER][..], &[VALUE], made.bytes()].concat();
+                return self.send(frame, &[]);
+            }
+            Err(_) => self.parent = Parent::Gone,
         }
         self.index += 1;
     }

@@ -315,11 +315,19 @@ impl Child {
     pub fn answers(&mut self) -> Option<Event> {
         if self.is_trusted() {
             match self.wire.reply() {
-                Ok(reply) => reply.map(Event::Answers),
+                Ok(reply) => reply.map(|reply| self.answer_in(reply)),
                 Err(error) => Some(self.distrust(error)),
             }
         } else {
             None
+        }
+    }
+
+    fn answer_in(&mut self, reply: Reply) -> Event {
+        match self.wire.find(&reply) {
+            Ok(None) => Event::Answers(reply),
+            Ok(Some(payload)) => Event::Answer { id: reply.id, index: reply.first, payload },
+            Err(error) => self.distrust(error),
         }
     }
 
@@ -375,6 +383,14 @@ impl Child {
                 let payload = Parcel::with_descriptors(payload, descriptors);
                 Some(Event::Answer { id, index: slot, payload })
             }
+            Kind::BulkReply => Some(match self.wire.admit(&payload, &descriptors) {
+                Ok(payload) => Event::Answer { id, index: slot, payload },
+                Err(error) => self.break_off(error),
+            }),
+            Kind::Missed => {
+                self.wire.missed(id);
+                None
+            }
             // It is what we were woken for, and are about to look for.
             Kind::Ready => self.answers(),
             Kind::Begun => Some(Event::Begun { id }),
@@ -382,9 +398,14 @@ impl Child {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
                 None
             }
-            Kind::Start | Kind::Call | Kind::Share | Kind::Forget | Kind::Finish | Kind::Stop => {
-                Some(self.break_off(WireError::Garbage))
-            }
+            Kind::Start
+            | Kind::Call
+            | Kind::Share
+            | Kind::Forget
+            | Kind::Finish
+            | Kind::Stop
+            | Kind::BulkCall
+            | Kind::BulkShare => Some(self.break_off(WireError::Garbage)),
         }
     }
 
@@ -394,7 +415,8 @@ impl Child {
             return None;
         }
         self.salvaged = true;
-        self.wire.salvage().map(Event::Answers)
+        let reply = self.wire.salvage()?;
+        Some(self.answer_in(reply))
     }
 
     /// Whether what it wrote into the ring is believed.

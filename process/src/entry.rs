@@ -25,7 +25,7 @@ use crate::fault::Fault;
 use crate::link::Link;
 use crate::message::{Arguments, FAULT, VALUE, fault_limits};
 use crate::panics;
-use crate::parcel::{Parcel, pack_answer, unpack};
+use crate::parcel::{Luggage, Parcel, pack_answer};
 use crate::portable::Portable;
 use crate::ring::Form;
 use crate::sys::image::Image;
@@ -43,8 +43,8 @@ pub(crate) struct Invocation<'a, 'l> {
     pub(crate) state: Option<&'a mut State>,
     pub(crate) limits: &'a Limits,
     arguments: Arguments<'a>,
-    /// What the argument refers to by number; gone once it has been decoded.
-    descriptors: Vec<Arc<OwnedFd>>,
+    /// What goes along with the argument; gone once it has been decoded.
+    luggage: Option<Box<Luggage>>,
     answering: &'a mut Answering<'l>,
 }
 
@@ -68,8 +68,8 @@ impl State {
 
     pub(crate) fn get<S: Portable + 'static>(&mut self, limits: &Limits) -> Result<&S, Fault> {
         if self.decoded.is_none() {
-            let (descriptors, bytes) = (self.encoded.take_descriptors(), &self.encoded.bytes);
-            let value: S = unpack(bytes, descriptors, limits).map_err(Fault::Argument)?;
+            let (luggage, bytes) = (self.encoded.take_luggage(), &self.encoded.bytes);
+            let value: S = Luggage::unpack(luggage, bytes, limits).map_err(Fault::Argument)?;
             self.decoded = Some(Box::new(value));
             self.encoded = Parcel::default();
         }
@@ -215,12 +215,12 @@ impl Entry {
 
     /// Calls the function with each argument of a call that the child may begin, and answers.
     ///
-    /// A panic of the function is an answer too, as is all else that goes wrong. The descriptors
-    /// are those that the argument refers to; a call that has some has one argument.
+    /// A panic of the function is an answer too, as is all else that goes wrong. The luggage is
+    /// what goes along with the argument; a call that has some has one argument.
     pub fn run(
         &self,
         arguments: &[u8],
-        descriptors: Vec<Arc<OwnedFd>>,
+        luggage: Option<Box<Luggage>>,
         state: Option<&mut State>,
         limits: &Limits,
         answering: &mut Answering<'_>,
@@ -230,7 +230,7 @@ impl Entry {
         });
         let Some((trampoline, function)) = found else { return Self::reject(answering) };
         let arguments = Arguments(arguments);
-        trampoline(&mut Invocation { function, state, limits, arguments, descriptors, answering });
+        trampoline(&mut Invocation { function, state, limits, arguments, luggage, answering });
     }
 }
 
@@ -280,8 +280,7 @@ impl Invocation<'_, '_> {
             return raw::number(bytes).ok_or(Fault::NoSuchEntry);
         }
         let bytes = self.arguments.framed();
-        let descriptors = std::mem::take(&mut self.descriptors);
-        unpack(bytes, descriptors, self.limits).map_err(Fault::Argument)
+        Luggage::unpack(self.luggage.take(), bytes, self.limits).map_err(Fault::Argument)
     }
 
     /// Answers the item that was begun. Should dropping the value panic, that is the answer.
@@ -295,6 +294,11 @@ impl Invocation<'_, '_> {
             }
             self.answering.stage(Form::Raw).extend_from_slice(bytes);
             return self.answering.commit();
+        }
+        let numbers = raw::elements(&value).filter(|bytes| bytes.len() <= self.limits.max_bytes);
+        if let Some(made) = numbers.and_then(|bytes| self.answering.fill(bytes)) {
+            drop(value);
+            return self.answering.lend(made);
         }
         let answer = self.answering.stage(Form::Framed);
         let start = answer.len();
@@ -317,6 +321,12 @@ fn send(answering: &mut Answering<'_>, start: usize, descriptors: &[Arc<OwnedFd>
         return answering.commit();
     }
     let mut frame = answering.unstage();
+    if let (true, Some((&VALUE, value))) =
+        (descriptors.is_empty(), frame[size_of::<u32>()..].split_first())
+        && let Some(made) = answering.fill(value)
+    {
+        return answering.lend(made);
+    }
     // Room for the frame's header, where the length would have been.
     frame.splice(..size_of::<u32>(), [0; HEADER]);
     answering.send(frame, descriptors);

@@ -59,6 +59,7 @@ pub mod ring;
 mod running;
 mod sandbox;
 mod scope;
+pub mod segment;
 mod server;
 mod setters;
 mod setup;

@@ -17,8 +17,10 @@ use crate::local::LocalWire;
 use crate::parcel::Parcel;
 use crate::port::{Going, Port};
 use crate::ring::{Far, Near, Place, Size};
+use crate::segment::{Bulk, Extent, Lender, Made, Shelf, Stock, Unusable, View};
 use crate::sys::memory::SharedWords;
 use crate::sys::pid;
+use crate::sys::segment::Window;
 use crate::wire::{Frame, Kind};
 
 /// What a child's main function is asked to do next.
@@ -50,6 +52,10 @@ pub struct Link {
     /// What came over the socket.
     orders: Receiver<Order>,
     pub(crate) port: Arc<Port>,
+    /// The parent's segments.
+    shelf: Shelf,
+    /// Our own.
+    pub(crate) lender: Lender,
     limits: Limits,
     owner: u32,
     /// How many calls were begun: not each is timed.
@@ -58,7 +64,12 @@ pub struct Link {
 
 impl Link {
     pub(crate) fn new(far: Far, orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
-        Self { far, orders, port, limits, owner: pid::own(), calls: 0 }
+        let stock = match far.size() {
+            Size::Once => Stock::of_single_use(),
+            Size::Many => Stock::new(Stock::WORKER),
+        };
+        let (shelf, lender, owner) = (Shelf::new(), Lender::new(stock), pid::own());
+        Self { far, orders, port, shelf, lender, limits, owner, calls: 0 }
     }
 
     /// What to do next. None when the child shall leave: no more will come, or it has to stop.
@@ -73,8 +84,12 @@ impl Link {
                 let (id, at, count) = (incoming.id, incoming.at, incoming.count);
                 let payload = match incoming.place {
                     Place::Here => Parcel::from(incoming.bytes),
+                    Place::Segment => self.find(&incoming.bytes),
                     Place::Socket => match self.orders.recv().ok()? {
-                        Order::Call(Call { payload, .. }) => payload,
+                        Order::Call(Call { payload, .. }) => self.admit(payload),
+                        Order::Share(id, payload) => {
+                            return Some(Order::Share(id, self.admit(payload)));
+                        }
                         order => return Some(order),
                     },
                 };
@@ -88,6 +103,47 @@ impl Link {
             let port = &self.port;
             self.far.wait(|| port.has_come_to(Going::Finishing));
         }
+    }
+
+    /// A call whose argument lies in a segment that came before.
+    fn find(&mut self, bytes: &[u8]) -> Parcel {
+        match Extent::split(bytes) {
+            Some((extent, head)) => self.receive(head.to_vec(), extent, self.shelf.find(extent)),
+            None => Parcel::default(),
+        }
+    }
+
+    /// What may have come with a segment.
+    fn admit(&mut self, mut payload: Parcel) -> Parcel {
+        let Some(Bulk::Arrived(extent, file)) = payload.bulk() else { return payload };
+        let (extent, window) = (*extent, self.shelf.admit(*extent, file.as_deref()));
+        self.receive(std::mem::take(&mut payload.bytes), extent, window)
+    }
+
+    fn receive(
+        &self,
+        bytes: Vec<u8>,
+        extent: Extent,
+        window: Result<Arc<Window>, Unusable>,
+    ) -> Parcel {
+        let bulk = match window {
+            Ok(window) => Bulk::Received(Arc::new(View::new(window, extent, None))),
+            Err(why) => {
+                // The parent is to send it again.
+                let slot = u64::from(extent.slot);
+                let missed = Frame { id: slot, ..Frame::control(Kind::Missed, Vec::new()) };
+                // Should the parent be gone, the answer will find that out.
+                let _ = self.port.send(&missed);
+                Bulk::Missing(why.to_string().into())
+            }
+        };
+        Parcel::with_bulk(bytes, bulk)
+    }
+
+    /// Puts a value into a segment of our own; none if it travels some other way.
+    pub(crate) fn fill(&mut self, value: &[u8]) -> Option<Made> {
+        let returned = self.far.returned();
+        self.lender.fill(value, returned)
     }
 
     /// Begins to answer a call.
@@ -128,14 +184,22 @@ pub fn both_ends(limits: &Limits) -> io::Result<(LocalWire, Link)> {
 /// Turns a frame from the parent into an order, if it is one.
 pub(crate) fn order(frame: Frame) -> Option<Order> {
     let Frame { kind, id, payload, descriptors, .. } = frame;
+    if let Kind::BulkCall | Kind::BulkShare = kind {
+        let (extent, bytes) = Extent::split(&payload)?;
+        let bulk = Bulk::Arrived(extent, descriptors.into_iter().next());
+        let payload = Parcel::with_bulk(bytes.to_vec(), bulk);
+        return Some(match kind {
+            Kind::BulkShare => Order::Share(id, payload),
+            _ => Order::Call(Call { payload, ..Call::default() }),
+        });
+    }
     let payload = Parcel::with_descriptors(payload, descriptors);
     match kind {
         Kind::Call => Some(Order::Call(Call { payload, ..Call::default() })),
         Kind::Share => Some(Order::Share(id, payload)),
         Kind::Forget => Some(Order::Forget(id)),
         Kind::Start | Kind::Finish | Kind::Stop => None,
-        Kind::Hello | Kind::Refusal | Kind::Reply | Kind::Goodbye | Kind::Begun | Kind::Ready => {
-            None
-        }
+        Kind::BulkCall | Kind::BulkShare | Kind::Hello | Kind::Refusal | Kind::Reply => None,
+        Kind::Goodbye | Kind::Begun | Kind::Ready | Kind::BulkReply | Kind::Missed => None,
     }
 }

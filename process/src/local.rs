@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::parcel::Parcel;
-use crate::ring::{Listener, Near, Place, Reply, Ticket};
+use crate::ring::{Form, Listener, Near, Place, Reply, Ticket};
+use crate::segment::{Bulk, Extent, Made, SLOTS, Shelf, Unusable, View};
 use crate::stream::StreamWire;
 use crate::task;
 use crate::wire::{Kind, Received, Wire, WireError};
@@ -21,6 +22,10 @@ pub struct LocalWire {
     ring: Near,
     /// Data to be dropped, for which the ring had no room.
     forgotten: Vec<u64>,
+    /// The generations of our segments that the child has mapped.
+    known: [u64; SLOTS],
+    /// The child's segments.
+    shelf: Shelf,
 }
 
 impl LocalWire {
@@ -28,7 +33,8 @@ impl LocalWire {
     const RESERVE: usize = 256;
 
     pub(crate) fn new(stream: UnixStream, ring: Near, limit: usize) -> Self {
-        Self { stream: StreamWire::new(stream, limit), ring, forgotten: Vec::new() }
+        let (stream, forgotten) = (StreamWire::new(stream, limit), Vec::new());
+        Self { stream, ring, forgotten, known: [0; SLOTS], shelf: Shelf::new() }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
@@ -83,6 +89,69 @@ impl LocalWire {
         self.ring.ask_to_stop(id);
     }
 
+    /// Sends a call whose argument lies in a segment.
+    fn call_with(&mut self, id: u64, count: u32, made: &Made, head: &[u8]) -> Ticket {
+        let bytes = [&made.extent().to_bytes(), head].concat();
+        let known = made.number().map(|number| (number.slot as usize, number.generation));
+        if let Some((slot, generation)) = known
+            && self.known[slot] == generation
+        {
+            let ticket = self.ring.push(id, count, Place::Segment, &bytes);
+            self.ring.nudge();
+            return ticket;
+        }
+        if let Some((slot, generation)) = known {
+            self.known[slot] = generation;
+        }
+        let file = made.file().map(std::slice::from_ref).unwrap_or_default();
+        self.stream.queue(Kind::BulkCall, count, id, &bytes, file);
+        self.mark(id, count)
+    }
+
+    /// The child could not map the segment of that number, and has to be sent it again.
+    pub(crate) fn missed(&mut self, slot: u64) {
+        let known = usize::try_from(slot).ok().and_then(|slot| self.known.get_mut(slot));
+        if let Some(known) = known {
+            *known = 0;
+        }
+    }
+
+    /// An answer that lies in a segment which came along with it.
+    pub(crate) fn admit(
+        &mut self,
+        bytes: &[u8],
+        descriptors: &[Arc<OwnedFd>],
+    ) -> Result<Parcel, WireError> {
+        let Some((extent, [])) = Extent::split(bytes) else { return Err(WireError::Garbage) };
+        let window = self.shelf.admit(extent, descriptors.first().map(AsRef::as_ref));
+        let deposit = ((extent.slot as usize) < SLOTS).then(|| self.ring.deposit(extent.slot));
+        let bulk = match window {
+            Ok(window) => Bulk::Received(Arc::new(View::new(window, extent, deposit))),
+            Err(Unusable::Corrupt) => return Err(WireError::Segment),
+            Err(Unusable::Here(why)) => {
+                if let Some(deposit) = deposit {
+                    deposit.refuse();
+                }
+                Bulk::Missing(why.into())
+            }
+        };
+        Ok(Parcel::with_bulk(Vec::new(), bulk))
+    }
+
+    /// An answer that lies in a segment which came before, if it does.
+    pub(crate) fn find(&self, reply: &Reply) -> Result<Option<Parcel>, WireError> {
+        if reply.form != Form::Bulk {
+            return Ok(None);
+        }
+        let (Some((extent, [])), 1) = (Extent::split(&reply.bytes), reply.count) else {
+            return Err(WireError::Garbage);
+        };
+        // One that was refused is sent again before it is named.
+        let window = self.shelf.find(extent).map_err(|_| WireError::Segment)?;
+        let view = View::new(window, extent, Some(self.ring.deposit(extent.slot)));
+        Ok(Some(Parcel::with_bulk(Vec::new(), Bulk::Received(Arc::new(view)))))
+    }
+
     fn mark(&mut self, id: u64, count: u32) -> Ticket {
         let ticket = self.ring.push(id, count, Place::Socket, &[]);
         self.ring.nudge();
@@ -109,6 +178,9 @@ impl Wire for LocalWire {
     }
 
     fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError> {
+        if let Some(made) = payload.bulk().and_then(Bulk::made) {
+            return Ok(self.call_with(id, count, made, &payload.bytes));
+        }
         if payload.bytes.len() <= self.ring.longest() && payload.descriptors().is_empty() {
             let ticket = self.ring.push(id, count, Place::Here, &payload.bytes);
             self.ring.nudge();
@@ -119,7 +191,13 @@ impl Wire for LocalWire {
     }
 
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
-        self.stream.queue(Kind::Share, 0, id, &payload.bytes, payload.descriptors());
+        if let Some(made) = payload.bulk().and_then(Bulk::made) {
+            let bytes = [&made.extent_alone().to_bytes(), &*payload.bytes].concat();
+            let file = made.file().map(std::slice::from_ref).unwrap_or_default();
+            self.stream.queue(Kind::BulkShare, 0, id, &bytes, file);
+        } else {
+            self.stream.queue(Kind::Share, 0, id, &payload.bytes, payload.descriptors());
+        }
         self.mark(id, 0);
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! or a fault.
 
 use std::any::type_name;
+use std::sync::Arc;
 
 use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode};
 use crate::entry::MAX_FAULT;
@@ -13,6 +14,7 @@ use crate::panics;
 use crate::parcel::{Parcel, pack_behind, unpack};
 use crate::portable::Portable;
 use crate::ring::{Form, Reply};
+use crate::segment::{Bulk, Made, Stock};
 use crate::sys::raw;
 
 pub(crate) const VALUE: u8 = 0;
@@ -79,8 +81,9 @@ impl Request {
         Self { parcel, head, layout: Layout::Framed, count: 0 }
     }
 
-    /// Adds an argument. One that refers to descriptors has a call of its own, which is returned.
-    /// All arguments of a call have one type.
+    /// Adds an argument. One that refers to descriptors has a call of its own, which is returned,
+    /// and so has one that is so long that it is put into a segment of `stock`. All arguments of a
+    /// call have one type.
     ///
     /// # Errors
     ///
@@ -91,6 +94,7 @@ impl Request {
         &mut self,
         argument: &T,
         limits: &Limits,
+        stock: &Arc<Stock>,
     ) -> Result<Option<Self>, EncodeError> {
         if let Some(bytes) = raw::bytes_of(argument) {
             self.layout = Layout::Raw(bytes.len());
@@ -98,11 +102,21 @@ impl Request {
             self.count += 1;
             return Ok(None);
         }
+        if let Some(made) = numbers_in(stock, argument, limits) {
+            return Ok(self.push_made(made));
+        }
         let start = self.parcel.bytes.len();
         self.parcel.bytes.extend_from_slice(&[0; LENGTH]);
         if let Err(error) = pack_fenced(&mut self.parcel, argument, limits) {
             self.parcel.bytes.truncate(start);
             return Err(error);
+        }
+        if !self.parcel.is_full()
+            && let Some(made) = stock.fill(&self.parcel.bytes[start + LENGTH..])
+        {
+            self.parcel.bytes.truncate(start);
+            self.parcel.bytes.shrink_to(self.head);
+            return Ok(self.push_made(made));
         }
         let len = self.parcel.bytes.len() - start - LENGTH;
         let len = u32::try_from(len).unwrap_or(u32::MAX);
@@ -117,6 +131,19 @@ impl Request {
         Ok(Some(Self { parcel, head: self.head, layout: self.layout, count: 1 }))
     }
 
+    fn push_made(&mut self, made: Made) -> Option<Self> {
+        let mut bytes = self.parcel.bytes[..self.head].to_vec();
+        // As long as there is something: it follows the bytes.
+        bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+        let parcel = Parcel::with_bulk(bytes, Bulk::Made(Arc::new(made)));
+        let alone = Self { parcel, head: self.head, layout: Layout::Framed, count: 1 };
+        if self.count > 0 {
+            return Some(alone);
+        }
+        *self = alone;
+        None
+    }
+
     /// How many arguments it has.
     pub fn count(&self) -> u32 {
         self.count
@@ -124,7 +151,7 @@ impl Request {
 
     /// How long it is, in bytes.
     pub fn bytes(&self) -> usize {
-        self.parcel.bytes.len()
+        self.parcel.len()
     }
 
     /// What travels.
@@ -170,7 +197,7 @@ impl Request {
     }
 }
 
-/// Packs an argument behind `head`. A panic of its own `Serialize` is an error, too.
+/// Packs an argument behind `head`, or into a segment of `stock` if it is long. A panic of its own `Serialize` is an error, too.
 ///
 /// # Errors
 ///
@@ -180,10 +207,27 @@ pub fn ask<T: Portable>(
     argument: &T,
     head: Vec<u8>,
     limits: &Limits,
+    stock: &Arc<Stock>,
 ) -> Result<Parcel, EncodeError> {
-    let mut parcel = Parcel::from(head);
+    if let Some(made) = numbers_in(stock, argument, limits) {
+        return Ok(Parcel::with_bulk(head, Bulk::Made(Arc::new(made))));
+    }
+    let (start, mut parcel) = (head.len(), Parcel::from(head));
     pack_fenced(&mut parcel, argument, limits)?;
+    if !parcel.is_full()
+        && let Some(made) = stock.fill(&parcel.bytes[start..])
+    {
+        parcel.bytes.truncate(start);
+        parcel.bytes.shrink_to_fit();
+        return Ok(Parcel::with_bulk(parcel.bytes, Bulk::Made(Arc::new(made))));
+    }
     Ok(parcel)
+}
+
+/// Puts a vector of numbers that is long, but not too long, straight into a segment.
+pub(crate) fn numbers_in<T>(stock: &Arc<Stock>, value: &T, limits: &Limits) -> Option<Made> {
+    let numbers = raw::elements(value).filter(|bytes| bytes.len() <= limits.max_bytes)?;
+    stock.fill(numbers)
 }
 
 fn pack_fenced<T: Portable>(
@@ -204,6 +248,11 @@ fn pack_fenced<T: Portable>(
 /// What the function's child reported instead of a value, or [`Fault::Reply`] if the answer
 /// cannot be decoded: a panic of its own `Deserialize` included.
 pub fn answer<R: Portable>(mut reply: Parcel, limits: &Limits) -> Result<R, Fault> {
+    if let Some(bulk) = reply.bulk() {
+        let decoded = panics::catch(|| bulk.unpack(limits));
+        let decoded = decoded.unwrap_or_else(|panic| Err(unreadable::<R>(panic.to_string())));
+        return decoded.map_err(Fault::Reply);
+    }
     let descriptors = reply.take_descriptors();
     let Some((&VALUE, value)) = reply.bytes.split_first() else {
         return Err(fault_of(reply.bytes.get(1..).unwrap_or_default()));
@@ -236,6 +285,8 @@ pub fn answers<R: Portable>(
                 Some((_, fault)) => Err(fault_of(fault)),
                 None => Err(fault_of(&[])),
             },
+            // The wire has made a parcel of it.
+            Form::Bulk => Err(fault_of(&[])),
         });
     }
 }

@@ -12,13 +12,15 @@
 //! 3. The contexts are scoped: they end with the packing, also by a panic, and nest.
 
 use std::any::type_name;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::codec::{DecodeError, EncodeError, Limits, Problem, decode, encode, encode_for};
 use crate::portable::Portable;
-use crate::sys::raw;
+use crate::segment::{self, Bulk};
+use crate::sys::raw::{self, Source};
 
 /// How many descriptors a parcel may carry: as many as the kernel takes with one message.
 pub const MAX_DESCRIPTORS: usize = 253;
@@ -32,13 +34,16 @@ pub struct Parcel {
     luggage: Option<Box<Luggage>>,
 }
 
+/// What goes along with the bytes of a parcel: descriptors, or what is too long to be among them.
 #[derive(Debug, Clone, Default)]
-struct Luggage {
+pub struct Luggage {
     descriptors: Vec<Arc<OwnedFd>>,
     /// See [`Parcel::moves`].
     moves: bool,
     /// The channels whose sending end is among them.
     senders: Vec<u64>,
+    /// What follows the bytes. Then there are no descriptors.
+    bulk: Option<Bulk>,
 }
 
 impl Parcel {
@@ -67,7 +72,57 @@ impl Parcel {
 
     /// Takes the descriptors out.
     pub fn take_descriptors(&mut self) -> Vec<Arc<OwnedFd>> {
-        self.luggage.take().map_or_else(Vec::new, |luggage| luggage.descriptors)
+        let luggage = self.luggage.take_if(|luggage| luggage.bulk.is_none());
+        luggage.map_or_else(Vec::new, |luggage| luggage.descriptors)
+    }
+
+    /// Takes all out that goes along.
+    pub fn take_luggage(&mut self) -> Option<Box<Luggage>> {
+        self.luggage.take()
+    }
+
+    /// Whether something goes along, so that it takes no second value.
+    pub fn is_full(&self) -> bool {
+        self.luggage.is_some()
+    }
+
+    /// How long it is in all, in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.bulk().map_or(0, Bulk::len)
+    }
+
+    /// Whether it is of no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of its bytes, for a wire that carries nothing else.
+    pub(crate) fn in_one(&self) -> Cow<'_, [u8]> {
+        segment::in_one(&self.bytes, self.bulk())
+    }
+
+    pub(crate) fn with_bulk(bytes: Vec<u8>, bulk: Bulk) -> Self {
+        let luggage = Luggage { bulk: Some(bulk), ..Luggage::default() };
+        Self { bytes, luggage: Some(Box::new(luggage)) }
+    }
+
+    pub(crate) fn bulk(&self) -> Option<&Bulk> {
+        self.luggage.as_deref()?.bulk.as_ref()
+    }
+}
+
+impl Luggage {
+    /// Reads a `T` from exactly these bytes and what goes along with them.
+    pub(crate) fn unpack<T: Portable>(
+        luggage: Option<Box<Self>>,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<T, DecodeError> {
+        match luggage.map(|luggage| *luggage) {
+            None => unpack(bytes, Vec::new(), limits),
+            Some(Self { bulk: Some(bulk), .. }) => bulk.unpack(limits),
+            Some(Self { descriptors, .. }) => unpack(bytes, descriptors, limits),
+        }
     }
 }
 
@@ -320,17 +375,25 @@ pub fn unpack<T: Portable>(
     descriptors: Vec<Arc<OwnedFd>>,
     limits: &Limits,
 ) -> Result<T, DecodeError> {
-    if let Some(size) = raw::element_size::<T>() {
-        let problem = match bytes.len() {
-            len if len > limits.max_bytes => Problem::TooLarge { limit: limits.max_bytes },
-            len => Problem::Trailing { bytes: len % size },
-        };
-        let vector = raw::vector(bytes).filter(|_| bytes.len() <= limits.max_bytes);
-        return vector
-            .ok_or_else(|| DecodeError { type_name: type_name::<T>().to_owned(), problem });
+    if raw::element_size::<T>().is_some() {
+        return unpack_from(bytes, limits);
     }
     let _unpacking = Unpacking::open(descriptors);
     decode(bytes, limits)
+}
+
+/// Reads a `T` that is a vector of numbers.
+pub(crate) fn unpack_from<T: Portable>(
+    source: &(impl Source + ?Sized),
+    limits: &Limits,
+) -> Result<T, DecodeError> {
+    let (len, size) = (source.len(), raw::element_size::<T>().unwrap_or(1));
+    let problem = match len > limits.max_bytes {
+        true => Problem::TooLarge { limit: limits.max_bytes },
+        false => Problem::Trailing { bytes: len % size },
+    };
+    let vector = if len <= limits.max_bytes { raw::vector(source) } else { None };
+    vector.ok_or_else(|| DecodeError { type_name: type_name::<T>().to_owned(), problem })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::output::Output;
 use crate::portable::Portable;
 use crate::running::{Answered, Running, SharedRunning, lock};
 use crate::sandbox::SandboxLevel;
+use crate::segment::Stock;
 use crate::wait::sealed::{Handle, Sealed};
 
 /// One function in a process of its own, and the handle to wait for it.
@@ -101,7 +102,7 @@ impl<R> Process<R> {
         let mut head = Vec::new();
         Entry::plain(f)?.write(&mut head);
         let mut call = Request::new(head);
-        call.push(&argument, &spec.limits)?;
+        call.push(&argument, &spec.limits, &Stock::of_single_use())?;
         let started = Running::start(spec, &call);
         // Before what was packed: until that is gone, a receiver in it is known to be leaving.
         drop(argument);

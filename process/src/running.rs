@@ -286,10 +286,10 @@ fn serve_one(mut link: Link) {
         let Order::Call(mut call) = order else { continue };
         let mut answering = link.answer(&call);
         // The argument owns them from here on: what it drops early is closed early.
-        let descriptors = call.payload.take_descriptors();
+        let luggage = call.payload.take_luggage();
         match Entry::read(&call.payload.bytes) {
             Some((entry, argument)) => {
-                entry.run(argument, descriptors, None, &limits, &mut answering);
+                entry.run(argument, luggage, None, &limits, &mut answering);
             }
             None => Entry::reject(&mut answering),
         }

@@ -75,13 +75,13 @@ impl<S: AsFd> Wire for StreamWire<S> {
         only_bytes(payload)?;
         self.sent += 1;
         self.unanswered.push_back((id, Ticket(self.sent)));
-        self.queue(Kind::Call, count, id, &payload.bytes, &[]);
+        self.queue(Kind::Call, count, id, &payload.in_one(), &[]);
         Ok(Ticket(self.sent))
     }
 
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
         only_bytes(payload)?;
-        self.queue(Kind::Share, 0, id, &payload.bytes, &[]);
+        self.queue(Kind::Share, 0, id, &payload.in_one(), &[]);
         Ok(())
     }
 

@@ -43,6 +43,10 @@ pub enum Kind {
     Finish = 5,
     /// Stop soon.
     Stop = 6,
+    /// A call whose argument lies in a segment, with that segment.
+    BulkCall = 7,
+    /// Data for later calls, which lies in a segment, with that segment.
+    BulkShare = 8,
     /// The child is up.
     Hello = 128,
     /// The child cannot do what it was asked; it is leaving.
@@ -56,6 +60,10 @@ pub enum Kind {
     Begun = 132,
     /// There is something in the ring.
     Ready = 133,
+    /// The answer to the call of the same number lies in a segment, which comes along.
+    BulkReply = 134,
+    /// The child could not map the parent's segment of this number.
+    Missed = 135,
 }
 
 impl Kind {
@@ -67,12 +75,16 @@ impl Kind {
             4 => Self::Forget,
             5 => Self::Finish,
             6 => Self::Stop,
+            7 => Self::BulkCall,
+            8 => Self::BulkShare,
             128 => Self::Hello,
             129 => Self::Refusal,
             130 => Self::Reply,
             131 => Self::Goodbye,
             132 => Self::Begun,
             133 => Self::Ready,
+            134 => Self::BulkReply,
+            135 => Self::Missed,
             _ => return None,
         })
     }
@@ -118,6 +130,9 @@ pub enum WireError {
     /// Descriptors came that belong to no frame, or a frame came without its own.
     #[error("the child sent descriptors out of turn")]
     StrayDescriptors,
+    /// The memory that an answer lies in could be taken away, or is less than it says.
+    #[error("the child put an answer into memory that it could take away, or that is not there")]
+    Segment,
     /// This process had no room for all the descriptors that came.
     #[error(
         "the child sent more descriptors than this process can hold: take its results sooner, or \
@@ -275,6 +290,8 @@ struct Batch {
     from: u64,
     to: u64,
     descriptors: Vec<OwnedFd>,
+    /// There was no room for all of them.
+    is_cut: bool,
 }
 
 /// Turns bytes as they arrive into frames.
@@ -339,12 +356,10 @@ impl Inbox {
             self.chunk = Self::CHUNK;
         }
         self.end += received.len;
-        if received.descriptors_lost {
-            return Err(WireError::TooManyDescriptors);
-        }
-        if !received.descriptors.is_empty() {
-            let (to, descriptors) = (from + received.len as u64, received.descriptors);
-            self.batches.push_back(Batch { from, to, descriptors });
+        let (descriptors, is_cut) = (received.descriptors, received.descriptors_lost);
+        if is_cut || !descriptors.is_empty() {
+            let to = from + received.len as u64;
+            self.batches.push_back(Batch { from, to, descriptors, is_cut });
             if self.batches.len() > Self::MOST_BATCHES {
                 return Err(WireError::StrayDescriptors);
             }
@@ -377,13 +392,18 @@ impl Inbox {
         self.taken += (HEADER + len) as u64;
         let descriptors = match (descriptors, self.batches.is_empty()) {
             (0, true) => Vec::new(),
-            (count, _) => self.claim(position, count)?,
+            (count, _) => self.claim(position, count, kind)?,
         };
         Ok(Some(Frame { kind, slot, id, payload, descriptors }))
     }
 
     /// Takes the descriptors of the frame that began at `position`.
-    fn claim(&mut self, position: u64, count: usize) -> Result<Vec<Arc<OwnedFd>>, WireError> {
+    fn claim(
+        &mut self,
+        position: u64,
+        count: usize,
+        kind: Kind,
+    ) -> Result<Vec<Arc<OwnedFd>>, WireError> {
         // What belonged to a frame before this one would have been taken with it.
         if self.batches.front().is_some_and(|batch| batch.to <= position) {
             return Err(WireError::StrayDescriptors);
@@ -391,9 +411,16 @@ impl Inbox {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let is_its_own =
-            |batch: &mut Batch| batch.from <= position && batch.descriptors.len() == count;
+        let is_its_own = |batch: &mut Batch| {
+            batch.from <= position && (batch.descriptors.len() == count || batch.is_cut)
+        };
         let batch = self.batches.pop_front_if(is_its_own).ok_or(WireError::StrayDescriptors)?;
+        match (batch.is_cut, kind) {
+            (false, _) => {}
+            // That costs one value, or one argument, which was not asked for by descriptor.
+            (true, Kind::BulkCall | Kind::BulkShare | Kind::BulkReply) => return Ok(Vec::new()),
+            (true, _) => return Err(WireError::TooManyDescriptors),
+        }
         self.given_out.retain(|descriptor| descriptor.strong_count() > 0);
         let most = *self.most_given_out.get_or_insert_with(most_descriptors);
         if self.given_out.len() + count > most {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use super::near::nudge;
 use super::{
     ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Patience, Place, REPLY_HEAD,
-    REPLY_TAIL, Region, STOP, Size, claim, pair, unpair, words_of,
+    REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
@@ -85,6 +85,11 @@ impl Far {
         })
     }
 
+    /// How many calls it is made for.
+    pub(crate) fn size(&self) -> Size {
+        Size::of(self.shared.words().len()).unwrap_or(Size::Once)
+    }
+
     fn control(&self, word: usize) -> &AtomicU64 {
         &self.shared.words()[word]
     }
@@ -108,7 +113,11 @@ impl Far {
         let [len, count] = unpair(load(2));
         // Our own parent wrote it: it is not longer than the ring.
         let len = (len as usize).min(self.calls.bytes());
-        let place = if load(3) == Place::Here as u64 { Place::Here } else { Place::Socket };
+        let place = match load(3) {
+            0 => Place::Here,
+            2 => Place::Segment,
+            _ => Place::Socket,
+        };
         let bytes = self.calls.read(words, at + HEADER as u64, len);
         self.call_next = at + (HEADER + words_of(len)) as u64;
         Some(Incoming { at, id: load(1), count, place, bytes })
@@ -133,6 +142,11 @@ impl Far {
         if self.patience.look(|| is_due().then_some(())).is_none() {
             sleep(&shared.words()[ASLEEP], is_due);
         }
+    }
+
+    /// What the parent has given back of our segments since this was last asked.
+    pub(crate) fn returned(&self) -> Returned {
+        Returned::take(&self.shared)
     }
 
     // Answers.

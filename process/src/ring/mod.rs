@@ -8,6 +8,7 @@
 //! hurt its own calls only.
 
 mod claim;
+mod deposit;
 mod far;
 mod near;
 mod patience;
@@ -17,6 +18,7 @@ mod tests;
 use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use deposit::{Deposit, Returned};
 pub(crate) use far::{Far, stop_of, wake};
 pub(crate) use near::Near;
 pub use near::Ticket;
@@ -68,7 +70,9 @@ const BELL: usize = 40;
 const BEGUN: usize = 48;
 /// The number of the call that shall stop: the parent's.
 const STOP: usize = 56;
-const CONTROL: usize = 64;
+/// Which of the child's segments are not read any more: set by the parent, taken back by the child.
+const RETURNED: usize = 64;
+const CONTROL: usize = 72;
 
 /// How many words come before what a record carries.
 const HEADER: usize = 4;
@@ -160,6 +164,8 @@ pub(crate) enum Place {
     Here = 0,
     /// The next that comes over the socket.
     Socket = 1,
+    /// The argument is in a segment that the child has, the rest in the record.
+    Segment = 2,
 }
 
 /// How the answers in a record are written.
@@ -170,6 +176,8 @@ pub enum Form {
     Framed = 0,
     /// Values of one size, side by side.
     Raw = 1,
+    /// One value, which lies in a segment: the record says in which.
+    Bulk = 2,
 }
 
 /// Some answers of one call, in the order of its items.

@@ -1,9 +1,10 @@
 //! The parent's end of a ring: it writes calls, takes them back, and reads replies.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{
-    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Place, REPLY_HEAD,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, Form, HEADER, Listener, Place, REPLY_HEAD,
     REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
@@ -17,7 +18,7 @@ pub struct Ticket(pub(crate) u64);
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct Near {
-    shared: SharedWords,
+    shared: Arc<SharedWords>,
     calls: Region,
     replies: Region,
     call_tail: u64,
@@ -31,6 +32,7 @@ pub(crate) struct Near {
 impl Near {
     pub(crate) fn new(shared: SharedWords, size: Size) -> Self {
         let [calls, replies] = Region::both(size);
+        let shared = Arc::new(shared);
         Self { shared, calls, replies, call_tail: 0, call_head: 0, reply_head: 0, read: 0 }
     }
 
@@ -116,6 +118,11 @@ impl Near {
         self.claims(ticket).map_or(count, |claims| claim::claimed(claims, count))
     }
 
+    /// Notes that a segment of the child's is being read.
+    pub(crate) fn deposit(&self, slot: u32) -> Deposit {
+        Deposit::new(&self.shared, slot)
+    }
+
     /// Whether the child has written something that was not read.
     pub(crate) fn has_reply(&self) -> bool {
         self.control(REPLY_TAIL).load(Ordering::Acquire) != self.reply_head
@@ -155,6 +162,7 @@ impl Near {
         let form = match form {
             0 => Form::Framed,
             1 => Form::Raw,
+            2 => Form::Bulk,
             _ => return None,
         };
         let need = (HEADER + words_of(len)) as u64;

@@ -199,7 +199,7 @@ fn a_child_that_writes_what_it_likes_is_found_out_or_does_no_harm() {
     // A record that is longer than what was written, or than the ring, or empty, or of no form.
     let replies = CONTROL + 128;
     for (second, third) in
-        [(0, pair(9, 1)), (0, pair(u32::MAX, 1)), (0, pair(0, 0)), (pair(0, 2), pair(0, 1))]
+        [(0, pair(9, 1)), (0, pair(u32::MAX, 1)), (0, pair(0, 0)), (pair(0, 3), pair(0, 1))]
     {
         let (mut near, _, words) = ends(Size::Once);
         store(&words, replies + 1, second);

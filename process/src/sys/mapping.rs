@@ -86,6 +86,11 @@ pub(crate) fn is_frozen(file: &OwnedFd) -> io::Result<bool> {
     if !SealFlag::from_bits_retain(seals).contains(FROZEN) {
         return Ok(false);
     }
+    is_whole(file)
+}
+
+/// Whether all of a file is in memory.
+pub(crate) fn is_whole(file: &OwnedFd) -> io::Result<bool> {
     let (stat, system) = (fstat(file)?, fstatfs(file)?);
     // A hole would be filled at the expense of whoever looks into it, or end it by a signal.
     let whole = i128::from(stat.st_blocks) * 512 >= i128::from(stat.st_size);

@@ -16,6 +16,7 @@
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
 //! | `raw` | numbers, and vectors of them, as the bytes that they are |
+//! | `segment` | memory that one process writes and others read, again and again |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
 //! | `title` | the command line of this process, written over |
 //! | `trampoline` | an address that becomes a function again |
@@ -34,6 +35,7 @@ pub(crate) mod pid;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod segment;
 pub(crate) mod spawn;
 pub(crate) mod title;
 pub(crate) mod trampoline;

@@ -7,9 +7,53 @@
 #![expect(unsafe_code, reason = "a type parameter is taken for the type that it is")]
 
 use std::any::TypeId;
-use std::mem::ManuallyDrop;
-use std::ptr;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::{self, NonNull};
 use std::slice;
+
+use nix::sys::mman::{MmapAdvise, madvise};
+
+/// Bytes that can be copied.
+///
+/// # Safety
+///
+/// [`Source::copy_to`] writes to all of a target that is as long as [`Source::len`] says.
+pub(crate) unsafe trait Source {
+    /// How many bytes there are.
+    fn len(&self) -> usize;
+
+    /// Copies all of them to a target of that length.
+    fn copy_to(&self, target: &mut [MaybeUninit<u8>]);
+}
+
+// SAFETY: it writes to all of the target, or panics.
+unsafe impl Source for [u8] {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn copy_to(&self, target: &mut [MaybeUninit<u8>]) {
+        target.write_copy_of_slice(self);
+    }
+}
+
+/// Memory that is about to be filled for the first time is had in pages of 2 MiB, if it is large
+/// and the kernel has some: each page costs about as long as to copy the 4 KiB of a small one.
+#[inline]
+fn prefer_huge_pages(room: &mut [MaybeUninit<u8>]) {
+    // So much holds a whole one, wherever it begins.
+    const FROM: usize = 4 << 20;
+    const PAGE: usize = 4096;
+    if room.len() >= FROM {
+        let skipped = room.as_ptr().align_offset(PAGE).min(room.len());
+        let (start, len) = (room[skipped..].as_mut_ptr(), room.len() - skipped);
+        let Some(start) = NonNull::new(start.cast()) else { return };
+        // SAFETY: it changes how memory of our own is backed, and nothing of what is in it.
+        let _ = unsafe { madvise(start, len, MmapAdvise::MADV_HUGEPAGE) };
+    }
+}
 
 macro_rules! numbers {
     ($check:ident: $($number:ty),+) => {
@@ -45,20 +89,22 @@ macro_rules! numbers {
         /// Makes the vector of numbers that [`elements`] took for bytes. None if `T` is none, or
         /// these are not whole numbers.
         #[inline]
-        pub(crate) fn vector<T>(bytes: &[u8]) -> Option<T> {
+        pub(crate) fn vector<T>(bytes: &(impl Source + ?Sized)) -> Option<T> {
             let $check = typeid::of::<T>();
             $(if $check == TypeId::of::<Vec<$number>>() {
                 const SIZE: usize = size_of::<$number>();
-                if !bytes.len().is_multiple_of(SIZE) {
+                let len = bytes.len();
+                if !len.is_multiple_of(SIZE) {
                     return None;
                 }
-                let mut vector = Vec::<$number>::with_capacity(bytes.len() / SIZE);
-                let from = bytes.as_ptr();
-                let to = vector.as_mut_ptr().cast::<u8>();
+                let mut vector = Vec::<$number>::with_capacity(len / SIZE);
+                let room = vector.as_mut_ptr().cast::<MaybeUninit<u8>>();
                 // SAFETY: the vector has room for as many bytes, and is nobody else's yet.
-                unsafe { ptr::copy_nonoverlapping(from, to, bytes.len()) };
-                // SAFETY: so many were just written, and any bytes are a number.
-                unsafe { vector.set_len(bytes.len() / SIZE) };
+                let room = unsafe { slice::from_raw_parts_mut(room, len) };
+                prefer_huge_pages(room);
+                bytes.copy_to(room);
+                // SAFETY: a source has written to all of it, and any bytes are a number.
+                unsafe { vector.set_len(len / SIZE) };
                 let vector = ManuallyDrop::new(vector);
                 // SAFETY: `T` is this very type, and the original is not dropped.
                 return Some(unsafe { ptr::from_ref(&vector).cast::<T>().read() });
@@ -129,7 +175,7 @@ mod tests {
         assert_eq!(number::<[u8; 32]>(bytes_of(&[7u8; 32]).unwrap()), Some([7; 32]));
         let numbers = vec![1.5, -2.0];
         assert_eq!(vector::<Vec<f64>>(elements(&numbers).unwrap()), Some(numbers));
-        assert_eq!(vector::<Vec<u8>>(&[]), Some(vec![]));
+        assert_eq!(vector::<Vec<u8>>(&[][..]), Some(vec![]));
     }
 
     #[test]
@@ -140,6 +186,6 @@ mod tests {
         assert!(bytes_of(&[[0u8; 2]; 2]).is_none() && bytes_of(&(1u8, 2u8)).is_none());
         assert!(elements(&vec![true]).is_none() && elements(&vec![vec![1u8]]).is_none());
         assert_eq!(number::<bool>(&[2]), None);
-        assert_eq!(vector::<Vec<u16>>(&[1, 2, 3]), None);
+        assert_eq!(vector::<Vec<u16>>(&[1, 2, 3][..]), None);
     }
 }
