@@ -65,7 +65,8 @@ pub struct Link {
 impl Link {
     pub(crate) fn new(far: Far, orders: Receiver<Order>, port: Arc<Port>, limits: Limits) -> Self {
         let stock = match far.size() {
-            Size::Once => Stock::of_single_use(),
+            // A segment that is used once costs more than it saves, and a descriptor.
+            Size::Once => Stock::none(),
             Size::Many => Stock::new(Stock::WORKER),
         };
         let (shelf, lender, owner) = (Shelf::new(), Lender::new(stock), pid::own());

@@ -102,7 +102,7 @@ impl<R> Process<R> {
         let mut head = Vec::new();
         Entry::plain(f)?.write(&mut head);
         let mut call = Request::new(head);
-        call.push(&argument, &spec.limits, &Stock::of_single_use())?;
+        call.push(&argument, &spec.limits, &Stock::none())?;
         let started = Running::start(spec, &call);
         // Before what was packed: until that is gone, a receiver in it is known to be leaving.
         drop(argument);

@@ -74,17 +74,15 @@ impl Stock {
     pub(crate) const WORKER: usize = 64 << 20;
     /// What is longer than a ring takes.
     const FROM: usize = 64 << 10;
-    /// To make a segment costs as much as to send so many bytes.
-    const FROM_ALONE: usize = 256 << 10;
 
     /// A stock that keeps so many bytes.
     pub fn new(most: usize) -> Arc<Self> {
         Self::with(most, Self::FROM)
     }
 
-    /// A stock whose segments are each used once.
-    pub fn of_single_use() -> Arc<Self> {
-        Self::with(0, Self::FROM_ALONE)
+    /// A stock that has none.
+    pub(crate) fn none() -> Arc<Self> {
+        Self::with(0, usize::MAX)
     }
 
     fn with(most: usize, from: usize) -> Arc<Self> {
@@ -310,12 +308,13 @@ mod tests {
 
     #[test]
     fn descriptors_in_use_are_bounded() {
-        let stock = Stock::of_single_use();
+        let stock = Stock::new(0);
         let held: Vec<_> = std::iter::from_fn(|| stock.fill(&vec![0; 300 * KIB])).collect();
         assert_eq!(held.len(), SLOTS);
         drop(held);
         assert!(stock.fill(&vec![0; 300 * KIB]).is_some());
-        assert!(stock.fill(&vec![0; 200 * KIB]).is_none(), "not worth it");
+        assert!(stock.fill(&[0; 64 * KIB]).is_none(), "not worth it");
+        assert!(Stock::none().fill(&vec![0; 300 * KIB]).is_none());
         drop(Arc::into_inner(stock).unwrap());
     }
 }
