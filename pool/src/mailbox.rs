@@ -45,7 +45,7 @@ impl Arrival {
     pub(crate) fn bytes(&self) -> usize {
         match &self.outcomes {
             Outcomes::Answers(reply) => reply.bytes.len(),
-            Outcomes::Answer(parcel) => parcel.bytes.len(),
+            Outcomes::Answer(parcel) => parcel.len(),
             Outcomes::Failed { .. } => 0,
         }
     }
