@@ -31,8 +31,8 @@ pub use epilogue_pool::task;
 pub use epilogue_process as process;
 
 pub use epilogue_pool::{
-    BuildError, CloseError, Imap, ImapUnordered, Maps, Poisoned, Pool, Refusal, Report,
-    SubmitError, Task, TaskError, TaskOptions, WorkerLost, WorkerReport,
+    BuildError, CloseError, Imap, ImapUnordered, Maps, OnStall, Poisoned, Pool, Reaction, Refusal,
+    Report, Stall, StallKind, SubmitError, Task, TaskError, TaskOptions, WorkerLost, WorkerReport,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, Enforcement, ExitStatus, Failure, JoinError, Limits, Mechanism,

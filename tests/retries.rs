@@ -154,6 +154,27 @@ fn what_can_be_sent_again_is_and_what_was_handed_over_is_not() {
 }
 
 #[test]
+fn a_large_argument_arrives_whole_each_time_that_its_task_is_begun() {
+    let (oracle, _watchdog) = begin();
+    let marks = Marks::new();
+    let pool = Pool::builder().workers(2).retries(2).start().unwrap();
+    let items = (0..8u8).map(|n| (marks.path(), n, vec![n; 1 << 20]));
+    let values = pool.map(items, |(marks, n, bytes): (PathBuf, u8, Vec<u8>)| {
+        let (marks, name) = (Marks::at(&marks), format!("task-{n}"));
+        marks.leave(&name);
+        let is_whole = bytes.len() == 1 << 20 && bytes.iter().all(|&byte| byte == n);
+        if n % 3 == 1 && marks.count(&name) <= 2 {
+            die();
+        }
+        is_whole
+    });
+    assert_eq!(values.unwrap(), [true; 8]);
+    let report = end(pool);
+    assert_eq!((report.done, report.lost, report.retried), (8, 0, 6), "{report}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_pool_that_stops_begins_nothing_again() {
     let (oracle, _watchdog) = begin();
     let (marks, mut gate) = (Marks::new(), Gate::new());

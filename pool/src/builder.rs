@@ -9,7 +9,9 @@ use epilogue_process::setters;
 
 use crate::error::BuildError;
 use crate::pool::Pool;
+use crate::stall::OnStall;
 use crate::terms::Terms;
+use crate::vigil::Vigil;
 
 /// Sets how a pool is started. Nothing starts before [`Builder::start`].
 #[derive(Debug, Clone)]
@@ -21,13 +23,23 @@ pub struct Builder {
     pub(crate) terms: Terms,
     /// How many deaths within which time are not yet too many.
     pub(crate) intensity: Option<(usize, Duration)>,
+    pub(crate) stall_after: Duration,
+    pub(crate) on_stall: OnStall,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         let workers = thread::available_parallelism().map_or(1, NonZero::get);
         let (spec, terms) = (Spec::named("pool"), Terms::default());
-        Self { workers, spec, chunk_size: None, terms, intensity: None }
+        Self {
+            workers,
+            spec,
+            chunk_size: None,
+            terms,
+            intensity: None,
+            stall_after: Vigil::DEFAULT,
+            on_stall: OnStall::default(),
+        }
     }
 }
 

@@ -31,6 +31,8 @@ use crate::job::Reads;
 use crate::mailbox::Mailbox;
 use crate::member::{Buried, Member, Standing};
 use crate::report::Report;
+use crate::stall::OnStall;
+use crate::vigil::Vigil;
 
 /// How far a pool is on its way down. Phases only ever move forward.
 #[derive(Debug)]
@@ -61,13 +63,15 @@ pub(crate) struct Floor {
     pub(crate) phase: Phase,
     pub(crate) members: Vec<Member>,
     pub(crate) queue: VecDeque<Call>,
-    states: HashMap<u64, Parcel>,
+    pub(crate) states: HashMap<u64, Parcel>,
     pub(crate) report: Report,
     hired: u64,
     hiring: Hiring,
     pub(crate) intensity: Intensity,
     /// When limits of time are looked at.
     pub(crate) alarm: Alarm,
+    /// When workers are looked at that do not get on.
+    pub(crate) vigil: Vigil,
     wanted: usize,
     next: u64,
     /// How many jobs there are whose callers read again and again.
@@ -80,7 +84,7 @@ pub(crate) struct Floor {
     /// Wakes the reader.
     pub(crate) news: Arc<Bell>,
     /// Wakes the supervisor.
-    bell: Arc<Bell>,
+    pub(crate) bell: Arc<Bell>,
 }
 
 impl Floor {
@@ -102,6 +106,7 @@ impl Floor {
             hiring: Hiring::default(),
             intensity: Intensity::default(),
             alarm: Alarm::default(),
+            vigil: Vigil::new(Vigil::DEFAULT, OnStall::default()),
             wanted,
             next: NO_STATE + 1,
             readers: 0,
@@ -569,7 +574,7 @@ fn busiest(members: &[Member]) -> Option<usize> {
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
-fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
+pub(crate) fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
     if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
         && member.share(call.state, encoded).is_err()
     {

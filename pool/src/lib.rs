@@ -49,10 +49,12 @@ mod pool;
 mod reader;
 mod reduce;
 mod report;
+mod stall;
 mod submit;
 mod supervisor;
 pub mod task;
 mod terms;
+mod vigil;
 mod worker;
 
 pub use builder::Builder;
@@ -61,4 +63,5 @@ pub use imap::{Imap, ImapUnordered};
 pub use map::Maps;
 pub use pool::Pool;
 pub use report::{Report, WorkerReport};
+pub use stall::{OnStall, Reaction, Stall, StallKind};
 pub use task::{Task, TaskOptions};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::builder::Builder;
 use crate::map::Maps;
 use crate::pool::Pool;
+use crate::stall::{OnStall, Stall};
 use crate::task::TaskOptions;
 
 impl Builder {
@@ -115,6 +116,40 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// Sets after which time a worker counts as stalled that has something to do, and does not get on
+    /// with it. Five seconds by default; [`Duration::MAX`] is never. It is found after once to
+    /// twice this time, as long as somebody waits for outcomes, and a task that uses the CPU is
+    /// never one, however long it takes: for that there is [`Builder::task_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_pool::{OnStall, Pool};
+    ///
+    /// let soon = Duration::from_millis(100);
+    /// let pool = Pool::builder().workers(1).stall_after(soon).on_stall(OnStall::Leave).start()?;
+    /// // A whole second in which it sleeps.
+    /// pool.submit(Duration::from_secs(1), std::thread::sleep)?.join()?;
+    /// for stall in pool.stalls() {
+    ///     println!("{stall}");
+    /// }
+    /// assert!(pool.stalls().len() <= 1, "it is told once");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stall_after(mut self, time: Duration) -> Self {
+        self.stall_after = time;
+        self
+    }
+
+    /// Sets what is done about a worker that has stalled. [`OnStall::Continue`] by default.
+    pub fn on_stall(mut self, policy: OnStall) -> Self {
+        self.on_stall = policy;
+        self
+    }
+}
+
 impl TaskOptions {
     /// Sets how long the task may run; see [`Builder::task_timeout`]. [`Duration::MAX`] is no limit.
     ///
@@ -181,6 +216,12 @@ impl TaskOptions {
 }
 
 impl Pool {
+    /// The workers that had something to do so far, and did not get on with it: the first hundred.
+    pub fn stalls(&self) -> Vec<Stall> {
+        let is_ours = self.shared().is_ours();
+        if is_ours { self.shared().floor().report.stalls.clone() } else { Vec::new() }
+    }
+
     /// Has the maps that are called on the result limit the time that each task may run; see
     /// [`Builder::task_timeout`](crate::Builder::task_timeout).
     ///

@@ -13,6 +13,7 @@ use crate::call::{Call, Unasked};
 use crate::course::Verdict;
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::report::WorkerReport;
+use crate::vigil::Watched;
 use crate::worker::serve;
 
 /// How far a worker is in its life.
@@ -30,9 +31,9 @@ pub(crate) enum Standing {
 
 /// A call that a worker was sent, and where it can be taken back.
 #[derive(Debug)]
-struct Sent {
-    call: Call,
-    ticket: Ticket,
+pub(crate) struct Sent {
+    pub(crate) call: Call,
+    pub(crate) ticket: Ticket,
 }
 
 /// One worker.
@@ -41,7 +42,7 @@ pub(crate) struct Member {
     pub(crate) child: Child,
     pub(crate) standing: Standing,
     /// Calls that it was sent and has not answered, in the order in which it takes them.
-    in_flight: VecDeque<Sent>,
+    pub(crate) in_flight: VecDeque<Sent>,
     bytes: usize,
     /// Who it was told to tell of answers, unless it has done so since.
     listener: Option<Listener>,
@@ -55,6 +56,8 @@ pub(crate) struct Member {
     lost: u64,
     cancelled: u64,
     timed_out: u64,
+    /// Whether it gets on, as far as anybody has looked.
+    pub(crate) watched: Watched,
 }
 
 /// What is left of a worker that has ended.
@@ -96,6 +99,7 @@ impl Member {
             lost: 0,
             cancelled: 0,
             timed_out: 0,
+            watched: Watched::default(),
         })
     }
 

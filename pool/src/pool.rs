@@ -27,6 +27,7 @@ use crate::mailbox::{Index, Mailbox};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
 use crate::terms::Terms;
+use crate::vigil::Vigil;
 
 /// A number of worker processes, and one queue of tasks for them.
 ///
@@ -142,12 +143,14 @@ impl Pool {
         let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
-        let Builder { workers, spec, chunk_size, terms, intensity } = builder;
+        let Builder { workers, spec, chunk_size, terms, intensity, stall_after, on_stall } =
+            builder;
         let name = spec.name.clone();
         let bells = (Arc::clone(&news), Arc::clone(&bell));
         let mut floor =
             Floor::new(name.clone(), workers, Arc::clone(&closed), started, bells.0, bells.1);
         floor.intensity = Intensity::new(intensity);
+        floor.vigil = Vigil::new(stall_after, on_stall);
         let name = format!("epilogue: close pool {name}");
         let shared = Arc::new(Shared {
             floor: Mutex::new(floor),

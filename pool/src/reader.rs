@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::floor::{Floor, Reader};
 use crate::mailbox::Mailbox;
 use crate::pool::Shared;
+use crate::terms::earlier;
 
 /// How soon a reader has to know of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +104,12 @@ impl Shared {
                 .iter()
                 .filter_map(|member| member.child.doorbell().cloned())
                 .collect();
+            let (look_at, is_due) = floor.keep_vigil(Instant::now());
             drop(floor);
-            self.listen(&doorbells, deadline);
+            if is_due {
+                self.bell.ring();
+            }
+            self.listen(&doorbells, earlier(deadline, look_at));
             floor = self.floor();
             floor.members.iter_mut().for_each(|member| member.has_told());
         }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use epilogue_process::{End, Usage};
 
+use crate::stall::Stall;
+
 /// How a pool ended: every worker's end, and what became of the tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,6 +31,8 @@ pub struct Report {
     pub timed_out: u64,
     /// How often a task was begun again, because its worker had died during it.
     pub retried: u64,
+    /// Workers that had something to do, and did not get on with it; the first hundred.
+    pub stalls: Vec<Stall>,
     /// Why the pool gave up, if it did.
     pub broken: Option<String>,
 }
@@ -60,6 +64,8 @@ pub struct WorkerReport {
 impl Report {
     /// The most workers that are listed. A pool that replaces them may go through any number.
     const MAX_LISTED: usize = 1000;
+    /// The most stalls that are listed. A pool may go on for years, in which many are not news.
+    const MAX_STALLS: usize = 100;
 
     pub(crate) fn new(name: String) -> Self {
         Self { name, ..Self::default() }
@@ -76,6 +82,12 @@ impl Report {
         // Many at once: a pool that replaces each worker after one task has one for each.
         if self.workers.len() >= 2 * Self::MAX_LISTED {
             self.omit();
+        }
+    }
+
+    pub(crate) fn push_stall(&mut self, stall: Stall) {
+        if self.stalls.len() < Self::MAX_STALLS {
+            self.stalls.push(stall);
         }
     }
 
@@ -113,6 +125,7 @@ impl fmt::Display for Report {
             )?;
             write!(f, " with code 0; together: {usage}")?;
         }
+        self.stalls.iter().try_for_each(|stall| write!(f, "\n  {stall}"))?;
         self.workers.iter().try_for_each(|worker| write!(f, "\n  {worker}"))
     }
 }

@@ -17,6 +17,8 @@ use crate::error::Refusal;
 use crate::member::Member;
 use crate::pool::Shared;
 use crate::report::Report;
+use crate::stall::Look;
+use crate::terms::earlier;
 
 pub(crate) struct Supervisor {
     pub(crate) spec: Spec,
@@ -46,6 +48,7 @@ impl Supervisor {
         let _ = SigSet::all().thread_block();
         loop {
             self.hire();
+            self.look_at_suspects();
             let (watches, due) = {
                 let mut floor = self.shared.floor();
                 floor.collect();
@@ -61,12 +64,26 @@ impl Supervisor {
                     continue;
                 }
                 let due = floor.members.iter().filter_map(|member| member.child.due());
-                let due = due.chain(floor.retry_at()).chain(floor.alarm.at()).min();
+                let mut due = due.chain(floor.retry_at()).chain(floor.alarm.at()).min();
+                if floor.needs_supervisor() {
+                    due = earlier(due, floor.keep_vigil(Instant::now()).0);
+                }
                 let watches: Vec<_> = floor.members.iter().map(|one| one.child.watch()).collect();
                 (watches, due)
             };
             let ready = self.sleep(&watches, due);
             self.look_after(&ready);
+        }
+    }
+
+    /// Looks at the workers that do not get on, if it is time to. Nobody waits for the lock while
+    /// `/proc` is read.
+    fn look_at_suspects(&self) {
+        let suspects = self.shared.floor().suspects(Instant::now());
+        for suspect in suspects {
+            if let Some(look) = Look::at(suspect.pid) {
+                self.shared.floor().judge(&suspect, look);
+            }
         }
     }
 

@@ -464,6 +464,11 @@ impl Child {
         }
     }
 
+    /// Has it go on, if it is stopped.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Kills it. Its finalizers do not run.
     pub fn kill(&mut self) {
         let step = self.ladder.kill();

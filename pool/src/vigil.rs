@@ -1,0 +1,228 @@
+//! The vigil: who waits for outcomes, and gets none, has the workers looked at.
+//!
+//! Healthy workers are not polled, and nobody wakes while nobody waits. Whoever sleeps for an outcome
+//! does not sleep for longer than the time after which a worker counts as stalled; then the
+//! supervisor looks at those whose first call is the same as it was when the vigil began, with as
+//! many of its items begun and answered. Only these are looked up in `/proc`.
+//!
+//! # Invariants
+//!
+//! 1. A worker that got on with its work since the last look is not looked up, let alone touched.
+//! 2. What a worker is ended for was seen at two looks, a whole period apart, but for a stop, which
+//!    needs no second look.
+//! 3. Before a worker is ended, all that it has not begun is taken back.
+
+use std::time::{Duration, Instant};
+
+use epilogue_process::child::Work;
+use epilogue_process::wire::Wire;
+
+use crate::call::Call;
+use crate::floor::{Floor, send};
+use crate::member::{Member, Standing};
+use crate::stall::{Look, OnStall, Reaction, Stall, StallKind};
+
+/// When to look at the workers.
+#[derive(Debug)]
+pub(crate) struct Vigil {
+    after: Duration,
+    policy: OnStall,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has waited.
+    Off,
+    /// The workers were marked, and are looked at then by who still waits.
+    Until(Instant),
+    /// The supervisor is to look now.
+    Due,
+}
+
+impl Vigil {
+    /// From when on a worker counts as stalled.
+    pub(crate) const DEFAULT: Duration = Duration::from_secs(5);
+
+    pub(crate) fn new(after: Duration, policy: OnStall) -> Self {
+        Self { after, policy, stage: Stage::Off }
+    }
+
+    fn next(&self, now: Instant) -> Stage {
+        now.checked_add(self.after).map_or(Stage::Off, Stage::Until)
+    }
+}
+
+/// What a worker was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    /// Its first call.
+    call: u64,
+    begun: u32,
+    answered: u32,
+}
+
+/// What is known of a worker that may have stalled.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    mark: Option<Mark>,
+    /// The CPU time that it had used when it was looked up with that mark.
+    cpu: Option<u64>,
+    /// What was told of it with that mark.
+    told: Option<StallKind>,
+    /// Whether it was continued with that mark.
+    continued: bool,
+}
+
+/// A worker that has not got on.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    owner: usize,
+    pub(crate) pid: u32,
+}
+
+impl Floor {
+    /// Somebody is about to sleep for an outcome: until when at most. True if the supervisor has to
+    /// be woken, to look at the workers now.
+    pub(crate) fn keep_vigil(&mut self, now: Instant) -> (Option<Instant>, bool) {
+        match self.vigil.stage {
+            Stage::Until(at) if now < at => (Some(at), false),
+            // Not so long ago that nobody has waited since.
+            Stage::Until(at) if now.duration_since(at) < self.vigil.after => {
+                self.vigil.stage = Stage::Due;
+                (now.checked_add(self.vigil.after), true)
+            }
+            Stage::Due => (now.checked_add(self.vigil.after), false),
+            Stage::Off | Stage::Until(_) => {
+                for member in &mut self.members {
+                    member.mark();
+                }
+                self.vigil.stage = self.vigil.next(now);
+                (now.checked_add(self.vigil.after), false)
+            }
+        }
+    }
+
+    /// Those who have not got on since they were marked, if it is time to look.
+    pub(crate) fn suspects(&mut self, now: Instant) -> Vec<Suspect> {
+        let is_due = match self.vigil.stage {
+            Stage::Due => true,
+            Stage::Until(at) => at <= now && self.needs_supervisor(),
+            Stage::Off => false,
+        };
+        if !is_due {
+            return Vec::new();
+        }
+        self.vigil.stage = self.vigil.next(now);
+        let members = self.members.iter_mut().enumerate();
+        let stuck = members.filter_map(|(owner, member)| {
+            let is_stuck = member.mark() && member.standing == Standing::Serving;
+            is_stuck.then(|| Suspect { owner, pid: member.child.id() })
+        });
+        stuck.collect()
+    }
+
+    /// Does what is to be done about a worker that looks like this. It has the position that it had
+    /// when it was suspected: only the supervisor buries.
+    pub(crate) fn judge(&mut self, suspect: &Suspect, look: Look) {
+        let Some(member) = self.members.get_mut(suspect.owner) else { return };
+        let Some(kind) = member.kind_of_stall(&look) else { return };
+        let reaction = match (self.vigil.policy, kind) {
+            (_, StallKind::Traced) | (OnStall::Leave, _) => Reaction::Left,
+            (OnStall::Continue, StallKind::Silent) => Reaction::Left,
+            (OnStall::Continue, StallKind::Stopped) if !member.watched.continued => {
+                Reaction::Continued
+            }
+            (OnStall::Continue | OnStall::End, _) => Reaction::Ended,
+        };
+        let has_been_told = member.watched.told == Some(kind) && reaction == Reaction::Left;
+        member.watched.told = Some(kind);
+        let stall = Stall {
+            worker: member.child.name().to_owned(),
+            pid: suspect.pid,
+            kind,
+            state: look.state,
+            waits_in: look.waits_in,
+            reaction,
+        };
+        match reaction {
+            Reaction::Left => self.spread(suspect.owner),
+            Reaction::Continued => {
+                member.watched.continued = true;
+                member.child.resume();
+            }
+            Reaction::Ended => self.end_stalled(suspect.owner, &stall),
+        }
+        if !has_been_told {
+            self.report.push_stall(stall);
+        }
+    }
+
+    /// Gives what this worker has not begun to others that are idle.
+    fn spread(&mut self, owner: usize) {
+        let idle = |(other, member): (usize, &Member)| other != owner && member.is_idle();
+        if self.members.iter().enumerate().any(idle) {
+            let taken = self.take_back_from(owner);
+            for call in taken {
+                self.send_to_other(owner, call);
+            }
+        }
+    }
+
+    fn send_to_other(&mut self, owner: usize, call: Call) {
+        let members = self.members.iter_mut().enumerate();
+        let free = members.filter(|(other, _)| *other != owner);
+        let free = free.filter_map(|(other, member)| member.has_room(&call).then_some(other));
+        let free: Vec<_> = free.collect();
+        match free.into_iter().min_by_key(|&other| self.members[other].load()) {
+            Some(other) => send(&self.states, &self.bell, &mut self.members[other], call),
+            None => self.queue.push_front(call),
+        }
+    }
+
+    fn end_stalled(&mut self, owner: usize, stall: &Stall) {
+        let taken = self.take_back_from(owner);
+        // It may have answered just now: then nothing of its work is lost.
+        while let Some(event) = self.members[owner].child.answers() {
+            self.handle(owner, event);
+        }
+        let member = &mut self.members[owner];
+        member.detail = Some(stall.to_string());
+        member.standing = Standing::Leaving;
+        member.child.stop(None, Work::Abandon);
+        taken.into_iter().for_each(|call| self.queue.push_front(call));
+    }
+}
+
+impl Member {
+    /// Notes what it is about. True if that is the same as at the last look: it has not got on.
+    fn mark(&mut self) -> bool {
+        let wire = self.child.wire();
+        let mark = self.in_flight.front().map(|sent| Mark {
+            call: sent.call.id,
+            begun: wire.begun(sent.ticket, sent.call.count()),
+            answered: sent.call.answered(),
+        });
+        if self.watched.mark == mark && mark.is_some() {
+            return true;
+        }
+        self.watched = Watched { mark, ..Watched::default() };
+        false
+    }
+
+    /// Whether, and how, it has stalled, as it looks like this and has not got on.
+    fn kind_of_stall(&mut self, look: &Look) -> Option<StallKind> {
+        let has_computed = self.watched.cpu.replace(look.cpu) != Some(look.cpu);
+        let mark = self.watched.mark?;
+        match look.state {
+            'T' => Some(StallKind::Stopped),
+            't' => Some(StallKind::Traced),
+            // What it waits for may still be on its way to it.
+            'S' | 'D' if has_computed || !self.child.is_flushed() => None,
+            'S' | 'D' if mark.begun == 0 => Some(StallKind::Deaf),
+            'S' | 'D' => Some(StallKind::Silent),
+            // It runs or would, or it is just ending.
+            _ => None,
+        }
+    }
+}
