@@ -80,6 +80,7 @@ impl Floor {
         if !self.alarm.goes_off(now) {
             return;
         }
+        self.stand_still();
         let waiting = self.enforce_in_queue(now);
         let running =
             (0..self.members.len()).filter_map(|owner| self.enforce_with(owner, now)).min();

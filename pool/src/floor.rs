@@ -46,6 +46,16 @@ pub(crate) enum Phase {
     Stopping,
 }
 
+/// Whether maps go on sending calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// None has for a while: it is the supervisor who sees to it that no worker is idle while calls
+    /// wait with another.
+    Still,
+    /// They do, and take answers as often as they have to. The alarm is set to look again.
+    Moving,
+}
+
 /// Who takes what workers have answered, besides the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
@@ -76,6 +86,9 @@ pub(crate) struct Floor {
     next: u64,
     /// How many jobs there are whose callers read again and again.
     readers: usize,
+    pace: Pace,
+    /// Whether a worker has been asked to tell of its answers.
+    is_tuned: bool,
     closed: Arc<OnceLock<Refusal>>,
     pub(crate) reader: Reader,
     /// Those who wait for an outcome while another one reads.
@@ -110,6 +123,8 @@ impl Floor {
             wanted,
             next: NO_STATE + 1,
             readers: 0,
+            pace: Pace::Still,
+            is_tuned: false,
             closed,
             reader: Reader::None,
             followers: Vec::new(),
@@ -164,13 +179,10 @@ impl Floor {
             (Phase::Starting(_) | Phase::Running | Phase::Draining, _) => {
                 self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
                 self.queue.push_back(call);
-                self.hand_out();
-                // What has been answered may make room. To be told of that is not asked for before:
-                // it would be done at once, and wake the supervisor for what is taken here.
-                if self.is_backed_up() && self.take_answers() {
-                    self.tell_reader();
+                match (&self.phase, self.reader) {
+                    (Phase::Running, Reader::None) if self.readers > 0 => self.dispatch_for_map(),
+                    _ => self.dispatch(),
                 }
-                self.dispatch();
             }
         }
     }
@@ -269,7 +281,7 @@ impl Floor {
             self.tune();
             // Once more, now that they would tell of room: the last look was before that.
             let next = self.queue.front();
-            if next.is_none_or(|next| choose(&mut self.members, next).is_none()) {
+            if next.is_none_or(|next| least_loaded(&mut self.members, next).is_none()) {
                 break;
             }
         }
@@ -281,11 +293,44 @@ impl Floor {
         }
     }
 
+    /// Hands calls of a map to workers. Whoever sends them is about to send more, or to read: what is
+    /// due after answers were taken, or once nobody sends any more, is left to be done then.
+    fn dispatch_for_map(&mut self) {
+        /// A map whose iterator takes longer than this for an item stands still.
+        const STILL_AFTER: Duration = Duration::from_millis(5);
+        self.hand_out();
+        if self.is_tuned || self.is_backed_up() {
+            self.dispatch();
+        }
+        if self.pace == Pace::Still {
+            self.pace = Pace::Moving;
+            self.alarm.set(Some(Instant::now() + STILL_AFTER));
+        }
+    }
+
+    /// It is a while since a map was seen to send something.
+    pub(crate) fn stand_still(&mut self) {
+        self.pace = Pace::Still;
+    }
+
     fn hand_out(&mut self) {
+        let mut has_looked = false;
         while let Some(next) = self.queue.front() {
-            let Some(member) = choose(&mut self.members, next) else { break };
+            let chosen = match soon_done(&mut self.members, next) {
+                // One that is awake may have room by now: to wake another takes longer than some tasks.
+                None if !has_looked => {
+                    has_looked = true;
+                    if self.take_answers() {
+                        self.tell_reader();
+                    }
+                    continue;
+                }
+                None => least_loaded(&mut self.members, next),
+                soon_done => soon_done,
+            };
+            let Some(chosen) = chosen else { break };
             if let Some(call) = self.queue.pop_front() {
-                send(&self.states, &self.bell, member, call);
+                send(&self.states, &self.bell, &mut self.members[chosen], call);
             }
         }
     }
@@ -328,6 +373,10 @@ impl Floor {
             Reader::None if self.needs_supervisor() => (Some(Listener::Socket), false),
             Reader::None => (None, true),
         };
+        if listener.is_none() && !self.is_tuned {
+            return;
+        }
+        self.is_tuned = listener.is_some();
         let wants_room = self.is_backed_up();
         let tell = |member: &mut Member| member.listen(listener, is_eager, wants_room);
         self.members.iter_mut().for_each(tell);
@@ -370,7 +419,9 @@ impl Floor {
     /// Whether a worker that is done has to take something over from another one, and nobody who
     /// waits, or maps, would see to it.
     fn has_to_level(&self) -> bool {
-        self.readers == 0 && self.members.len() > 1 && self.members.iter().any(Member::has_spare)
+        (self.readers == 0 || self.pace == Pace::Still)
+            && self.members.len() > 1
+            && self.members.iter().any(Member::has_spare)
     }
 
     /// Has one of those who wait read from here on, if nobody does.
@@ -549,21 +600,20 @@ impl Floor {
     }
 }
 
-/// The worker that is to have this call: one that is awake and soon done with what it has, else
-/// the one with the least to do. To wake another takes longer than some tasks.
-fn choose<'a>(members: &'a mut [Member], call: &Call) -> Option<&'a mut Member> {
-    let awake = |member: &mut Member| {
+/// The first worker that is awake, soon done with what it has, and can have this call as well.
+fn soon_done(members: &mut [Member], call: &Call) -> Option<usize> {
+    members.iter_mut().position(|member| {
         member.load() > 0
             && member.backlog().is_some_and(|backlog| backlog < Member::AHEAD / 2)
             && member.has_room(call)
-    };
-    let position = members.iter_mut().position(awake).or_else(|| {
-        let all = members.iter_mut().enumerate();
-        let free =
-            all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
-        free.min().map(|(_, one)| one)
-    });
-    members.get_mut(position?)
+    })
+}
+
+/// The worker with the least to do, of those that can have this call.
+fn least_loaded(members: &mut [Member], call: &Call) -> Option<usize> {
+    let all = members.iter_mut().enumerate();
+    let free = all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
+    free.min().map(|(_, one)| one)
 }
 
 /// The worker from which an idle one is to take something. However short its tasks were so far, the

@@ -54,6 +54,11 @@ impl Gate {
         self.waiting.clear();
     }
 
+    /// Lets one go on who stands at the gate: the how manieth that came, of those that still stand.
+    pub fn open_for(&mut self, position: usize) {
+        drop(self.waiting.remove(position));
+    }
+
     /// Waits at the gate of that path until it is opened. One that is gone is open.
     pub fn pass(path: &Path) {
         let Ok(mut stream) = UnixStream::connect(path) else { return };
