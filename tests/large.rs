@@ -152,8 +152,10 @@ fn memory_and_descriptors_are_bounded_while_a_pool_runs_and_gone_once_it_has_end
     let _watchdog = Watchdog::start(PATIENCE);
     let pool = Pool::new(2).unwrap();
     let mut most = (0, 0);
-    for round in 0..60usize {
-        let len = 65 * KIB + (round * 7919 * KIB) % (9 * MIB);
+    // Each longer than all before: none of them fits where another one was.
+    let growing = (1..=20).map(|round| round * 2 * MIB);
+    let mixed = (0..30).map(|round| 65 * KIB + (round * 7919 * KIB) % (9 * MIB));
+    for (round, len) in growing.chain(mixed).enumerate() {
         let back = pool.submit(pattern(round, len), |bytes| bytes).unwrap().join().unwrap();
         assert!(back == pattern(round, len));
         most = (memory_files().max(most.0), memory_mapped().max(most.1));
@@ -343,14 +345,23 @@ fn a_fork_writes_into_no_memory_of_the_original() {
         while !unread.is_finished() {
             std::thread::yield_now();
         }
-        if raw::fork().is_none() {
+        let Some(copy) = raw::fork() else {
             // All of these lie where the original's do.
             drop(unread);
-            assert!(pool.submit(pattern(3, MIB), |bytes| bytes).is_err());
-            assert!(pool.map_with(&pattern(3, MIB), 0..1, |_: &Vec<u8>, n| n).is_err());
+            let bytes = pattern(3, MIB);
+            for _ in 0..300 {
+                assert!(pool.map_with(&bytes, 0..1, |_: &Vec<u8>, n| n).is_err());
+            }
+            assert!(pool.submit(bytes, |bytes| bytes).is_err());
             support::sys::exit_now(0);
+        };
+        let is_running = || {
+            let flags = Some(nix::sys::wait::WaitPidFlag::WNOHANG);
+            nix::sys::wait::waitpid(copy, flags).unwrap() == nix::sys::wait::WaitStatus::StillAlive
+        };
+        while is_running() {
+            assert!(echo(1).join().unwrap() == pattern(1, MIB));
         }
-        assert_eq!(nix::sys::wait::wait().unwrap().pid().map(|_| ()), Some(()));
         let later: Vec<_> = (4..8).map(echo).collect();
         assert!(unread.join().unwrap() == pattern(2, MIB));
         for (task, seed) in later.into_iter().zip(4..) {

@@ -174,7 +174,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::StreamWire;
+    use crate::codec::Limits;
+    use crate::message::{Arguments, Request};
     use crate::parcel::Parcel;
+    use crate::segment::Stock;
     use crate::wire::{HEADER, Kind, Received, Wire, WireError, seal};
 
     /// Both ends of a connection over the loopback interface.
@@ -210,6 +213,27 @@ mod tests {
         }
         assert_eq!(answers, 1);
         assert_eq!(wire.begun(second, 1), 1);
+    }
+
+    #[test]
+    fn what_lies_in_a_segment_goes_over_a_stream_as_bytes() {
+        let (mut wire, mut far) = connection();
+        let (limits, stock) = (Limits::default(), Stock::new(1 << 20));
+        let mut request = Request::new(vec![5]);
+        let argument: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
+        assert!(request.push(&argument, &limits, &stock).unwrap().is_none());
+        assert!(request.parcel().bytes.len() < 10 && request.bytes() > argument.len());
+        let reader = std::thread::spawn(move || {
+            let mut frame = vec![0; HEADER + 5 + 100_000];
+            far.read_exact(&mut frame).map(|()| frame)
+        });
+        wire.call(1, 1, request.parcel()).unwrap();
+        while !wire.flush().unwrap() {
+            std::thread::yield_now();
+        }
+        let frame = reader.join().unwrap().unwrap();
+        let mut arguments = Arguments(&frame[HEADER + 1..]);
+        assert!(arguments.framed() == argument);
     }
 
     #[test]
