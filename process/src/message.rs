@@ -150,6 +150,7 @@ impl Request {
     }
 
     /// How long it is, in bytes.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.parcel.len()
     }
