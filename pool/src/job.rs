@@ -91,6 +91,8 @@ impl<'pool> Job<'pool> {
     const BYTES: usize = 32 << 20;
     /// How many bytes go into one call, if there is more than one task in it.
     const CALL_BYTES: usize = 48 << 10;
+    /// How many items are taken before it is seen how long the call has become.
+    const AT_ONCE: usize = 64;
     /// How many bytes a call has room for before it asks for more.
     const FIRST_BYTES: usize = 40;
 
@@ -164,23 +166,23 @@ impl<'pool> Job<'pool> {
     pub(crate) fn fill<E>(
         &mut self,
         head: &[u8],
-        mut add: impl FnMut(&mut Request) -> Result<More, E>,
+        mut add: impl FnMut(&mut Request, usize) -> Result<More, E>,
     ) -> Result<Request, (Request, E)> {
         let mut bytes = Vec::with_capacity(head.len() + Self::FIRST_BYTES);
         bytes.extend_from_slice(head);
         let mut request = Request::new(bytes);
         let count = self.chunk.next(&self.mailbox);
         let begin = (count > 1).then(Instant::now);
-        let mut taken = 0;
-        while taken < count && request.bytes() < Self::CALL_BYTES {
-            match add(&mut request) {
-                Ok(More::Yes) => taken += 1,
+        while (request.count() as usize) < count && request.bytes() < Self::CALL_BYTES {
+            let most = (count - request.count() as usize).min(Self::AT_ONCE);
+            match add(&mut request, most) {
+                Ok(More::Yes) => {}
                 Ok(More::No) => break,
                 Err(error) => return Err((request, error)),
             }
         }
         if let Some(begin) = begin {
-            self.chunk.filled(taken, begin.elapsed());
+            self.chunk.filled(request.count() as usize, begin.elapsed());
         }
         Ok(request)
     }

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
 
-use epilogue_process::entry::{Entry, ForeignFunction};
+use epilogue_process::entry::{Entry, ForeignFunction, Request};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::{EncodeError, Portable, Side};
 
@@ -99,7 +99,14 @@ impl Maps<'_> {
     {
         let first = input.given;
         let mut alone = None;
-        let filled = job.fill(head, |request| {
+        let filled = job.fill(head, |request, most| {
+            if Request::takes_several::<T>() {
+                let taken = input.take(most, |item| {
+                    request.push_plain(item.borrow());
+                    self.pool.require_owner()
+                });
+                return taken.map_err(Failed::Input);
+            }
             let Some(item) = input.next().map_err(Failed::Input)? else { return Ok(More::No) };
             // The iterator may have forked, and goes on in the copy as well.
             self.pool.require_owner().map_err(Failed::Input)?;
@@ -196,6 +203,34 @@ impl<I: Iterator> Input<I> {
             return Err(Refusal::Endless);
         }
         Ok(item)
+    }
+
+    /// Hands so many items to `each`, or fewer, behind one fence. Whether it may give more.
+    #[inline]
+    fn take(
+        &mut self,
+        most: usize,
+        mut each: impl FnMut(I::Item) -> Result<(), Refusal>,
+    ) -> Result<More, Refusal> {
+        let most =
+            most.min(self.bound - self.given).min((self.most - self.given).saturating_add(1));
+        if self.ended || most == 0 {
+            return Ok(More::No);
+        }
+        let (items, given, ended) = (&mut self.items, &mut self.given, &mut self.ended);
+        fence(|| {
+            for _ in 0..most {
+                let Some(item) = items.next() else {
+                    *ended = true;
+                    return Ok(More::No);
+                };
+                *given += 1;
+                each(item)?;
+            }
+            Ok(More::Yes)
+        })
+        .flatten()
+        .and_then(|more| if self.given > self.most { Err(Refusal::Endless) } else { Ok(more) })
     }
 
     /// Takes no more, and cancels what has not begun.

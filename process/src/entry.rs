@@ -259,8 +259,10 @@ impl Invocation<'_, '_> {
         // One fence for many calls: after a panic the next item begins behind a new one.
         while let Err(panic) = panics::catch(|| {
             while self.answering.begin() {
-                let argument = self.argument::<T>();
-                let value = argument.and_then(|argument| body(self, argument));
+                let value = match self.argument::<T>() {
+                    Ok(argument) => body(self, argument),
+                    Err(fault) => Err(fault),
+                };
                 self.answering.end_copy();
                 match value {
                     Ok(value) => self.answer(value),

@@ -96,10 +96,8 @@ impl Request {
         limits: &Limits,
         stock: &Arc<Stock>,
     ) -> Result<Option<Self>, EncodeError> {
-        if let Some(bytes) = raw::bytes_of(argument) {
-            self.layout = Layout::Raw(bytes.len());
-            self.parcel.bytes.extend_from_slice(bytes);
-            self.count += 1;
+        if Self::takes_several::<T>() {
+            self.push_plain(argument);
             return Ok(None);
         }
         if let Some(made) = numbers_in(stock, argument, limits) {
@@ -129,6 +127,23 @@ impl Request {
         let mut parcel = std::mem::replace(&mut self.parcel, Parcel::from(before));
         parcel.bytes.drain(self.head..start);
         Ok(Some(Self { parcel, head: self.head, layout: self.layout, count: 1 }))
+    }
+
+    /// Whether a call takes any number of such arguments, since each is a number, or a few.
+    #[inline]
+    pub fn takes_several<T: Portable>() -> bool {
+        raw::is_plain::<T>()
+    }
+
+    /// Adds an argument of which a call [`takes_several`](Request::takes_several); any other is left
+    /// out.
+    #[inline]
+    pub fn push_plain<T: Portable>(&mut self, argument: &T) {
+        if let Some(bytes) = raw::bytes_of(argument) {
+            self.layout = Layout::Raw(bytes.len());
+            self.parcel.bytes.extend_from_slice(bytes);
+            self.count += 1;
+        }
     }
 
     fn push_made(&mut self, made: Made) -> Option<Self> {
