@@ -123,6 +123,7 @@ fn a_handle_cannot_leave_its_scope() {
     the_error(&errors, &["scope(|s| s.start(1u64", "lifetime"]);
     the_error(&errors, &["error[E0521]", "kept", "s.start"]);
     the_error(&errors, &["error[E0382]", "process"]);
+    the_error(&errors, &["error[E0505]", "`pool`", "borrow later used here"]);
 }
 
 #[test]
