@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use epilogue::process::channel::RecvError;
 use epilogue::{JoinError, Pool, Process, Receiver, Sender, TaskError, channel};
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use nix::unistd::getpid;
-use support::{Oracle, Watchdog, procfs};
+use support::{Oracle, Watchdog, procfs, sys};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -34,6 +35,34 @@ fn flood(times: usize) {
     header[16..24].copy_from_slice(&(1u64 << 20).to_le_bytes());
     send(WIRE, &header, MsgFlags::MSG_NOSIGNAL).unwrap();
     send_descriptors(WIRE, &[0], 253, times);
+}
+
+/// Writes words into the ring that this process shares with its parent, past everything that is
+/// meant to write there.
+fn forge(words: &[(u64, u64)]) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains("epilogue-ring")).unwrap();
+    let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+    let memory = File::options().write(true).open("/proc/self/mem").unwrap();
+    for (at, word) in words {
+        memory.write_all_at(&word.to_le_bytes(), start + at * 8).unwrap();
+    }
+}
+
+#[test]
+fn a_process_that_says_it_has_more_answers_than_it_was_asked_for_does_not_hold_up_its_parent() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let process: Result<Process<()>, _> = Process::start((), |()| {
+        // Behind the words that control, 72, and the calls, 128: four words of a record, whose third
+        // says how many answers there are. The word 24 says that it is there.
+        let count = u64::from(u32::MAX) << 32;
+        forge(&[(200, 0), (201, 0), (202, count), (203, 0), (24, 4)]);
+        sys::exit_now(0);
+    });
+    let error = process.unwrap().join().unwrap_err();
+    assert!(matches!(error, JoinError::Protocol(_)), "{error}");
+    oracle.nothing_left();
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub mod entry;
 mod environment;
 mod error;
 mod fault;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod launch;
 pub mod link;
 mod local;

@@ -342,6 +342,9 @@ pub fn extend_from_answers<R: Portable>(
 /// As [`answer`].
 pub fn only_answer<R: Portable>(reply: &Reply, limits: &Limits) -> Result<R, Fault> {
     let mut only = Err(fault_of(&[]));
+    if reply.count != 1 {
+        return only;
+    }
     answers(reply, limits, |answer| only = answer);
     only
 }

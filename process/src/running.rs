@@ -24,7 +24,7 @@ use crate::parcel::Parcel;
 use crate::ring::{Listener, Reply};
 use crate::stdio::read_captured;
 use crate::sys::pidfd::{self, Wait};
-use crate::wire::Wire;
+use crate::wire::{Wire, WireError};
 
 /// What came of the one call.
 #[derive(Debug)]
@@ -210,6 +210,13 @@ impl Running {
     fn note(&mut self, event: Event) {
         let Progress::Running(child, answered) = &mut self.progress else { return };
         match event {
+            // More than the one that was asked for: whoever decodes them would be at it for ever.
+            Event::Answers(reply) if (reply.first, reply.count) != (0, 1) => {
+                let broken = child.distrust(WireError::Garbage);
+                if let Event::Broken(error) = broken {
+                    *answered = Answered::Broken(error.to_string());
+                }
+            }
             Event::Answers(reply) => {
                 *answered = Answered::Here(reply);
                 child.drained();

@@ -1,0 +1,74 @@
+//! The ladder of a child under events in any order: it only goes up, does each thing once, and
+//! arrives in time.
+
+use std::time::{Duration, Instant};
+
+use super::Input;
+use crate::stop::{Ladder, Rung, Step};
+
+pub(super) fn target(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let grace = Duration::from_millis(input.number(2));
+    let (mut ladder, mut now) = (Ladder::new(grace), Instant::now());
+    let (mut steps, mut must_be_killed_by) = (Vec::new(), None::<Instant>);
+    while !input.is_empty() {
+        let before = ladder.rung();
+        let step = match input.below(6) {
+            0 => ladder.finish(),
+            1 => {
+                ladder.drained(now);
+                None
+            }
+            2 => {
+                let limit = Duration::from_millis(input.number(2));
+                let limit = (input.byte() % 2 == 0).then_some(limit);
+                let by = now + limit.map_or(grace, |limit| limit.min(grace));
+                if before < Rung::Kill {
+                    must_be_killed_by = Some(must_be_killed_by.map_or(by, |other| other.min(by)));
+                }
+                ladder.stop(now, limit)
+            }
+            3 => ladder.kill(),
+            4 => {
+                now += Duration::from_millis(input.number(2));
+                None
+            }
+            _ => match ladder.due() {
+                // Not before it is due.
+                Some(due) if due > now => {
+                    assert_eq!(ladder.tick(now), None);
+                    now = due;
+                    ladder.tick(now)
+                }
+                _ => ladder.tick(now),
+            },
+        };
+        assert!(ladder.rung() >= before, "it went down from {before} to {}", ladder.rung());
+        steps.extend(step);
+    }
+    // From here on nothing happens but that time passes.
+    for _ in 0..8 {
+        let Some(due) = ladder.due() else { break };
+        now = now.max(due);
+        steps.extend(ladder.tick(now));
+    }
+    assert_eq!(ladder.due(), None, "it has an end");
+    if let Some(by) = must_be_killed_by {
+        assert_eq!(ladder.rung(), Rung::Kill);
+        assert!(steps.contains(&Step::Kill), "{steps:?} by {by:?}");
+    }
+    for kind in [Rung::Finish, Rung::Stop, Rung::Signal, Rung::Kill] {
+        let times = steps.iter().filter(|step| rung(step) == kind).count();
+        assert!(times <= 1, "{kind} {times} times: {steps:?}");
+    }
+    assert!(steps.is_sorted_by_key(rung), "{steps:?}");
+}
+
+fn rung(step: &Step) -> Rung {
+    match step {
+        Step::Finish => Rung::Finish,
+        Step::Stop { .. } => Rung::Stop,
+        Step::Signal => Rung::Signal,
+        Step::Kill => Rung::Kill,
+    }
+}
