@@ -31,8 +31,9 @@ pub use epilogue_pool::task;
 pub use epilogue_process as process;
 
 pub use epilogue_pool::{
-    BuildError, CloseError, Imap, ImapUnordered, Maps, OnStall, Poisoned, Pool, Reaction, Refusal,
-    Report, Stall, StallKind, SubmitError, Task, TaskError, TaskOptions, WorkerLost, WorkerReport,
+    AsCompleted, BuildError, CloseError, Imap, ImapUnordered, Maps, OnStall, Poisoned, Pool,
+    Reaction, Refusal, Report, Stall, StallKind, SubmitError, Task, TaskError, TaskOptions,
+    WorkerLost, WorkerReport, as_completed,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, Enforcement, ExitStatus, Failure, JoinError, Limits, Mechanism,

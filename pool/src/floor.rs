@@ -33,6 +33,7 @@ use crate::member::{Buried, Member, Standing};
 use crate::report::Report;
 use crate::stall::OnStall;
 use crate::vigil::Vigil;
+use crate::wakes::Wakes;
 
 /// How far a pool is on its way down. Phases only ever move forward.
 #[derive(Debug)]
@@ -98,6 +99,8 @@ pub(crate) struct Floor {
     pub(crate) news: Arc<Bell>,
     /// Wakes the supervisor.
     pub(crate) bell: Arc<Bell>,
+    /// Those who wait without a thread.
+    pub(crate) wakes: Arc<Wakes>,
 }
 
 impl Floor {
@@ -131,6 +134,7 @@ impl Floor {
             patience: Patience::default(),
             news,
             bell,
+            wakes: Arc::default(),
         }
     }
 
@@ -370,7 +374,9 @@ impl Floor {
             Reader::Awake => (None, true),
             Reader::Asleep { is_eager } => (Some(Listener::Doorbell), is_eager),
             // Without a reader it is the supervisor who sends the next call.
-            Reader::None if self.needs_supervisor() => (Some(Listener::Socket), false),
+            Reader::None if self.needs_supervisor() => {
+                (Some(Listener::Socket), self.wakes.are_awaited())
+            }
             Reader::None => (None, true),
         };
         if listener.is_none() && !self.is_tuned {
@@ -413,7 +419,8 @@ impl Floor {
     /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
     pub(crate) fn needs_supervisor(&self) -> bool {
         let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
-        self.reader == Reader::None && (ends || self.is_backed_up() || self.has_to_level())
+        self.reader == Reader::None
+            && (ends || self.is_backed_up() || self.wakes.are_awaited() || self.has_to_level())
     }
 
     /// Whether a worker that is done has to take something over from another one, and nobody who
@@ -422,6 +429,13 @@ impl Floor {
         (self.readers == 0 || self.pace == Pace::Still)
             && self.members.len() > 1
             && self.members.iter().any(Member::has_spare)
+    }
+
+    /// Somebody waits for each answer from here on, of those also that were to be told of together.
+    pub(crate) fn listen_for_each(&mut self) {
+        if self.reader == Reader::None {
+            self.members.iter_mut().for_each(Member::listen_anew);
+        }
     }
 
     /// Has one of those who wait read from here on, if nobody does.

@@ -31,11 +31,14 @@
 mod bell;
 mod builder;
 mod call;
+mod callback;
 mod collect;
+mod completed;
 mod course;
 mod deadline;
 mod error;
 mod floor;
+mod future;
 mod hiring;
 mod imap;
 mod intensity;
@@ -55,9 +58,11 @@ mod supervisor;
 pub mod task;
 mod terms;
 mod vigil;
+mod wakes;
 mod worker;
 
 pub use builder::Builder;
+pub use completed::{AsCompleted, as_completed};
 pub use error::{BuildError, CloseError, Poisoned, Refusal, SubmitError, TaskError, WorkerLost};
 pub use imap::{Imap, ImapUnordered};
 pub use map::Maps;

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
 
 use crate::error::TaskError;
+use crate::wakes::{Subscriber, Wakes};
 
 /// Which of a job's tasks an outcome belongs to.
 pub(crate) type Index = usize;
@@ -58,6 +60,10 @@ struct Content {
     promoted: bool,
     /// How many sleep: to notify nobody is a system call, too.
     sleepers: usize,
+    /// Who is to be woken, once, when something has arrived.
+    subscriber: Option<Subscriber>,
+    /// Where everything goes instead, as the one of that position.
+    forward: Option<(Arc<Mailbox>, Index)>,
 }
 
 /// The outcomes that have arrived for one owner.
@@ -71,10 +77,48 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn put(&self, arrival: Arrival) {
         let mut content = self.lock();
+        if let Some((other, first)) = content.forward.clone() {
+            drop(content);
+            return other.put(Arrival { first, ..arrival });
+        }
         content.arrivals.push_back(arrival);
         if content.sleepers > 0 {
             self.arrived.notify_one();
         }
+        if let Some(subscriber) = content.subscriber.take() {
+            subscriber.fulfil();
+        }
+    }
+
+    /// Has `waker` woken when something has arrived, instead of who was to be woken before. False if
+    /// something has already: then nobody is woken.
+    pub(crate) fn subscribe(&self, waker: Waker, wakes: &Arc<Wakes>) -> bool {
+        let subscriber = Some(Subscriber::new(waker, wakes));
+        let mut content = self.lock();
+        let is_empty = content.arrivals.is_empty();
+        // Dropping a waker calls code that is not ours: not behind the lock.
+        let unused = match is_empty {
+            true => std::mem::replace(&mut content.subscriber, subscriber),
+            false => subscriber,
+        };
+        drop(content);
+        drop(unused);
+        is_empty
+    }
+
+    /// Nobody is to be woken any more.
+    pub(crate) fn unsubscribe(&self) {
+        let unused = self.lock().subscriber.take();
+        drop(unused);
+    }
+
+    /// Has all that has arrived here, and that will, arrive in `other`, as the one of that position.
+    pub(crate) fn forward(&self, other: &Arc<Self>, position: Index) {
+        let mut content = self.lock();
+        content.forward = Some((Arc::clone(other), position));
+        let arrivals = std::mem::take(&mut content.arrivals);
+        drop(content);
+        arrivals.into_iter().for_each(|arrival| other.put(Arrival { first: position, ..arrival }));
     }
 
     /// Takes all that has arrived; `taken` is empty, and its memory is kept for what arrives next.

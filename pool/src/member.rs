@@ -235,6 +235,11 @@ impl Member {
         }
     }
 
+    /// What it was told of its listener is said again, and may be something else.
+    pub(crate) fn listen_anew(&mut self) {
+        self.listener = None;
+    }
+
     /// It may have told its listener, and tells nobody else before it is asked again.
     pub(crate) fn has_told(&mut self) {
         if !self.child.wire().is_listening() {

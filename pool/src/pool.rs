@@ -1,6 +1,7 @@
 //! The pool as its owner sees it.
 
 use std::num::NonZero;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::{Call, time};
+use crate::callback::Callbacks;
 use crate::error::{BuildError, CloseError, Refusal};
 use crate::floor::Floor;
 use crate::intensity::Intensity;
@@ -28,6 +30,7 @@ use crate::report::Report;
 use crate::supervisor::Supervisor;
 use crate::terms::Terms;
 use crate::vigil::Vigil;
+use crate::wakes::Wakes;
 
 /// A number of worker processes, and one queue of tasks for them.
 ///
@@ -71,6 +74,9 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     /// Wakes the reader.
     pub(crate) news: Arc<Bell>,
+    /// Those who wait without a thread.
+    pub(crate) wakes: Arc<Wakes>,
+    pub(crate) callbacks: Callbacks,
     supervision: Mutex<Supervision>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
@@ -84,6 +90,37 @@ pub(crate) struct Shared {
     pub(crate) terms: Terms,
     /// The channels whose sending end went along with a task, and that are received here.
     senders: Mutex<Vec<u64>>,
+}
+
+/// The floor, behind its lock. When that has been given back, those are woken whose outcomes came.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    // Dropped first.
+    floor: MutexGuard<'a, Floor>,
+    _after: After<'a>,
+}
+
+#[derive(Debug)]
+struct After<'a>(&'a Wakes);
+
+impl Deref for Held<'_> {
+    type Target = Floor;
+
+    fn deref(&self) -> &Floor {
+        &self.floor
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Floor {
+        &mut self.floor
+    }
+}
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
 }
 
 /// Tasks that a pool took.
@@ -152,8 +189,11 @@ impl Pool {
         floor.intensity = Intensity::new(intensity);
         floor.vigil = Vigil::new(stall_after, on_stall);
         let name = format!("epilogue: close pool {name}");
+        let wakes = Arc::clone(&floor.wakes);
         let shared = Arc::new(Shared {
             floor: Mutex::new(floor),
+            wakes,
+            callbacks: Callbacks::default(),
             bell,
             news,
             supervision: Mutex::new(Supervision::Starting),
@@ -273,8 +313,9 @@ impl Shared {
     }
 
     /// The lock. Not to be taken in a fork, where nobody would give it back.
-    pub(crate) fn floor(&self) -> MutexGuard<'_, Floor> {
-        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn floor(&self) -> Held<'_> {
+        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        Held { floor, _after: After(&self.wakes) }
     }
 
     fn lock_supervision(&self) -> MutexGuard<'_, Supervision> {
@@ -350,6 +391,14 @@ impl Shared {
         self.order(order);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.lock_senders());
+        let report = self.join_supervisor();
+        // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
+        // lock of the supervision.
+        self.callbacks.end();
+        report
+    }
+
+    fn join_supervisor(&self) -> Result<Report, CloseError> {
         let mut supervision = self.lock_supervision();
         let ended = Supervision::Ended(Err(CloseError::NotOwner));
         let report = match std::mem::replace(&mut *supervision, ended) {

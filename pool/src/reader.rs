@@ -5,7 +5,7 @@
 //! them takes over. What only the supervisor may do, which is to start and to bury workers, it still
 //! does, and tells the reader.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use epilogue_process::child::wait_for;
@@ -52,7 +52,7 @@ impl Shared {
                 self.read(mailbox, need, deadline);
             } else {
                 floor.followers.push(Arc::clone(mailbox));
-                self.wake_for_each(&mut floor);
+                self.wake_for_each(&floor);
                 drop(floor);
                 mailbox.sleep(deadline);
                 let mut floor = self.floor();
@@ -65,8 +65,16 @@ impl Shared {
         }
     }
 
+    /// Sees to it that somebody reads, now that one more waits without a thread.
+    pub(crate) fn attend(&self) {
+        let mut floor = self.floor();
+        self.wake_for_each(&floor);
+        floor.listen_for_each();
+        self.leave(&mut floor);
+    }
+
     /// A reader that needs to hear of many only hears of each from here on, for others wait too.
-    fn wake_for_each(&self, floor: &mut MutexGuard<'_, Floor>) {
+    fn wake_for_each(&self, floor: &Floor) {
         if floor.reader == (Reader::Asleep { is_eager: false }) {
             floor.news.ring();
         }
@@ -94,7 +102,8 @@ impl Shared {
     /// Sleeps until there is something to read, or the supervisor has news.
     fn sleep(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
         let mut floor = self.floor();
-        let is_eager = need == Need::Each || !floor.followers.is_empty();
+        let others = !floor.followers.is_empty() || floor.wakes.are_awaited();
+        let is_eager = need == Need::Each || others;
         floor.reader = Reader::Asleep { is_eager };
         floor.dispatch();
         // Once more, now that it would be told.

@@ -7,7 +7,8 @@ use epilogue_process::entry::{Entry, Request};
 
 use crate::call::{NO_STATE, head};
 use crate::error::{Refusal, SubmitError};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Arrival, Mailbox, Outcomes};
+use crate::map::Input;
 use crate::pool::Pool;
 use crate::task::{Task, TaskOptions};
 
@@ -67,6 +68,71 @@ impl Pool {
             Ok(task) => Ok(task),
             Err(reason) => Err(SubmitError { value: argument, reason }),
         }
+    }
+
+    /// Hands a task for each item to the pool, and gives their handles in the order of the items.
+    ///
+    /// All items are taken before this returns, so there must be an end to them; for an endless input
+    /// there is [`Pool::imap`]. A task that the pool does not take, because the pool is closed
+    /// meanwhile or the item cannot be encoded, has that as its outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if the pool is closed from the start, or the iterator panics; then what was
+    /// submitted and has not begun is cancelled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = epilogue_pool::Pool::new(2)?;
+    /// let tasks = pool.submit_all(0..3u64, |x| x * x)?;
+    /// let squares = tasks.into_iter().map(|task| task.join()).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(squares, [0, 1, 4]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit_all<I, T, R>(&self, items: I, f: fn(T) -> R) -> Result<Vec<Task<R>>, Refusal>
+    where
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
+        self.shared().check()?;
+        let mut tasks = Vec::new();
+        match self.submit_each(items, f, &mut tasks) {
+            Ok(()) => Ok(tasks),
+            Err(refusal) => {
+                for task in &tasks {
+                    task.cancel();
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn submit_each<I, T, R>(
+        &self,
+        items: I,
+        f: fn(T) -> R,
+        tasks: &mut Vec<Task<R>>,
+    ) -> Result<(), Refusal>
+    where
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
+        let options = TaskOptions::new();
+        let mut input = Input::new(items)?;
+        while let Some(item) = input.next()? {
+            // The iterator may have forked, and goes on in the copy as well.
+            self.shared().require_owner()?;
+            tasks.push(self.try_submit(&options, &item, f).unwrap_or_else(|refusal| {
+                let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
+                let mailbox = Arc::new(Mailbox::default());
+                mailbox.put(Arrival { first: 0, outcomes });
+                Task::new(self.shared(), &options, NO_STATE, mailbox, Vec::new())
+            }));
+        }
+        Ok(())
     }
 
     fn try_submit<T, R>(

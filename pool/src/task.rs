@@ -3,14 +3,18 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use epilogue_process::channel::Drain;
 use epilogue_process::child::this_process;
 use epilogue_process::entry::{answer, only_answer};
 use epilogue_process::{Limits, Portable};
 
+use crate::callback::Callback;
 use crate::error::{Refusal, TaskError};
+use crate::future::Awaiting;
 use crate::mailbox::{Arrival, Mailbox, Outcomes};
 use crate::pool::Shared;
 use crate::reader::Need;
@@ -48,18 +52,23 @@ impl TaskOptions {
 /// One task that was submitted, and its value to come.
 ///
 /// Dropping the handle does not cancel the task: it is done, and its value is thrown away.
+///
+/// A handle is a future of what [`Task::join`] returns, and [`Task::on_done`] has a function called
+/// with that.
 #[must_use = "a task's error is only told to who joins it"]
 pub struct Task<R> {
     /// The pool, as long as it is there. When it is gone, all outcomes have arrived.
-    pool: Weak<Shared>,
+    pub(crate) pool: Weak<Shared>,
     name: Option<String>,
     id: u64,
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     stage: Stage,
-    limits: Limits,
+    /// That it is polled, if it is.
+    pub(crate) awaiting: Option<Awaiting>,
+    pub(crate) limits: Limits,
     owner: u32,
     /// The channels whose sending end went along with the argument.
-    senders: Vec<u64>,
+    pub(crate) senders: Vec<u64>,
     result: PhantomData<fn() -> R>,
 }
 
@@ -84,6 +93,7 @@ impl<R> Task<R> {
             id,
             mailbox,
             stage: Stage::Open,
+            awaiting: None,
             limits: pool.limits.clone(),
             owner: this_process(),
             senders,
@@ -248,13 +258,37 @@ impl<R> Task<R> {
     fn pool_to_ask(&self) -> Option<Arc<Shared>> {
         let is_open = self.stage == Stage::Open && self.mailbox.is_empty();
         // Those who would bring the outcome did not come along into a fork.
-        (is_open && self.owner == this_process()).then(|| self.pool.upgrade())?
+        (is_open && !self.is_foreign()).then(|| self.pool.upgrade())?
     }
 
-    fn require_open(&self) -> Result<(), TaskError> {
+    /// Whether it came along into a fork.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.owner != this_process()
+    }
+
+    /// Has `waker` woken when there is an outcome. False if there is one, or never will be.
+    pub(crate) fn subscribe(&self, waker: &Waker) -> bool {
+        let Some(pool) = self.pool_to_ask() else { return false };
+        pool.floor().collect();
+        // Not behind the lock: both wakers are somebody else's code.
+        let is_waiting = self.mailbox.subscribe(waker.clone(), &pool.wakes);
+        if is_waiting {
+            pool.attend();
+        }
+        is_waiting
+    }
+
+    /// The pool and its queue of callbacks, if there is a thread that calls them.
+    pub(crate) fn callbacks(&self) -> Option<(Arc<Shared>, Sender<Callback>)> {
+        let pool = if self.is_foreign() { None } else { self.pool.upgrade() }?;
+        let queue = pool.callbacks.queue()?;
+        Some((pool, queue))
+    }
+
+    pub(crate) fn require_open(&self) -> Result<(), TaskError> {
         match self.stage {
             Stage::Taken => Err(TaskError::AlreadyJoined),
-            Stage::Open if self.owner != this_process() => Err(Refusal::Forked.into()),
+            Stage::Open if self.is_foreign() => Err(Refusal::Forked.into()),
             Stage::Open => Ok(()),
         }
     }
@@ -269,7 +303,7 @@ impl<R> Task<R> {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<R, TaskError>
+    pub(crate) fn take(&mut self) -> Result<R, TaskError>
     where
         R: Portable,
     {

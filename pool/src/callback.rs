@@ -1,0 +1,144 @@
+//! Callbacks on completion, and the thread that calls them.
+//!
+//! It is one a pool, started when the first callback is set and joined as the pool ends. So a callback
+//! may panic, block, submit, close the pool or drop it: nothing else of the pool waits for it.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use epilogue_process::Portable;
+use nix::sys::signal::SigSet;
+
+use crate::error::TaskError;
+use crate::task::Task;
+
+impl<R: Portable + 'static> Task<R> {
+    /// Has `callback` called with the task's outcome, on a thread of the pool's that does nothing
+    /// else. Callbacks of one pool are called one after the other, in the order in which their tasks
+    /// are done.
+    ///
+    /// A callback may panic, which ends that callback only; and it may block, submit tasks and set
+    /// callbacks of theirs, and close or drop the pool. As a pool ends, all callbacks have been called
+    /// before [`Pool::close`](crate::Pool::close) returns, or the drop; unless it is a callback that
+    /// ends the pool: those after it are called when it has returned.
+    ///
+    /// If the pool has ended already, or no thread can be started, it is called here, before this
+    /// returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = epilogue_pool::Pool::new(2)?;
+    /// let (sender, outcomes) = channel();
+    /// for x in 0..10u64 {
+    ///     let sender = sender.clone();
+    ///     pool.submit(x, |x| x * x)?.on_done(move |square| drop(sender.send(square)));
+    /// }
+    /// drop(sender);
+    /// let squares: Result<Vec<u64>, _> = outcomes.into_iter().collect();
+    /// assert_eq!(squares?.iter().sum::<u64>(), 285);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_done(self, callback: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
+        let (mailbox, queue) = (Arc::clone(&self.mailbox), self.callbacks());
+        let call = move || callback(self.join());
+        let Some((pool, queue)) = queue else { return call() };
+        let waiting = Waiting { callback: Mutex::new(Some(Box::new(call))), queue };
+        let waker = Waker::from(Arc::new(waiting));
+        match mailbox.subscribe(waker.clone(), &pool.wakes) {
+            true => pool.attend(),
+            false => waker.wake(),
+        }
+    }
+}
+
+pub(crate) type Callback = Box<dyn FnOnce() + Send>;
+
+/// A callback that waits for its outcome.
+struct Waiting {
+    callback: Mutex<Option<Callback>>,
+    queue: Sender<Callback>,
+}
+
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        let callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Whoever receives is there as long as there is one who sends.
+        let _ = callback.map(|callback| self.queue.send(callback));
+    }
+}
+
+/// The thread that calls back.
+#[derive(Debug, Default)]
+pub(crate) struct Callbacks(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nobody has asked for it.
+    #[default]
+    Idle,
+    Running {
+        queue: Sender<Callback>,
+        thread: JoinHandle<()>,
+    },
+    /// The pool has ended, and it calls what there is.
+    Leaving(JoinHandle<()>),
+    Ended,
+}
+
+impl Callbacks {
+    /// Where callbacks go; none if the pool has ended or there is no thread to be had.
+    pub(crate) fn queue(&self) -> Option<Sender<Callback>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Running { queue, .. } => Some(queue.clone()),
+            State::Leaving(_) | State::Ended => None,
+            State::Idle => {
+                let (queue, callbacks) = unbounded();
+                let thread = thread::Builder::new().name("epilogue-done".into());
+                let thread = thread.spawn(move || call(&callbacks)).ok()?;
+                *state = State::Running { queue: queue.clone(), thread };
+                Some(queue)
+            }
+        }
+    }
+
+    /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
+    /// by it cannot wait for it; the next one who ends the pool does.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        let thread = match std::mem::replace(&mut *state, State::Ended) {
+            State::Running { thread, .. } | State::Leaving(thread) => thread,
+            State::Idle | State::Ended => return,
+        };
+        if thread.thread().id() == thread::current().id() {
+            *state = State::Leaving(thread);
+            return;
+        }
+        // A callback may ask for the state.
+        drop(state);
+        let _ = thread.join();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn call(callbacks: &Receiver<Callback>) {
+    // The program's signal handlers have nothing to do on this thread.
+    let _ = SigSet::all().thread_block();
+    for callback in callbacks {
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(callback)) {
+            // The payload is the user's, and its `Drop` may panic again.
+            if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(second);
+            }
+        }
+    }
+}
