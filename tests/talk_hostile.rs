@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use epilogue::process::channel::RecvError;
-use epilogue::{JoinError, Pool, Process, Receiver, Sender, TaskError, channel};
+use epilogue::{JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel};
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use nix::unistd::getpid;
-use support::{Oracle, Watchdog, procfs, sys};
+use support::{Gate, Oracle, Watchdog, procfs, sys};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -103,6 +104,73 @@ fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
     assert!(procfs::descriptors_of(getpid()) <= before);
     let _ = pool.close().unwrap();
     drop(pool);
+    oracle.nothing_left();
+}
+
+/// Says, in the memory that it shares with its parent, that it has answered more than there is room
+/// for; then it waits for its end.
+fn spoil_the_ring(gate: PathBuf) {
+    /// The word that says how far answers have been written; see `process/src/ring/README.md`.
+    const REPLY_TAIL: u64 = 24;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let ring = maps.lines().find(|line| line.contains("epilogue-ring")).unwrap();
+    let start = u64::from_str_radix(ring.split('-').next().unwrap(), 16).unwrap();
+    let memory = File::options().write(true).open("/proc/self/mem").unwrap();
+    memory.write_all_at(&(1u64 << 40).to_le_bytes(), start + REPLY_TAIL * 8).unwrap();
+    Gate::pass(&gate);
+    support::park_for_ever()
+}
+
+#[test]
+fn a_pool_that_closes_ends_a_worker_that_has_spoilt_its_ring() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(2).unwrap();
+    let mut gate = Gate::new();
+    // Nobody waits for it, so it is the pool's own thread that looks for an answer.
+    let task = pool.submit(gate.path(), spoil_the_ring).unwrap();
+    gate.wait();
+    let report = pool.close().unwrap();
+    assert_eq!((report.done, report.lost), (0, 1), "{report}");
+    assert!(matches!(task.join(), Err(TaskError::WorkerLost(_))));
+    drop((pool, gate));
+    oracle.nothing_left();
+}
+
+/// A whole answer of no meaning to the call of that number.
+fn answer(id: u64) {
+    let mut frame = [0u8; 24];
+    frame[0..2].copy_from_slice(&0xE91Eu16.to_le_bytes());
+    frame[2] = 130;
+    frame[8..16].copy_from_slice(&id.to_le_bytes());
+    send(WIRE, &frame, MsgFlags::MSG_NOSIGNAL).unwrap();
+}
+
+#[test]
+fn a_process_that_answers_what_it_was_not_asked_or_twice_is_killed() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    for ids in [vec![1u64 << 60], vec![0, 0]] {
+        // Longer than anybody's patience: it is not to be ended because it is done.
+        let builder = Process::builder().grace_period(PATIENCE * 10);
+        let hostile = |ids: Vec<u64>| -> u64 {
+            ids.into_iter().for_each(answer);
+            support::park_for_ever()
+        };
+        let error = builder.start(ids, hostile).unwrap().join().unwrap_err();
+        assert!(matches!(error, JoinError::Protocol(_)), "{error:?}");
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_process_that_breaks_the_protocol_before_it_is_up_is_told_as_that() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let garbage = || assert!(send(WIRE, &[0x5A; 100], MsgFlags::MSG_NOSIGNAL).is_ok());
+    let started = Process::builder().initializer(garbage).start((), |()| ());
+    let error = started.map(|process| process.id()).unwrap_err();
+    assert!(matches!(error, StartError::Protocol(_)), "{error:?}");
     oracle.nothing_left();
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 #[derive(Debug)]
@@ -15,8 +16,8 @@ impl Bell {
     }
 
     pub(crate) fn ring(&self) {
-        // Full means that it rings already.
-        let _ = self.0.write(1);
+        // Full means that it rings already. Interrupted, it does not.
+        while self.0.write(1) == Err(Errno::EINTR) {}
     }
 
     pub(crate) fn silence(&self) {

@@ -445,9 +445,12 @@ impl Floor {
         }
     }
 
-    /// Whether a worker has answered something that was not taken.
+    /// Whether a worker has answered something that was not taken. What one that is not believed has
+    /// written is never taken: whoever looked for that again and again would never bury it.
     pub(crate) fn has_answers(&mut self) -> bool {
-        self.members.iter_mut().any(|member| member.load() > 0 && member.child.wire().has_reply())
+        self.members.iter_mut().any(|member| {
+            member.load() > 0 && member.child.is_trusted() && member.child.wire().has_reply()
+        })
     }
 
     /// Tells the reader of outcomes that it did not take itself.

@@ -131,6 +131,8 @@ pub struct Child {
     broken: bool,
     /// How much of its sandbox is enforced, if it has one and is up.
     sandbox: Option<SandboxLevel>,
+    /// How it broke the protocol, if it did.
+    broke: Option<String>,
     goodbye: Option<Goodbye>,
     usage: Option<Usage>,
     /// An answer that came while the end of what was queued still waited to be written.
@@ -178,6 +180,7 @@ impl Child {
             wire_open: true,
             broken: false,
             sandbox: None,
+            broke: None,
             goodbye: None,
             usage: None,
             early: None,
@@ -433,6 +436,7 @@ impl Child {
     /// A child that broke the protocol may be corrupt or hostile: nothing is asked of it.
     fn break_off(&mut self, error: WireError) -> Event {
         self.wire_open = false;
+        self.broke = Some(error.to_string());
         let step = self.ladder.kill();
         self.take(step);
         Event::Broken(error)
@@ -558,8 +562,10 @@ impl Child {
                 Some(Event::Refused(refused)) => refusal = Some(refused),
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
                 // The call can be there, and answered, before what follows it has been written.
-                Some(reply @ (Event::Answer { .. } | Event::Answers(_))) => early = Some(reply),
-                Some(Event::Begun { .. } | Event::Broken(_)) => {}
+                Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
+                    early = Some(event)
+                }
+                Some(Event::Begun { .. }) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());
@@ -575,6 +581,7 @@ impl Child {
         let killed = self.ladder.rung() == Rung::Kill;
         match refusal {
             Some(refusal) => StartError::Refused(refusal),
+            None if let Some(problem) = &self.broke => StartError::Protocol(problem.clone()),
             None if killed => StartError::NoHello { deadline: self.start_deadline },
             None => StartError::EndedEarly { status },
         }

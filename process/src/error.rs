@@ -56,6 +56,10 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The child broke the protocol before it was up: its memory is corrupt, or it is hostile. It was
+    /// killed.
+    #[error("the child broke the protocol before it was up, and was killed: {0}")]
+    Protocol(String),
     /// The child did not say hello in time. It was killed.
     #[error(
         "the child did not start within {deadline:?} and was killed: its initializer, or a \

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::ring::{self, Listener};
@@ -71,8 +72,8 @@ impl Port {
         match (listener, &self.doorbell) {
             (None, _) => {}
             (Some(Listener::Doorbell), Some(doorbell)) => {
-                // Full means that it rings already.
-                let _ = nix::unistd::write(doorbell, &1u64.to_ne_bytes());
+                // Full means that it rings already. Interrupted, it does not.
+                while nix::unistd::write(doorbell, &1u64.to_ne_bytes()) == Err(Errno::EINTR) {}
             }
             (Some(_), _) => drop(self.send(&Frame::control(Kind::Ready, Vec::new()))),
         }

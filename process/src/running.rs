@@ -66,12 +66,15 @@ pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The number of the only call of a process.
+const CALL: u64 = 0;
+
 impl Running {
     /// Starts it; with what can be reached of it while another thread waits.
     pub(crate) fn start(spec: &Spec, call: &Request) -> Result<(Self, Arc<Ties>), StartError> {
         let mut child = Child::start(spec, serve_one)?;
         child.wire().listen(Listener::Socket, 1);
-        let sent = child.wire().call(0, 1, call.parcel()).map_err(io::Error::other);
+        let sent = child.wire().call(CALL, 1, call.parcel()).map_err(io::Error::other);
         sent.map_err(|source| StartError::System { step: "sending the argument", source })?;
         child.finish();
         child.wait_until_up()?;
@@ -209,21 +212,21 @@ impl Running {
 
     fn note(&mut self, event: Event) {
         let Progress::Running(child, answered) = &mut self.progress else { return };
+        // It was asked once, for one thing.
+        let is_asked = matches!(answered, Answered::Nothing);
         match event {
-            // More than the one that was asked for: whoever decodes them would be at it for ever.
-            Event::Answers(reply) if (reply.first, reply.count) != (0, 1) => {
-                let broken = child.distrust(WireError::Garbage);
-                if let Event::Broken(error) = broken {
-                    *answered = Answered::Broken(error.to_string());
-                }
-            }
-            Event::Answers(reply) => {
+            Event::Answers(reply) if is_asked && is_the_answer(&reply) => {
                 *answered = Answered::Here(reply);
                 child.drained();
             }
-            Event::Answer { payload, .. } => {
+            Event::Answer { id: CALL, index: 0, payload } if is_asked => {
                 *answered = Answered::Alone(payload);
                 child.drained();
+            }
+            // Of more than was asked for, whoever decodes them would be at it for ever.
+            Event::Answers(_) | Event::Answer { .. } => {
+                let broken = child.distrust(WireError::Garbage);
+                self.note(broken);
             }
             Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
             Event::Hello | Event::Refused(_) | Event::Begun { .. } => {}
@@ -236,6 +239,11 @@ impl Running {
             }
         }
     }
+}
+
+/// Whether it answers the only call.
+fn is_the_answer(reply: &Reply) -> bool {
+    (reply.id, reply.first, reply.count) == (CALL, 0, 1)
 }
 
 impl Drop for Running {
