@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, stop};
+use support::{Gate, Marks, Oracle, Program, Random, Watchdog, hooks, procfs, stop};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -101,23 +101,11 @@ fn a_finalizer_that_never_returns_keeps_no_worker_alive_without_its_parent() {
     a_worker_that_resists("stubborn-spin");
 }
 
-/// Numbers that look random and are the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 #[test]
 fn a_parent_that_is_killed_at_any_instant_leaves_nothing() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let mut random = Random(0x5EED_0003);
+    let mut random = Random::new(0x5EED_0003);
     let mut ended_well = 0;
     for _ in 0..rounds(ROUNDS) {
         let marks = Marks::new();
@@ -179,7 +167,7 @@ fn a_stopped_worker_of_a_pool_in_a_pool_ends_well_when_the_outermost_parent_is_k
 fn pools_in_pools_end_well_when_the_outermost_parent_is_killed_at_any_instant() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let mut random = Random(0x5EED_0004);
+    let mut random = Random::new(0x5EED_0004);
     for _ in 0..rounds(ROUNDS) / 10 {
         let marks = Marks::new();
         let gate = Gate::new();

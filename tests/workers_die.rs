@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, Shutdown, sendmsg, shutdown};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
-use support::{Gate, Marks, Oracle, Watchdog, hooks, procfs, raw, sys};
+use support::{Gate, Marks, Oracle, Random, Watchdog, hooks, kill_a_child, procfs, raw, sys};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -412,47 +412,6 @@ fn a_process_that_dies_says_how() {
     oracle.nothing_left();
 }
 
-/// Numbers that look random and are the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-/// The children of this process, zombies included.
-fn children() -> Vec<Pid> {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")));
-    match lists.collect::<Result<String, _>>() {
-        Ok(pids) => {
-            pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
-        }
-        // A kernel without these lists, or a thread that has just ended.
-        Err(_) => {
-            let children = procfs::processes().into_iter().filter(|it| it.parent == getpid());
-            children.map(|child| child.pid).collect()
-        }
-    }
-}
-
-/// Kills a child of this process at random; false if there was none to kill.
-fn kill_one(random: &mut Random) -> bool {
-    let children = children();
-    if children.is_empty() {
-        return false;
-    }
-    let victim = children[random.below(children.len() as u64) as usize];
-    let Ok(pidfd) = sys::pidfd_open(victim) else { return false };
-    // Whoever has this pid now is a child still, or the number was given to a stranger before.
-    let is_ours = self::children().contains(&victim);
-    is_ours && sys::pidfd_signal(pidfd.as_fd(), Signal::SIGKILL).is_ok()
-}
-
 /// How many tasks a round of the storm has: many more than are on their way at a time.
 const STORM: usize = 1500;
 
@@ -487,7 +446,7 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
     let (progress, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|threads| {
         let killer = threads.spawn(|| {
-            let mut random = Random(0x5EED_0002);
+            let mut random = Random::new(0x5EED_0002);
             let (mut killed, mut seen) = (0, 0);
             while killed < deaths && !over.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_micros(random.below(4000)));
@@ -495,7 +454,7 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
                 // up if none of them ever does anything: one death for each few tasks.
                 if progress.load(Ordering::Relaxed) >= seen + 4 {
                     seen = progress.load(Ordering::Relaxed);
-                    killed += usize::from(kill_one(&mut random));
+                    killed += usize::from(kill_a_child(&mut random));
                 }
             }
         });

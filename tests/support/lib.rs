@@ -17,21 +17,25 @@ mod marks;
 mod oracle;
 pub mod procfs;
 mod program;
+mod random;
 pub mod raw;
 pub mod sys;
 mod tasks;
+mod victims;
 mod watchdog;
 
 pub use build::{Build, cargo_test, example};
 pub use gate::Gate;
 pub use marks::Marks;
-pub use oracle::{Leftovers, Oracle};
+pub use oracle::{Leftovers, Oracle, kill_descendants};
 pub use program::{Ending, Program};
+pub use random::Random;
 pub use tasks::{
     LARGE, await_end, block_on, fifo, large, never_early, padded, park_for_ever, parked, poll_once,
     refused, refused_step, stop, through, waiting,
 };
-pub use watchdog::Watchdog;
+pub use victims::{children_of, kill_a_child, signal_child};
+pub use watchdog::{Watchdog, describe_tree};
 
 /// How a test begins that starts processes, and is over within a minute.
 #[must_use]

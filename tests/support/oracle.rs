@@ -244,7 +244,7 @@ fn end_descendants() {
 }
 
 /// Sends SIGKILL to all descendants of this process, and to nobody else.
-pub(crate) fn kill_descendants() {
+pub fn kill_descendants() {
     for process in procfs::descendants_of(getpid()) {
         let Ok(pidfd) = sys::pidfd_open(process.pid) else {
             continue;

@@ -66,7 +66,8 @@ fn end_the_hang(test: &str, patience: Duration) -> ! {
     process::abort()
 }
 
-fn describe_tree() -> String {
+/// The threads of this process and the tree below it: where each waits, and what it has open.
+pub fn describe_tree() -> String {
     let mut text = String::from("threads of the test process:\n");
     for thread in procfs::threads_of(getpid()) {
         describe(&mut text, &thread, &format!("/proc/self/task/{}", thread.pid));

@@ -1,0 +1,149 @@
+//! The command line, and a run from its first case to its figures.
+
+use std::panic;
+use std::time::{Duration, Instant};
+
+use crate::case::Case;
+use crate::figures::Figures;
+use crate::scenarios::{self, Scenario};
+use crate::seed::Seed;
+
+/// The seed of a run that names none: figures are compared with those of this one.
+const SEED: u64 = 0x5EED_0008;
+
+/// How long a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// Before each change.
+    Ci,
+    /// By hand: for the figures.
+    Full,
+}
+
+/// How much of a scenario.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) length: Length,
+    pub(crate) seconds: Option<u64>,
+}
+
+impl Extent {
+    /// One of two, by the length.
+    pub(crate) fn either<T>(self, ci: T, full: T) -> T {
+        match self.length {
+            Length::Ci => ci,
+            Length::Full => full,
+        }
+    }
+}
+
+/// What the command line asks for.
+pub(crate) enum Command {
+    Run(Vec<Plan>),
+    /// This is the program of a case.
+    Subject {
+        scenario: &'static Scenario,
+        case: Seed,
+        arguments: Vec<String>,
+    },
+}
+
+/// A scenario, and how much of it.
+pub(crate) struct Plan {
+    scenario: &'static Scenario,
+    seed: u64,
+    extent: Extent,
+    cases: Option<u64>,
+    only: Option<u64>,
+}
+
+pub(crate) fn usage() -> String {
+    let mut text =
+        "usage: chaos SCENARIO [--ci] [--seed N] [--cases N] [--seconds N] [--case K]\n\n\
+                    scenarios, or `all`:\n"
+            .to_owned();
+    for scenario in scenarios::ALL {
+        text += &format!("  {:10} {}\n", scenario.name, scenario.story);
+    }
+    text + "\n--ci       the size of a run before each change\n\
+            --seed     another run than the usual one\n\
+            --cases    how many cases, from the first on\n\
+            --seconds  begin no case after so many; of `soak`, how long it goes on\n\
+            --case     this one alone: what a failure says to replay it"
+}
+
+pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let name = arguments.next().ok_or("no scenario")?;
+    if name == "subject" {
+        return subject(arguments);
+    }
+    let scenarios: Vec<&'static Scenario> = match name.as_str() {
+        "all" => scenarios::ALL.iter().collect(),
+        name => vec![scenarios::find(name).ok_or(format!("no such scenario: {name}"))?],
+    };
+    let (mut seed, mut length) = (SEED, Length::Full);
+    let (mut cases, mut seconds, mut only) = (None, None, None);
+    while let Some(option) = arguments.next() {
+        let mut number = || {
+            let value = arguments.next().ok_or(format!("{option} needs a number"))?;
+            let parsed = match value.strip_prefix("0x") {
+                Some(hex) => u64::from_str_radix(hex, 16),
+                None => value.parse(),
+            };
+            parsed.map_err(|error| format!("{option} {value}: {error}"))
+        };
+        match option.as_str() {
+            "--ci" => length = Length::Ci,
+            "--seed" => seed = number()?,
+            "--cases" => cases = Some(number()?),
+            "--seconds" => seconds = Some(number()?),
+            "--case" => only = Some(number()?),
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    let extent = Extent { length, seconds };
+    let plan = |scenario| Plan { scenario, seed, extent, cases, only };
+    Ok(Command::Run(scenarios.into_iter().map(plan).collect()))
+}
+
+fn subject(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let name = arguments.next().ok_or("no scenario")?;
+    let scenario = scenarios::find(&name).ok_or("no such scenario")?;
+    let mut number = || arguments.next().and_then(|number| number.parse().ok());
+    let (run, case) = number().zip(number()).ok_or("no case")?;
+    Ok(Command::Subject { scenario, case: Seed { run, case }, arguments: arguments.collect() })
+}
+
+impl Plan {
+    /// Runs it and prints its figures; how many cases failed.
+    pub(crate) fn run(&self) -> u64 {
+        let Self { scenario, seed, extent, .. } = *self;
+        // A failed assertion is the verdict on a case, which is printed once.
+        panic::set_hook(Box::new(|_| ()));
+        let (begun, mut figures) = (Instant::now(), Figures::default());
+        let (mut passed, mut failed) = (0, 0);
+        let count = self.cases.unwrap_or_else(|| (scenario.cases)(extent));
+        let all = self.only.map_or(0..count, |only| only..only + 1);
+        for case in all {
+            if extent.seconds.is_some_and(|most| begun.elapsed() >= Duration::from_secs(most)) {
+                break;
+            }
+            match Case::run(scenario, Seed { run: seed, case }, extent) {
+                Ok(found) => {
+                    figures.add(found);
+                    passed += 1;
+                }
+                Err(problem) => {
+                    failed += 1;
+                    println!("{} failed: {problem}", scenario.name);
+                    println!("again: chaos {} --seed {seed:#x} --case {case}", scenario.name);
+                }
+            }
+        }
+        drop(panic::take_hook());
+        let took = begun.elapsed().as_secs_f64();
+        println!("{}: seed {seed:#x}, {figures}", scenario.name);
+        println!("{}: {passed} passed, {failed} failed in {took:.1} s", scenario.name);
+        failed
+    }
+}

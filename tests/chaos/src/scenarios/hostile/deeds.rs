@@ -1,0 +1,229 @@
+//! What a hostile worker does.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
+use std::thread;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
+use nix::unistd::getpid;
+use serde::{Deserialize, Serialize};
+use support::park_for_ever;
+
+use super::ring::{ASLEEP, BELL, CALL_HEAD, CALL_TAIL, REPLY_HEAD, REPLY_TAIL, Ring};
+use crate::sys;
+
+/// The worker's end of its wire.
+const WIRE: RawFd = 3;
+const MAGIC: u16 = 0xE91E;
+
+// Kinds of frames.
+const CALL: u8 = 2;
+const HELLO: u8 = 128;
+const REFUSAL: u8 = 129;
+const REPLY: u8 = 130;
+const GOODBYE: u8 = 131;
+const BEGUN: u8 = 132;
+const READY: u8 = 133;
+
+macro_rules! deeds {
+    ($($(#[$doc:meta])* $deed:ident,)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub(super) enum Deed { $($(#[$doc])* $deed,)* }
+
+        pub(super) const DEEDS: &[Deed] = &[$(Deed::$deed,)*];
+    };
+}
+
+deeds! {
+    Garbage,
+    HugeLength,
+    UnknownKind,
+    /// A frame that only a parent sends.
+    ParentsKind,
+    WrongId,
+    /// Answers its call over the socket twice, then in the ring.
+    Replay,
+    /// Half a header, and no more.
+    HalfFrame,
+    HelloAgain,
+    Refusal,
+    BegunForeign,
+    GoodbyeOfGarbage,
+    GoodbyesWithoutEnd,
+    ReadyWithoutEnd,
+    DescriptorFlood,
+    EarlyClose,
+    EarlyCloseAndLive,
+    TailOdd,
+    TailFar,
+    TailBack,
+    HeadFar,
+    HeadBack,
+    /// Positions that only the parent writes.
+    ParentsPositions,
+    ClaimInverted,
+    ClaimBeyond,
+    /// Says that it has begun nothing, while it runs.
+    ClaimReset,
+    RecordHuge,
+    RecordWithoutCount,
+    RecordOfNoForm,
+    RecordForeign,
+    RecordOfManyItems,
+    /// Is not woken, and wakes nobody.
+    BellsCleared,
+    DeafToTerm,
+    StopItself,
+    ForkWithoutEnd,
+    /// As many descriptors as it may have, and more.
+    OpenWithoutEnd,
+}
+
+impl Deed {
+    /// Whether its parent must find out by itself, and say so.
+    pub(super) fn is_seen(self) -> bool {
+        use Deed::*;
+        match self {
+            Garbage | HugeLength | UnknownKind | ParentsKind | WrongId | Replay | Refusal
+            | DescriptorFlood | EarlyCloseAndLive | TailOdd | TailFar | TailBack | RecordHuge
+            | RecordWithoutCount | RecordOfNoForm | RecordForeign | RecordOfManyItems => true,
+            // Nothing is wrong with it, or nothing can be seen of it, or it may be too late.
+            HalfFrame | HelloAgain | BegunForeign | GoodbyeOfGarbage | GoodbyesWithoutEnd
+            | ReadyWithoutEnd | EarlyClose | HeadFar | HeadBack | ParentsPositions
+            | ClaimInverted | ClaimBeyond | ClaimReset | BellsCleared | DeafToTerm | StopItself
+            | ForkWithoutEnd | OpenWithoutEnd => false,
+        }
+    }
+
+    /// What comes after it: an answer, or nothing more until it is ended.
+    pub(super) fn happen(self) {
+        let ring = Ring::find;
+        match self {
+            Self::Garbage => stay(&[0x5A; 100]),
+            Self::HugeLength => stay(&header(REPLY, 0, 0, 0, u64::MAX / 2)),
+            Self::UnknownKind => stay(&header(77, 0, 0, 0, 0)),
+            Self::ParentsKind => stay(&header(CALL, 0, 1, 1, 0)),
+            Self::WrongId => stay(&reply(1 << 60)),
+            Self::Replay => stay(&[reply(ring().id()), reply(ring().id())].concat()),
+            Self::HalfFrame => {
+                stay(&header(REPLY, 0, 0, 0, 0)[..12]);
+            }
+            Self::HelloAgain => send(&header(HELLO, 0, 0, 0, 0)),
+            Self::Refusal => stay(&header(REFUSAL, 0, 0, 0, 0)),
+            Self::BegunForeign => send(&header(BEGUN, 0, 0, 1 << 50, 0)),
+            Self::GoodbyeOfGarbage => {
+                send(&[&header(GOODBYE, 0, 0, 0, 9)[..], &[0xFF; 9]].concat());
+            }
+            Self::GoodbyesWithoutEnd => loop {
+                send(&[&header(GOODBYE, 0, 0, 0, 4096)[..], &[0; 4096]].concat());
+            },
+            Self::ReadyWithoutEnd => loop {
+                send(&header(READY, 0, 0, 0, 0));
+            },
+            Self::DescriptorFlood => flood(),
+            Self::EarlyClose => shutdown(WIRE, Shutdown::Both).unwrap(),
+            Self::EarlyCloseAndLive => {
+                shutdown(WIRE, Shutdown::Write).unwrap();
+                park_for_ever();
+            }
+            Self::TailOdd => seen(|ring| ring.set(REPLY_TAIL, ring.get(REPLY_TAIL) + 1)),
+            Self::TailFar => seen(|ring| ring.set(REPLY_TAIL, ring.get(REPLY_TAIL) + (1 << 40))),
+            Self::TailBack => {
+                seen(|ring| ring.set(REPLY_TAIL, ring.get(REPLY_TAIL).wrapping_sub(8)))
+            }
+            Self::HeadFar => seen(|ring| ring.set(CALL_HEAD, ring.get(CALL_HEAD) + (1 << 40))),
+            Self::HeadBack => seen(|ring| ring.set(CALL_HEAD, ring.get(CALL_HEAD).wrapping_sub(8))),
+            Self::ParentsPositions => {
+                ring().set(REPLY_HEAD, u64::MAX / 3);
+                ring().set(CALL_TAIL, u64::MAX / 3);
+                park_for_ever();
+            }
+            Self::ClaimInverted => ring().set(ring().call(0), 7),
+            Self::ClaimBeyond => ring().set(ring().call(0), (1000 << 32) | 1),
+            Self::ClaimReset => ring().set(ring().call(0), 1 << 32),
+            Self::RecordHuge => {
+                seen(|ring| ring.answer([ring.id(), 0, (1 << 32) | 0xFFFF_FFF0, 0, 0]))
+            }
+            Self::RecordWithoutCount => seen(|ring| ring.answer([ring.id(), 0, 8, 0, 0])),
+            Self::RecordOfNoForm => {
+                seen(|ring| ring.answer([ring.id(), 9 << 32, (1 << 32) | 8, 0, 0]))
+            }
+            Self::RecordForeign => {
+                seen(|ring| ring.answer([1 << 50, 1 << 32, (1 << 32) | 8, 0, 0]))
+            }
+            Self::RecordOfManyItems => {
+                seen(|ring| ring.answer([ring.id(), 1 << 32, (0xFFFF << 32) | 8, 0, 0]));
+            }
+            Self::BellsCleared => {
+                let ring = ring();
+                loop {
+                    ring.set(BELL, 0);
+                    ring.set(ASLEEP, 0);
+                }
+            }
+            Self::DeafToTerm => {
+                SigSet::all().thread_block().unwrap();
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+            Self::StopItself => kill(getpid(), Signal::SIGSTOP).unwrap(),
+            Self::ForkWithoutEnd => sys::fork_without_end(),
+            Self::OpenWithoutEnd => {
+                let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+                setrlimit(Resource::RLIMIT_NOFILE, most.min(4096), most).unwrap();
+                while File::open("/dev/null").map(std::mem::forget).is_ok() {}
+            }
+        }
+    }
+}
+
+fn header(kind: u8, descriptors: u8, slot: u32, id: u64, len: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..2].copy_from_slice(&MAGIC.to_le_bytes());
+    bytes[2..4].copy_from_slice(&[kind, descriptors]);
+    bytes[4..8].copy_from_slice(&slot.to_le_bytes());
+    bytes[8..16].copy_from_slice(&id.to_le_bytes());
+    bytes[16..].copy_from_slice(&len.to_le_bytes());
+    bytes
+}
+
+/// A whole answer to the call of that number, which cannot be read.
+fn reply(id: u64) -> Vec<u8> {
+    [&header(REPLY, 0, 0, id, 3)[..], &[0xFF; 3]].concat()
+}
+
+/// Who is killed for it, or whose wire is closed, goes no further.
+fn send(bytes: &[u8]) {
+    let sent = sendmsg::<()>(WIRE, &[IoSlice::new(bytes)], &[], MsgFlags::MSG_NOSIGNAL, None);
+    if sent.is_err() {
+        park_for_ever();
+    }
+}
+
+/// The same, and waits for its end.
+fn stay(bytes: &[u8]) -> ! {
+    send(bytes);
+    park_for_ever()
+}
+
+/// Spoils the ring, has its parent look there, and waits for its end.
+fn seen(spoil: impl FnOnce(&Ring)) -> ! {
+    spoil(&Ring::find());
+    stay(&header(READY, 0, 0, 0, 0))
+}
+
+/// The header of an endless frame, then descriptors with every byte of it.
+fn flood() {
+    send(&header(REPLY, 0, 0, 0, 1 << 20));
+    let null = File::open("/dev/null").unwrap();
+    let fds = [null.as_raw_fd(); 253];
+    let (data, control) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&fds)]);
+    while sendmsg::<()>(WIRE, &data, &control, MsgFlags::MSG_NOSIGNAL, None).is_ok() {}
+    loop {
+        thread::park();
+    }
+}

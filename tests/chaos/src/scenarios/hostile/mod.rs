@@ -1,0 +1,189 @@
+//! A worker that does what none of ours does: it hurts its own tasks, and nobody else.
+//!
+//! It is a real worker of a real parent: a task writes to the wire that its process has, and, through
+//! `/proc/self/mem`, to the memory that it shares with its parent.
+
+mod deeds;
+mod ring;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use epilogue::{JoinError, Pool, Process, StartError, TaskError};
+use serde::{Deserialize, Serialize};
+use support::{Oracle, Program};
+
+use self::deeds::{DEEDS, Deed};
+use super::Scenario;
+use super::ledger::Ledger;
+use crate::case::Case;
+use crate::figures::{Figures, say_count, say_worst};
+use crate::group::Limit;
+use crate::seed::Seed;
+
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "hostile",
+    story: "a worker that lies, floods, forks or is deaf, in a pool and as a process",
+    cases: |_| 2 * DEEDS.len() as u64,
+    patience: |_| Duration::from_secs(30),
+    case,
+    subject,
+};
+
+const GRACE: Duration = Duration::from_millis(500);
+/// From the last request to the end, and to spare for a busy machine.
+const SPARE: Duration = Duration::from_millis(500);
+
+/// How long a parent looks on before it asks for an end: longer than the grace period of those that
+/// are to be found out.
+fn patience(deed: Deed) -> Duration {
+    Duration::from_millis(if deed.is_seen() { 3000 } else { 300 })
+}
+
+/// How many processes there may be in all, of one that forks without end.
+const PROCESSES: u64 = 64;
+
+fn deed(seed: Seed) -> (Deed, bool) {
+    (DEEDS[seed.case as usize / 2], seed.case.is_multiple_of(2))
+}
+
+fn case(case: &mut Case) -> Figures {
+    let (deed, _) = deed(case.seed);
+    let limit = Limit::make("pids", "pids.max", PROCESSES);
+    let mut program = Program::start(case.command(&[]).arg(limit.path()));
+    program.reap();
+    if deed == Deed::ForkWithoutEnd {
+        // What it forked is the task's own, and outlives it. It holds the program's output open.
+        case.group.kill();
+    }
+    let ending = program.finish();
+    assert!(ending.status.success(), "{deed:?}: {ending}");
+    case.gone_within(Duration::from_secs(1));
+    let mut figures = Figures::said(&ending.stdout);
+    figures.count("parents alive", 1);
+    figures
+}
+
+const TASKS: u64 = 40;
+const GUILTY: u64 = 11;
+
+/// What is told to a task, of which one may be guilty.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Work {
+    ledger: PathBuf,
+    number: u64,
+    deed: Option<Deed>,
+}
+
+fn work(Work { ledger, number, deed }: Work) -> u64 {
+    Ledger::begin(&ledger, number);
+    if let Some(deed) = deed {
+        fs::write(ledger.with_extension("pid"), std::process::id().to_string()).unwrap();
+        deed.happen();
+    }
+    number * 3
+}
+
+fn subject(seed: Seed, arguments: &[String]) {
+    let (deed, in_pool) = deed(seed);
+    Limit::enter(Path::new(&arguments[0]));
+    // It would end those that go on to fork, one by one; the kernel ends them all.
+    let oracle = (deed != Deed::ForkWithoutEnd).then(Oracle::begin);
+    let took = match in_pool {
+        true => pool(deed),
+        false => process(deed),
+    };
+    assert!(took <= GRACE + SPARE, "{deed:?}: {took:?}");
+    say_worst("ended", took);
+    if let Some(oracle) = oracle {
+        oracle.nothing_left();
+    }
+}
+
+/// How long the end took.
+fn pool(deed: Deed) -> Duration {
+    let ledger = Ledger::new();
+    let pool = Pool::builder().workers(2).grace_period(GRACE).chunk_size(1).start().unwrap();
+    let work_of = |number| {
+        let deed = (number == GUILTY).then_some(deed);
+        Work { ledger: ledger.path(), number, deed }
+    };
+    let works: Vec<_> = (0..TASKS).map(work_of).collect();
+    let (outcomes, is_over) = thread::scope(|threads| {
+        let (done, over) = mpsc::channel::<()>();
+        let map = threads.spawn(|| {
+            let outcomes = pool.map_outcomes(works, work).unwrap();
+            drop(done);
+            outcomes
+        });
+        // Nothing is ever sent: the channel ends when the map does.
+        let is_over =
+            over.recv_timeout(patience(deed)) == Err(mpsc::RecvTimeoutError::Disconnected);
+        let begun = Instant::now();
+        if !is_over {
+            drop(pool.terminate().unwrap());
+        }
+        let took = begun.elapsed();
+        (map.join().unwrap(), is_over.then_some(()).ok_or(took))
+    });
+    let pid = fs::read_to_string(ledger.path().with_extension("pid")).unwrap();
+    judge(deed, outcomes, pid.parse().unwrap(), is_over.is_err());
+    match is_over {
+        Ok(()) => {
+            assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100, "{deed:?}: afterwards");
+            let begun = Instant::now();
+            drop(pool.close().unwrap());
+            begun.elapsed()
+        }
+        Err(took) => took,
+    }
+}
+
+/// The tasks of others are right, whatever became of those that the hostile one had.
+fn judge(deed: Deed, outcomes: Vec<Result<u64, TaskError>>, hostile: u32, stopped: bool) {
+    let mut its_own = 0;
+    for (number, outcome) in (0..).zip(outcomes) {
+        match outcome {
+            Ok(value) => assert_eq!(value, number * 3, "{deed:?}, task {number}"),
+            Err(TaskError::WorkerLost(lost)) if lost.pid == hostile => its_own += 1,
+            // Only what the hostile one had begun can still be there when the pool is stopped.
+            Err(TaskError::Cancelled { begun: true }) if stopped => its_own += 1,
+            Err(TaskError::Decode { .. }) if number == GUILTY => its_own += 1,
+            Err(error) => panic!("{deed:?}, task {number}: {error:?}"),
+        }
+    }
+    assert!(!deed.is_seen() || (its_own >= 1 && !stopped), "{deed:?}: nobody saw it");
+    say_count("typed errors", its_own);
+}
+
+/// How long the end took.
+fn process(deed: Deed) -> Duration {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deed");
+    drop(File::create(&path).unwrap());
+    let work = Work { ledger: path, number: 5, deed: Some(deed) };
+    let builder = Process::builder().grace_period(GRACE);
+    let mut process = match builder.start(work, self::work) {
+        // It was found out before its hello was read.
+        Err(StartError::Protocol(_)) if deed.is_seen() => {
+            say_count("typed errors", 1);
+            return Duration::ZERO;
+        }
+        started => started.unwrap(),
+    };
+    let told = process.join_timeout(patience(deed));
+    let begun = Instant::now();
+    match told {
+        Ok(Some(value)) => assert!(value == 15 && !deed.is_seen(), "{deed:?}: {value}"),
+        Ok(None) => {
+            assert!(!deed.is_seen(), "{deed:?}: nobody saw it");
+            drop(process.terminate().unwrap());
+        }
+        Err(JoinError::AlreadyJoined) => panic!("{deed:?}: joined twice"),
+        Err(_) => say_count("typed errors", 1),
+    }
+    begun.elapsed()
+}

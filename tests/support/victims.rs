@@ -1,0 +1,41 @@
+//! Who is hit by a signal in a test that sends them at random.
+
+use std::os::fd::AsFd;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid};
+
+use crate::{Random, procfs, sys};
+
+/// The children of `pid`, zombies included.
+pub fn children_of(pid: Pid) -> Vec<Pid> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")));
+    match lists.collect::<Result<String, _>>() {
+        Ok(pids) => {
+            let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
+            pids.map(Pid::from_raw).collect()
+        }
+        // A kernel without these lists, or a thread that has just ended.
+        Err(_) => {
+            let children = procfs::processes().into_iter().filter(|it| it.parent == pid);
+            children.map(|child| child.pid).collect()
+        }
+    }
+}
+
+/// Sends `signal` to `victim`, a child of `parent`; false if it is none any more.
+///
+/// What reaps children runs beside this: the number may come to mean a stranger.
+pub fn signal_child(parent: Pid, victim: Pid, signal: Signal) -> bool {
+    let Ok(pidfd) = sys::pidfd_open(victim) else { return false };
+    // Whoever has this pid now is a child still, or the number was given to a stranger before.
+    let is_its_child = children_of(parent).contains(&victim);
+    is_its_child && sys::pidfd_signal(pidfd.as_fd(), signal).is_ok()
+}
+
+/// Kills a child of this process at random; false if there was none to kill.
+pub fn kill_a_child(random: &mut Random) -> bool {
+    let children = children_of(getpid());
+    !children.is_empty() && signal_child(getpid(), random.one_of(&children), Signal::SIGKILL)
+}
