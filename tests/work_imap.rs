@@ -1,8 +1,10 @@
 //! Lazy maps take what they need and no more, give every outcome, and can be dropped at any moment.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process;
 use std::thread;
@@ -96,30 +98,36 @@ fn an_endless_input_is_bounded_if_nothing_is_said() {
 #[test]
 fn the_bytes_ahead_are_bounded_those_of_items_and_those_of_outcomes() {
     const MIB: usize = 1 << 20;
+    const LONG: usize = 16 << 10;
     let (oracle, _watchdog) = begin();
     let pool = Pool::new(2).unwrap();
-    // Long items, of which a worker would be sent sixteen ahead.
+    // Long items, of which a worker would be sent many ahead.
     let done = tempfile::NamedTempFile::new().unwrap();
     let (path, mut most) = (done.path().to_owned(), 0);
-    let items = (0..200u64).map(|n| {
+    let items = (0..300u64).map(|n| {
         let finished = done.as_file().metadata().unwrap().len();
         most = most.max(n + 1 - finished);
-        (path.clone(), vec![1u8; MIB / 16])
+        let mut bytes = path.as_os_str().as_bytes().to_vec();
+        bytes.resize(LONG, 0);
+        bytes
     });
-    let length = |(path, bytes): (PathBuf, Vec<u8>)| {
+    let length = |bytes: Vec<u8>| {
+        let path = CStr::from_bytes_until_nul(&bytes).unwrap().to_str().unwrap();
         File::options().append(true).open(path).unwrap().write_all(b"x").unwrap();
         bytes.len()
     };
-    let lengths = pool.imap(items, length).ahead_bytes(MIB / 4);
-    assert_eq!(lengths.map(Result::unwrap).collect::<Vec<_>>(), [MIB / 16; 200]);
+    let lengths = pool.imap(items, length).ahead_bytes(4 * LONG);
+    assert_eq!(lengths.map(Result::unwrap).collect::<Vec<_>>(), [LONG; 300]);
     drop(done);
     assert!(most <= 5, "{most} items were ahead");
     // Long outcomes: until the first has come, nobody knows how long.
     let (taken, mut most) = (Cell::new(0), 0);
-    let items = (0..100u8).inspect(|_| taken.set(taken.get() + 1));
+    let items = (0..40u8).inspect(|_| taken.set(taken.get() + 1));
     let outcomes = pool.imap(items, |n| vec![n; MIB]).ahead_bytes(4 * MIB);
     for (given, outcome) in outcomes.enumerate() {
         assert_eq!(outcome.unwrap(), vec![given as u8; MIB]);
+        // The workers are ahead of whoever takes its time.
+        thread::sleep(Duration::from_millis(3));
         most = most.max(taken.get() - given);
     }
     assert!(most <= 6, "{most} MiB of outcomes were ahead");
