@@ -332,6 +332,9 @@ impl Shared {
         first: Index,
         mailbox: &Arc<Mailbox>,
     ) -> Result<Submitted, Refusal> {
+        // An input may have forked after it gave some of these: in the copy, the lock may be held for
+        // ever, and the memory of the workers is that of the original.
+        self.require_owner()?;
         self.note_senders(request.parcel());
         if terms.first_limit().is_some() {
             time(&mut request.parcel_mut().bytes);
