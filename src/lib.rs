@@ -31,9 +31,9 @@ pub use epilogue_pool::task;
 pub use epilogue_process as process;
 
 pub use epilogue_pool::{
-    AsCompleted, BuildError, CloseError, Imap, ImapUnordered, Maps, OnStall, Poisoned, Pool,
-    Reaction, Refusal, Report, Stall, StallKind, SubmitError, Task, TaskError, TaskOptions,
-    WorkerLost, WorkerReport, as_completed,
+    AsCompleted, BuildError, CloseError, Imap, ImapUnordered, Local, Maps, OnStall, Poisoned, Pool,
+    Reaction, Refusal, Report, ResizeError, Stall, StallKind, SubmitError, Task, TaskError,
+    TaskOptions, WorkerLost, WorkerReport, as_completed, available_workers,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, Enforcement, ExitStatus, Failure, JoinError, Limits, Mechanism,

@@ -1,14 +1,16 @@
 //! How a pool is started, where the defaults are not enough.
 
 use std::num::NonZero;
-use std::thread;
 use std::time::Duration;
 
 use epilogue_process::child::Spec;
 use epilogue_process::setters;
 
+use crate::available::available_workers;
 use crate::error::BuildError;
 use crate::pool::Pool;
+use crate::recycling::{Growth, Recycling};
+use crate::size::{Size, most_workers};
 use crate::stall::OnStall;
 use crate::terms::Terms;
 use crate::vigil::Vigil;
@@ -17,7 +19,11 @@ use crate::vigil::Vigil;
 #[derive(Debug, Clone)]
 #[must_use = "a builder starts nothing by itself"]
 pub struct Builder {
-    pub(crate) workers: usize,
+    workers: usize,
+    min_workers: Option<usize>,
+    idle_timeout: Option<Duration>,
+    max_tasks: Option<usize>,
+    growth: Growth,
     pub(crate) spec: Spec,
     pub(crate) chunk_size: Option<NonZero<usize>>,
     pub(crate) terms: Terms,
@@ -29,13 +35,15 @@ pub struct Builder {
 
 impl Default for Builder {
     fn default() -> Self {
-        let workers = thread::available_parallelism().map_or(1, NonZero::get);
-        let (spec, terms) = (Spec::named("pool"), Terms::default());
         Self {
-            workers,
-            spec,
+            workers: available_workers(),
+            min_workers: None,
+            idle_timeout: None,
+            max_tasks: None,
+            growth: Growth::Any,
+            spec: Spec::named("pool"),
             chunk_size: None,
-            terms,
+            terms: Terms::default(),
             intensity: None,
             stall_after: Vigil::DEFAULT,
             on_stall: OnStall::default(),
@@ -48,9 +56,81 @@ setters! {
 }
 
 impl Builder {
-    /// Sets how many workers there are. As many as this process may use CPUs by default.
+    /// Sets how many workers there are, or with [`Builder::min_workers`], how many there are at most.
+    /// As many as [`available_workers`] by default.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// Lets the pool begin with so many workers, and start more as long as there are more tasks than
+    /// workers, up to [`Builder::workers`]. Without it, all are started at once.
+    ///
+    /// Tasks that are done sooner than a worker could be started need none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_pool::Pool;
+    ///
+    /// let builder = Pool::builder().min_workers(1).workers(8).idle_timeout(Duration::from_secs(30));
+    /// let pool = builder.start()?;
+    /// assert_eq!(pool.map(0..100u64, |x| x + 1)?.len(), 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn min_workers(mut self, workers: usize) -> Self {
+        self.min_workers = Some(workers);
+        self
+    }
+
+    /// Lets workers leave that have had nothing to do for so long, as far as there are more than
+    /// [`Builder::min_workers`]. Without it, those that were started stay.
+    ///
+    /// It is looked for such workers once in that time, so one is gone after twice the time. Once there
+    /// are no more than have to be, an idle pool wakes up for nothing.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Replaces each worker after so many tasks. Without it, a worker stays as long as the pool.
+    ///
+    /// No worker ever does more. None is waited for: the next one is started before the one before it
+    /// is through, and waits, up, until that leaves. Until then there is one process more, for each
+    /// worker that is about to leave; no more tasks run at once than there are
+    /// [workers](Builder::workers).
+    ///
+    /// With 0, [`Builder::start`] fails: [`BuildError::NoTasks`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    /// use epilogue_pool::Pool;
+    ///
+    /// let pool = Pool::builder().workers(1).max_tasks_per_worker(2).start()?;
+    /// let pids: HashSet<u32> = pool.map(0..6, |_: u64| std::process::id())?.into_iter().collect();
+    /// assert_eq!(pids.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_tasks_per_worker(mut self, tasks: usize) -> Self {
+        self.max_tasks = Some(tasks);
+        self
+    }
+
+    /// Replaces a worker whose memory has grown by more than so many bytes since it was up. Without
+    /// it, memory is not looked at.
+    ///
+    /// The worker looks after a task, at most once in a millisecond, and nobody else does. What counts
+    /// is what it has resident and shares with no file or memfd (`/proc/self/statm`). What its
+    /// initializer has left counts as there before, and so does the state of a
+    /// [`Local`](crate::Local). The next worker is started then; the one that has grown goes on until
+    /// that is up, so it grows on for a moment. To be certain, set
+    /// [`Builder::limit_memory`] above.
+    pub fn max_memory_growth(mut self, bytes: u64) -> Self {
+        self.growth = Growth::Bounded;
+        self.spec.bound_growth(bytes);
         self
     }
 
@@ -102,5 +182,23 @@ impl Builder {
     /// ```
     pub fn start(self) -> Result<Pool, BuildError> {
         Pool::start(self)
+    }
+
+    pub(crate) fn size(&self) -> Result<Size, BuildError> {
+        let (min, max) = (self.min_workers.unwrap_or(self.workers), self.workers);
+        // Found out now, not by the thousandth start.
+        match most_workers() {
+            _ if min == 0 || max == 0 => Err(BuildError::NoWorkers),
+            _ if min > max => Err(BuildError::NoSize { min, max }),
+            most if max > most => Err(BuildError::TooManyWorkers { workers: max, most }),
+            _ => Ok(Size::new(min, max, self.idle_timeout)),
+        }
+    }
+
+    pub(crate) fn recycling(&self) -> Result<Recycling, BuildError> {
+        match self.max_tasks {
+            Some(0) => Err(BuildError::NoTasks),
+            most => Ok(Recycling::new(most.map(|most| most as u64), self.growth)),
+        }
     }
 }

@@ -197,6 +197,7 @@ pub(crate) fn head(entry: Entry, state: u64) -> Vec<u8> {
     let mut payload = Vec::with_capacity(64);
     entry.write(&mut payload);
     payload.extend_from_slice(&state.to_le_bytes());
+    entry.write_build(&mut payload);
     payload
 }
 

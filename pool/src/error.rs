@@ -14,6 +14,17 @@ pub enum BuildError {
     /// A pool without workers would never do anything.
     #[error("a pool needs at least one worker")]
     NoWorkers,
+    /// A worker that may do no task would never do anything.
+    #[error("a worker has to be allowed at least one task: max_tasks_per_worker(0) allows none")]
+    NoTasks,
+    /// There would be more workers at least than at most.
+    #[error("there cannot be at least {min} workers and at most {max}")]
+    NoSize {
+        /// What [`Builder::min_workers`](crate::Builder::min_workers) was given.
+        min: usize,
+        /// What [`Builder::workers`](crate::Builder::workers) was given.
+        max: usize,
+    },
     /// A worker could not be started.
     #[error("a worker of the pool did not start: {0}")]
     Worker(#[source] StartError),
@@ -42,6 +53,29 @@ pub enum BuildError {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+/// Why the number of a pool's workers was not changed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// A pool without workers would never do anything.
+    #[error("a pool needs at least one worker: close it, if there is nothing to do")]
+    NoWorkers,
+    /// There would be more workers than this process may have descriptors for.
+    #[error(
+        "{workers} workers need more descriptors than this process may have, which is enough for \
+         {most}: raise the limit (ulimit -n), or ask for fewer"
+    )]
+    TooManyWorkers {
+        /// How many were asked for.
+        workers: usize,
+        /// How many there can be at most.
+        most: usize,
+    },
+    /// The pool is closed, or not this process's.
+    #[error(transparent)]
+    Refused(Refusal),
 }
 
 /// Why a task has no value.

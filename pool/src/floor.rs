@@ -11,6 +11,8 @@
 //! 3. Whoever sleeps and has to know of an answer is told: the reader by the doorbell, the
 //!    supervisor over the socket; see [`Floor::tune`].
 
+mod staffing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -30,7 +32,9 @@ use crate::intensity::Intensity;
 use crate::job::Reads;
 use crate::mailbox::Mailbox;
 use crate::member::{Buried, Member, Standing};
+use crate::recycling::Recycling;
 use crate::report::Report;
+use crate::size::Size;
 use crate::stall::OnStall;
 use crate::vigil::Vigil;
 use crate::wakes::Wakes;
@@ -83,7 +87,10 @@ pub(crate) struct Floor {
     pub(crate) alarm: Alarm,
     /// When workers are looked at that do not get on.
     pub(crate) vigil: Vigil,
-    wanted: usize,
+    size: Size,
+    recycling: Recycling,
+    /// How many missing workers the supervisor was told of.
+    told_to_hire: usize,
     next: u64,
     /// How many jobs there are whose callers read again and again.
     readers: usize,
@@ -95,10 +102,10 @@ pub(crate) struct Floor {
     /// Those who wait for an outcome while another one reads.
     pub(crate) followers: Vec<Arc<Mailbox>>,
     pub(crate) patience: Patience,
-    /// Wakes the reader.
-    pub(crate) news: Arc<Bell>,
     /// Wakes the supervisor.
     pub(crate) bell: Arc<Bell>,
+    /// Wakes the reader.
+    pub(crate) news: Arc<Bell>,
     /// Those who wait without a thread.
     pub(crate) wakes: Arc<Wakes>,
 }
@@ -106,11 +113,10 @@ pub(crate) struct Floor {
 impl Floor {
     pub(crate) fn new(
         name: String,
-        wanted: usize,
+        (size, recycling): (Size, Recycling),
         closed: Arc<OnceLock<Refusal>>,
         started: Sender<Result<(), StartError>>,
-        news: Arc<Bell>,
-        bell: Arc<Bell>,
+        [bell, news]: [Arc<Bell>; 2],
     ) -> Self {
         Self {
             phase: Phase::Starting(started),
@@ -123,7 +129,9 @@ impl Floor {
             intensity: Intensity::default(),
             alarm: Alarm::default(),
             vigil: Vigil::new(Vigil::DEFAULT, OnStall::default()),
-            wanted,
+            size,
+            recycling,
+            told_to_hire: 0,
             next: NO_STATE + 1,
             readers: 0,
             pace: Pace::Still,
@@ -132,8 +140,8 @@ impl Floor {
             reader: Reader::None,
             followers: Vec::new(),
             patience: Patience::default(),
-            news,
             bell,
+            news,
             wakes: Arc::default(),
         }
     }
@@ -167,7 +175,7 @@ impl Floor {
 
     /// How many workers there are to be.
     pub(crate) fn wanted(&self) -> usize {
-        self.wanted
+        self.size.wanted()
     }
 
     // What callers ask for.
@@ -285,15 +293,17 @@ impl Floor {
             self.tune();
             // Once more, now that they would tell of room: the last look was before that.
             let next = self.queue.front();
-            if next.is_none_or(|next| least_loaded(&mut self.members, next).is_none()) {
+            let most = self.may_begin();
+            if next.is_none_or(|next| least_loaded(&mut self.members, next, most).is_none()) {
                 break;
             }
         }
+        self.relieve();
+        self.ask_for_workers();
         if let Phase::Draining = self.phase
             && self.queue.is_empty()
         {
-            let idle = self.members.iter_mut().filter(|member| member.is_idle());
-            idle.for_each(Member::finish);
+            self.finish_those(Member::is_idle);
         }
     }
 
@@ -303,7 +313,7 @@ impl Floor {
         /// A map whose iterator takes longer than this for an item stands still.
         const STILL_AFTER: Duration = Duration::from_millis(5);
         self.hand_out();
-        if self.is_tuned || self.is_backed_up() {
+        if self.is_tuned || self.is_backed_up() || self.turns_over() {
             self.dispatch();
         }
         if self.pace == Pace::Still {
@@ -320,6 +330,7 @@ impl Floor {
     fn hand_out(&mut self) {
         let mut has_looked = false;
         while let Some(next) = self.queue.front() {
+            let most = self.may_begin();
             let chosen = match soon_done(&mut self.members, next) {
                 // One that is awake may have room by now: to wake another takes longer than some tasks.
                 None if !has_looked => {
@@ -329,12 +340,18 @@ impl Floor {
                     }
                     continue;
                 }
-                None => least_loaded(&mut self.members, next),
+                None => least_loaded(&mut self.members, next, most),
                 soon_done => soon_done,
             };
             let Some(chosen) = chosen else { break };
-            if let Some(call) = self.queue.pop_front() {
-                send(&self.states, &self.bell, &mut self.members[chosen], call);
+            if let Some(mut call) = self.queue.pop_front() {
+                let (member, next) = (&mut self.members[chosen], &mut self.next);
+                let rest = member.cut(&mut call, || {
+                    *next += 1;
+                    *next
+                });
+                send(&self.states, &self.bell, member, call);
+                rest.into_iter().for_each(|rest| self.queue.push_front(rest));
             }
         }
     }
@@ -345,6 +362,9 @@ impl Floor {
             return;
         }
         while let Some(idle) = self.members.iter().position(Member::is_idle) {
+            if self.may_begin() == 0 {
+                return;
+            }
             let Some(busiest) = busiest(&self.members) else { return };
             let victim = &mut self.members[busiest];
             let taken: Vec<_> = match victim.load() {
@@ -358,12 +378,19 @@ impl Floor {
             if taken.is_empty() {
                 return;
             }
-            for call in taken.into_iter().rev() {
-                let idle = &mut self.members[idle];
-                match idle.has_room(&call) {
-                    true => send(&self.states, &self.bell, idle, call),
-                    false => self.queue.push_front(call),
+            for mut call in taken.into_iter().rev() {
+                let (idle, queue, next) =
+                    (&mut self.members[idle], &mut self.queue, &mut self.next);
+                if !idle.has_room(&call) {
+                    queue.push_front(call);
+                    continue;
                 }
+                let rest = idle.cut(&mut call, || {
+                    *next += 1;
+                    *next
+                });
+                send(&self.states, &self.bell, idle, call);
+                rest.into_iter().for_each(|rest| queue.push_front(rest));
             }
         }
     }
@@ -419,8 +446,9 @@ impl Floor {
     /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
     pub(crate) fn needs_supervisor(&self) -> bool {
         let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
-        self.reader == Reader::None
-            && (ends || self.is_backed_up() || self.wakes.are_awaited() || self.has_to_level())
+        let is_needed = ends || self.is_backed_up() || self.wakes.are_awaited();
+        let is_needed = is_needed || self.has_to_level() || self.has_to_relieve();
+        self.reader == Reader::None && is_needed
     }
 
     /// Whether a worker that is done has to take something over from another one, and nobody who
@@ -462,37 +490,6 @@ impl Floor {
 
     // Workers.
 
-    /// How many workers are missing, and may be started now.
-    pub(crate) fn missing(&mut self, now: Instant) -> usize {
-        let wanted = match self.phase {
-            Phase::Starting(_) | Phase::Running => self.wanted,
-            // The last calls need somebody, if those who had them have died.
-            Phase::Draining => self.queue.len().min(self.wanted),
-            Phase::Stopping => 0,
-        };
-        let staying = self.members.iter().filter(|member| member.stays()).count();
-        let missing = wanted.saturating_sub(staying);
-        if missing > 0 && self.hiring.is_allowed(now) { missing } else { 0 }
-    }
-
-    /// When missing workers may be started, if not now.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.hiring.retry_at()
-    }
-
-    pub(crate) fn next_worker(&mut self) -> u64 {
-        self.hired += 1;
-        self.hired
-    }
-
-    /// Takes in a worker that was started while nobody held the lock.
-    pub(crate) fn hire(&mut self, mut member: Member) {
-        if let Phase::Stopping = self.phase {
-            member.stop(None, Work::Finish, || 0);
-        }
-        self.members.push(member);
-    }
-
     /// A worker ended without having done anything, or could not be started at all.
     pub(crate) fn hiring_failed(&mut self, error: StartError) {
         let cause = error.to_string();
@@ -504,8 +501,8 @@ impl Floor {
             self.stop(None, Work::Abandon);
             return self.give_up(cause);
         }
-        let alone = !self.members.iter().any(|member| member.standing == Standing::Serving);
-        if self.hiring.failed(Instant::now(), self.wanted) && alone {
+        let alone = !self.members.iter().any(Member::serves);
+        if self.hiring.failed(Instant::now(), self.size.wanted()) && alone {
             self.give_up(cause);
         }
     }
@@ -533,7 +530,9 @@ impl Floor {
         member.child.wire().made_room();
         // A worker that closed its wire may live on for the whole grace period. What it has not
         // begun does not wait for its end.
-        if member.standing == Standing::Serving && !member.child.is_connected() {
+        let is_up =
+            matches!(member.standing, Standing::Serving | Standing::Outgrown | Standing::Retiring);
+        if is_up && !member.child.is_connected() {
             let taken = self.take_back_from(owner);
             taken.into_iter().for_each(|call| self.queue.push_front(call));
             // It may live and hear: it has nothing left to do but what runs.
@@ -558,6 +557,7 @@ impl Floor {
             Event::Hello => {
                 if member.standing == Standing::Starting {
                     member.standing = Standing::Serving;
+                    self.recycling.note_start(member.age());
                 }
                 if let Phase::Starting(started) = &self.phase {
                     let _ = started.send(Ok(()));
@@ -567,6 +567,7 @@ impl Floor {
             }
             Event::Answers(reply) => member.answered(reply),
             Event::Answer { id, index, payload } => member.answered_one(id, index, payload),
+            Event::Grown => return member.outgrown(),
             Event::Refused(refusal) => return member.refusal = Some(refusal),
             Event::Begun { id } => return member.begun(id),
             Event::Broken(error) => return member.detail = Some(error.to_string()),
@@ -626,9 +627,11 @@ fn soon_done(members: &mut [Member], call: &Call) -> Option<usize> {
     })
 }
 
-/// The worker with the least to do, of those that can have this call.
-fn least_loaded(members: &mut [Member], call: &Call) -> Option<usize> {
+/// The worker with the least to do, of those that can have this call. So many of those that have
+/// nothing to do may begin.
+fn least_loaded(members: &mut [Member], call: &Call, most: usize) -> Option<usize> {
     let all = members.iter_mut().enumerate();
+    let all = all.filter(|(_, member)| most > 0 || member.load() > 0);
     let free = all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
     free.min().map(|(_, one)| one)
 }

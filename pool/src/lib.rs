@@ -28,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+mod available;
 mod bell;
 mod builder;
 mod call;
@@ -44,14 +45,18 @@ mod imap;
 mod intensity;
 mod job;
 mod limits;
+mod local;
 mod mailbox;
 mod map;
 mod maps;
 mod member;
 mod pool;
 mod reader;
+mod recycling;
 mod reduce;
 mod report;
+mod resize;
+mod size;
 mod stall;
 mod submit;
 mod supervisor;
@@ -61,10 +66,14 @@ mod vigil;
 mod wakes;
 mod worker;
 
+pub use available::available_workers;
 pub use builder::Builder;
 pub use completed::{AsCompleted, as_completed};
-pub use error::{BuildError, CloseError, Poisoned, Refusal, SubmitError, TaskError, WorkerLost};
+pub use error::{
+    BuildError, CloseError, Poisoned, Refusal, ResizeError, SubmitError, TaskError, WorkerLost,
+};
 pub use imap::{Imap, ImapUnordered};
+pub use local::Local;
 pub use map::Maps;
 pub use pool::Pool;
 pub use report::{Report, WorkerReport};

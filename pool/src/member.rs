@@ -1,7 +1,7 @@
 //! One worker as its pool sees it: a child, and the calls that it was sent.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use epilogue_process::child::{Child, Event, Spec, Work};
 use epilogue_process::parcel::Parcel;
@@ -12,6 +12,7 @@ use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 use crate::call::{Call, Unasked};
 use crate::course::Verdict;
 use crate::error::{Refusal, TaskError, WorkerLost};
+use crate::recycling::Recycling;
 use crate::report::WorkerReport;
 use crate::vigil::Watched;
 use crate::worker::serve;
@@ -23,6 +24,10 @@ pub(crate) enum Standing {
     Starting,
     /// Up, and taking calls.
     Serving,
+    /// The same, until another one is up that can take its place: it has grown too much.
+    Outgrown,
+    /// It takes no more calls, and leaves when it has answered those that it has.
+    Retiring,
     /// Told to end. It takes no more calls.
     Leaving,
     /// It hung up, which nobody had asked of it.
@@ -53,6 +58,10 @@ pub(crate) struct Member {
     /// What else is to be said of its end.
     pub(crate) detail: Option<String>,
     pub(crate) done: u64,
+    /// How many tasks it had done when it was last looked whether it has something to do.
+    done_before: Option<u64>,
+    started: Instant,
+    recycling: Recycling,
     lost: u64,
     cancelled: u64,
     timed_out: u64,
@@ -82,7 +91,11 @@ impl Member {
     /// How many bytes of calls it is sent, if there is more than one.
     const BYTES_AHEAD: usize = 1 << 20;
 
-    pub(crate) fn start(spec: &Spec, number: u64) -> Result<Self, StartError> {
+    pub(crate) fn start(
+        spec: &Spec,
+        number: u64,
+        recycling: Recycling,
+    ) -> Result<Self, StartError> {
         let mut spec = spec.clone();
         spec.name = format!("{}-{number}", spec.name);
         spec.expect_many_calls();
@@ -96,11 +109,19 @@ impl Member {
             refusal: None,
             detail: None,
             done: 0,
+            done_before: None,
+            started: Instant::now(),
+            recycling,
             lost: 0,
             cancelled: 0,
             timed_out: 0,
             watched: Watched::default(),
         })
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// How many calls it has not answered.
@@ -133,18 +154,66 @@ impl Member {
     pub(crate) fn stays(&self) -> bool {
         match self.standing {
             Standing::Starting => true,
-            Standing::Serving => self.child.is_connected(),
-            Standing::Leaving | Standing::Severed => false,
+            Standing::Serving | Standing::Outgrown => self.child.is_connected(),
+            Standing::Retiring | Standing::Leaving | Standing::Severed => false,
         }
     }
 
-    fn serves(&self) -> bool {
-        self.standing == Standing::Serving && self.child.is_connected()
+    /// Whether it is up, and has not been told to end.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.standing, Standing::Serving | Standing::Outgrown | Standing::Retiring)
+    }
+
+    /// Whether it is up and takes calls.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.standing, Standing::Serving | Standing::Outgrown) && self.child.is_connected()
+    }
+
+    /// How many tasks it has not answered.
+    pub(crate) fn tasks(&self) -> usize {
+        self.in_flight.iter().map(|sent| sent.call.left()).sum()
+    }
+
+    /// How many tasks it may do besides those that it has. None if that has no end.
+    pub(crate) fn tasks_left(&self) -> Option<u64> {
+        // Without an end there is nothing to count.
+        self.recycling.left_after(0)?;
+        self.recycling.left_after(self.done + self.tasks() as u64)
+    }
+
+    /// Whether another worker is to be started, to take its place.
+    pub(crate) fn is_worn(&self) -> bool {
+        let each = self.in_flight.back().and_then(|sent| sent.call.mailbox().cost().of(1));
+        let is_due = self.tasks_left().is_some_and(|left| self.recycling.is_due(left, each));
+        self.stays() && (self.standing == Standing::Outgrown || is_due)
+    }
+
+    /// Whether it takes no more calls, and has none.
+    pub(crate) fn is_done(&self) -> bool {
+        let takes_none = match self.standing {
+            Standing::Serving | Standing::Outgrown => self.tasks_left() == Some(0),
+            Standing::Retiring => true,
+            Standing::Starting | Standing::Leaving | Standing::Severed => false,
+        };
+        takes_none && self.in_flight.is_empty()
+    }
+
+    /// Takes the tasks out of a call that are more than it may do.
+    pub(crate) fn cut(&self, call: &mut Call, number: impl FnOnce() -> u64) -> Option<Call> {
+        let left = u32::try_from(self.tasks_left()?).unwrap_or(u32::MAX);
+        call.split_off(call.answered().saturating_add(left), number())
+    }
+
+    /// Whether it has had nothing to do since this was last asked.
+    pub(crate) fn has_rested(&mut self) -> bool {
+        let before = self.done_before.replace(self.done);
+        self.is_idle() && before == Some(self.done)
     }
 
     /// Whether it can be sent this call.
     pub(crate) fn has_room(&mut self, call: &Call) -> bool {
-        if !self.serves() || !(self.in_flight.is_empty() || self.has_room_ahead(call)) {
+        let takes = self.in_flight.is_empty() || self.has_room_ahead(call);
+        if !self.serves() || !takes || self.tasks_left() == Some(0) {
             return false;
         }
         match self.child.wire().has_room(call.bytes()) {
@@ -179,7 +248,7 @@ impl Member {
 
     /// Whether it is up and has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.serves() && self.in_flight.is_empty()
+        self.serves() && self.in_flight.is_empty() && self.tasks_left() != Some(0)
     }
 
     /// Whether it has the state of that number.
@@ -370,6 +439,24 @@ impl Member {
         self.standing = Standing::Leaving;
         self.child.finish();
         self.child.drained();
+    }
+
+    /// Has it take no more calls; gives back what it has not begun.
+    pub(crate) fn retire(&mut self, number: impl FnMut() -> u64) -> Vec<Call> {
+        let taken = self.take_back_all(None, number);
+        match self.standing {
+            Standing::Serving | Standing::Outgrown => self.standing = Standing::Retiring,
+            Standing::Starting => self.finish(),
+            Standing::Retiring | Standing::Leaving | Standing::Severed => {}
+        }
+        taken
+    }
+
+    /// It has grown more than it should.
+    pub(crate) fn outgrown(&mut self) {
+        if self.standing == Standing::Serving {
+            self.standing = Standing::Outgrown;
+        }
     }
 
     /// Stops it within the grace period, or `limit`; gives back what it has not begun.

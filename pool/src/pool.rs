@@ -16,8 +16,6 @@ use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
 
-use nix::sys::resource::{Resource, getrlimit};
-
 use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::{Call, time};
@@ -167,25 +165,17 @@ impl Pool {
     }
 
     pub(crate) fn start(builder: Builder) -> Result<Self, BuildError> {
-        if builder.workers == 0 {
-            return Err(BuildError::NoWorkers);
-        }
-        // Found out now, not by the thousandth start.
-        let most = most_workers();
-        if builder.workers > most {
-            return Err(BuildError::TooManyWorkers { workers: builder.workers, most });
-        }
+        let (size, recycling) = (builder.size()?, builder.recycling()?);
         let at = |step| move |source| BuildError::System { step, source };
         let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
-        let Builder { workers, spec, chunk_size, terms, intensity, stall_after, on_stall } =
-            builder;
+        let Builder { spec, chunk_size, terms, intensity, stall_after, on_stall, .. } = builder;
         let name = spec.name.clone();
-        let bells = (Arc::clone(&news), Arc::clone(&bell));
-        let mut floor =
-            Floor::new(name.clone(), workers, Arc::clone(&closed), started, bells.0, bells.1);
+        let bells = [Arc::clone(&bell), Arc::clone(&news)];
+        let staff = (size, recycling);
+        let mut floor = Floor::new(name.clone(), staff, Arc::clone(&closed), started, bells);
         floor.intensity = Intensity::new(intensity);
         floor.vigil = Vigil::new(stall_after, on_stall);
         let name = format!("epilogue: close pool {name}");
@@ -462,13 +452,6 @@ impl Shared {
             }
         });
     }
-}
-
-/// How many workers this process has descriptors for.
-fn most_workers() -> usize {
-    const EACH: u64 = 3;
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    usize::try_from(limit / EACH).unwrap_or(usize::MAX)
 }
 
 fn join(thread: JoinHandle<Report>) -> Result<Report, CloseError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use epilogue_process::Portable;
-use epilogue_process::entry::{Entry, Request};
+use epilogue_process::entry::{Entry, ForeignFunction, Request};
 
 use crate::call::{NO_STATE, head};
 use crate::error::{Refusal, SubmitError};
@@ -64,7 +64,20 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        match self.try_submit(options, &argument, f) {
+        self.submit_entry(options, argument, Entry::plain(f))
+    }
+
+    pub(crate) fn submit_entry<T, R>(
+        &self,
+        options: &TaskOptions,
+        argument: T,
+        entry: Result<Entry, ForeignFunction>,
+    ) -> Result<Task<R>, SubmitError<T>>
+    where
+        T: Portable,
+        R: Portable,
+    {
+        match self.try_submit(options, &argument, entry) {
             Ok(task) => Ok(task),
             Err(reason) => Err(SubmitError { value: argument, reason }),
         }
@@ -125,12 +138,14 @@ impl Pool {
         while let Some(item) = input.next()? {
             // The iterator may have forked, and goes on in the copy as well.
             self.shared().require_owner()?;
-            tasks.push(self.try_submit(&options, &item, f).unwrap_or_else(|refusal| {
-                let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
-                let mailbox = Arc::new(Mailbox::default());
-                mailbox.put(Arrival { first: 0, outcomes });
-                Task::new(self.shared(), &options, NO_STATE, mailbox, Vec::new())
-            }));
+            tasks.push(self.try_submit(&options, &item, Entry::plain(f)).unwrap_or_else(
+                |refusal| {
+                    let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
+                    let mailbox = Arc::new(Mailbox::default());
+                    mailbox.put(Arrival { first: 0, outcomes });
+                    Task::new(self.shared(), &options, NO_STATE, mailbox, Vec::new())
+                },
+            ));
         }
         Ok(())
     }
@@ -139,7 +154,7 @@ impl Pool {
         &self,
         options: &TaskOptions,
         argument: &T,
-        f: fn(T) -> R,
+        entry: Result<Entry, ForeignFunction>,
     ) -> Result<Task<R>, Refusal>
     where
         T: Portable,
@@ -147,7 +162,7 @@ impl Pool {
     {
         let shared = self.shared();
         shared.check()?;
-        let mut request = Request::new(head(Entry::plain(f)?, NO_STATE));
+        let mut request = Request::new(head(entry?, NO_STATE));
         request.push(argument, &shared.limits, &shared.stock).map_err(Refusal::Encode)?;
         let senders = request.parcel().senders().to_vec();
         let mailbox = Arc::new(Mailbox::default());

@@ -64,7 +64,7 @@ impl Supervisor {
                     continue;
                 }
                 let due = floor.members.iter().filter_map(|member| member.child.due());
-                let mut due = due.chain(floor.retry_at()).chain(floor.alarm.at()).min();
+                let mut due = due.chain(floor.staffing_due()).chain(floor.alarm.at()).min();
                 if floor.needs_supervisor() {
                     due = earlier(due, floor.keep_vigil(Instant::now()).0);
                 }
@@ -90,14 +90,14 @@ impl Supervisor {
     /// Starts the workers that are missing. Nobody waits for the lock while they start.
     fn hire(&self) {
         loop {
-            let number = {
+            let (number, recycling) = {
                 let mut floor = self.shared.floor();
                 if floor.missing(Instant::now()) == 0 {
                     return;
                 }
-                floor.next_worker()
+                (floor.next_worker(), floor.recycling())
             };
-            match Member::start(&self.spec, number) {
+            match Member::start(&self.spec, number, recycling) {
                 Ok(member) => self.shared.floor().hire(member),
                 Err(error) => return self.shared.floor().hiring_failed(error),
             }
@@ -130,6 +130,7 @@ impl Supervisor {
             }
         }
         let now = Instant::now();
+        floor.let_idle_go(now);
         let mut ended = Vec::new();
         for owner in 0..floor.members.len() {
             floor.members[owner].child.tick(now);

@@ -116,7 +116,7 @@ impl Floor {
         self.vigil.stage = self.vigil.next(now);
         let members = self.members.iter_mut().enumerate();
         let stuck = members.filter_map(|(owner, member)| {
-            let is_stuck = member.mark() && member.standing == Standing::Serving;
+            let is_stuck = member.mark() && member.is_up();
             is_stuck.then(|| Suspect { owner, pid: member.child.id() })
         });
         stuck.collect()

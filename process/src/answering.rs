@@ -243,6 +243,7 @@ impl<'l> Answering<'l> {
     /// Hands over what was answered. False if the parent is gone: there is nobody left to work for.
     pub fn finish(mut self) -> bool {
         self.publish();
+        self.link.look_at_growth();
         self.parent == Parent::There
     }
 }

@@ -207,7 +207,9 @@ fn begin(summons: &Summons) -> Option<Begun> {
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
         handle_signals(watcher)?;
-        Ok((main, Link::new(far, link, port, start.limits()), hello))
+        let mut link = Link::new(far, link, port, start.limits());
+        link.watch_growth(start.setup.growth);
+        Ok((main, link, hello))
     });
     let failed = prepared.is_ok().then_some(Begun::Uninitialized);
     match prepared.and_then(|served| start.bounds.begin().map(|()| served)) {

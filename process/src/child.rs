@@ -72,6 +72,8 @@ pub enum Event {
         /// The number of the call.
         id: u64,
     },
+    /// It has taken more memory than [`Spec::bound_growth`] allows. It goes on.
+    Grown,
     /// It broke the protocol. It was killed; its end follows.
     Broken(WireError),
     /// It has ended and been reaped. Nothing follows.
@@ -397,6 +399,7 @@ impl Child {
             // It is what we were woken for, and are about to look for.
             Kind::Ready => self.answers(),
             Kind::Begun => Some(Event::Begun { id }),
+            Kind::Grown => Some(Event::Grown),
             Kind::Goodbye => {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
                 None
@@ -565,7 +568,7 @@ impl Child {
                 Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
                     early = Some(event)
                 }
-                Some(Event::Begun { .. }) => {}
+                Some(Event::Begun { .. } | Event::Grown) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());

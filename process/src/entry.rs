@@ -83,6 +83,8 @@ impl State {
 pub struct Entry {
     trampoline: u64,
     function: u64,
+    /// What builds the state that it borrows; where the call is read, that is with the arguments.
+    build: Option<u64>,
 }
 
 /// A part of a shared slice: its first element, and how many it has.
@@ -185,11 +187,56 @@ impl Entry {
         Ok((entry, Joiner(join)))
     }
 
+    /// Names a function that borrows a state of its process, which `build` builds there when it is
+    /// first needed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::plain`].
+    pub fn local<S, T, R>(build: fn() -> S, f: fn(&mut S, T) -> R) -> Result<Self, ForeignFunction>
+    where
+        S: Send + 'static,
+        T: Portable,
+        R: Portable,
+    {
+        Self::new(trampoline::local::<S, T, R>, f as usize)?.with_build(build as usize)
+    }
+
+    /// As [`Entry::local`], for a function that may fail with any error that has a message.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::plain`].
+    pub fn fallible_local<S, T, R, E>(
+        build: fn() -> S,
+        f: fn(&mut S, T) -> Result<R, E>,
+    ) -> Result<Self, ForeignFunction>
+    where
+        S: Send + 'static,
+        T: Portable,
+        R: Portable,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let trampoline = trampoline::fallible_local::<S, T, R, E>;
+        Self::new(trampoline, f as usize)?.with_build(build as usize)
+    }
+
+    fn with_build(mut self, build: usize) -> Result<Self, ForeignFunction> {
+        let image = Image::this().ok_or(ForeignFunction)?;
+        self.build = Some(image.offset_of(build).ok_or(ForeignFunction)?);
+        Ok(self)
+    }
+
     fn new(trampoline: Trampoline, function: usize) -> Result<Self, ForeignFunction> {
         let image = Image::this().ok_or(ForeignFunction)?;
         let trampoline = image.offset_of(trampoline as usize).ok_or(ForeignFunction)?;
         let function = image.offset_of(function).ok_or(ForeignFunction)?;
-        Ok(Self { trampoline, function })
+        Ok(Self { trampoline, function, build: None })
+    }
+
+    /// Appends what builds the state that it borrows, if there is one: the last before the arguments.
+    pub fn write_build(&self, call: &mut Vec<u8>) {
+        call.extend(self.build.into_iter().flat_map(u64::to_le_bytes));
     }
 
     /// Appends the entry to a call.
@@ -203,7 +250,8 @@ impl Entry {
         let (trampoline, rest) = call.split_first_chunk()?;
         let (function, rest) = rest.split_first_chunk()?;
         let trampoline = u64::from_le_bytes(*trampoline);
-        Some((Self { trampoline, function: u64::from_le_bytes(*function) }, rest))
+        let function = u64::from_le_bytes(*function);
+        Some((Self { trampoline, function, build: None }, rest))
     }
 
     /// Answers a call that names no function.
@@ -273,6 +321,12 @@ impl Invocation<'_, '_> {
             self.answering.end_copy();
             write_fault(self.answering, &Fault::Panicked(panic));
         }
+    }
+
+    /// What builds the state that the call borrows; it comes before the arguments.
+    pub(crate) fn build(&mut self) -> Option<usize> {
+        let offset = self.arguments.raw(size_of::<u64>()).try_into().ok()?;
+        Image::this()?.function(u64::from_le_bytes(offset))
     }
 
     #[inline]

@@ -47,9 +47,11 @@ mod fault;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod growth;
 mod launch;
 pub mod link;
 mod local;
+mod locals;
 mod memory;
 mod message;
 mod output;

@@ -13,6 +13,7 @@ use crossbeam_channel::Receiver;
 
 use crate::answering::Answering;
 use crate::codec::Limits;
+use crate::growth::Growth;
 use crate::local::LocalWire;
 use crate::parcel::Parcel;
 use crate::port::{Going, Port};
@@ -60,6 +61,7 @@ pub struct Link {
     owner: u32,
     /// How many calls were begun: not each is timed.
     calls: u32,
+    growth: Growth,
 }
 
 impl Link {
@@ -69,12 +71,28 @@ impl Link {
             Size::Once => Stock::none(),
             Size::Many => Stock::new(Stock::WORKER),
         };
+        let growth = Growth::new(None);
         let (shelf, lender, owner) = (Shelf::new(), Lender::new(stock), pid::own());
-        Self { far, orders, port, shelf, lender, limits, owner, calls: 0 }
+        Self { far, orders, port, shelf, lender, limits, owner, calls: 0, growth }
+    }
+
+    /// Has it tell the parent of growth.
+    pub(crate) fn watch_growth(&mut self, most: Option<u64>) {
+        self.growth = Growth::new(most);
+    }
+
+    /// A call has been answered.
+    #[inline]
+    pub(crate) fn look_at_growth(&mut self) {
+        if self.growth.is_beyond() {
+            // Should the parent be gone, the next answer will find that out.
+            let _ = self.port.send(&Frame::control(Kind::Grown, Vec::new()));
+        }
     }
 
     /// What to do next. None when the child shall leave: no more will come, or it has to stop.
     pub fn next_order(&mut self) -> Option<Order> {
+        self.growth.begin();
         loop {
             // Before the last look at the ring: what was sent before this was said is there.
             let is_over = self.port.has_come_to(Going::Finishing);
@@ -201,6 +219,11 @@ pub(crate) fn order(frame: Frame) -> Option<Order> {
         Kind::Forget => Some(Order::Forget(id)),
         Kind::Start | Kind::Finish | Kind::Stop => None,
         Kind::BulkCall | Kind::BulkShare | Kind::Hello | Kind::Refusal | Kind::Reply => None,
-        Kind::Goodbye | Kind::Begun | Kind::Ready | Kind::BulkReply | Kind::Missed => None,
+        Kind::Goodbye
+        | Kind::Begun
+        | Kind::Ready
+        | Kind::BulkReply
+        | Kind::Missed
+        | Kind::Grown => None,
     }
 }

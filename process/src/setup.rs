@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) cpus: Option<Vec<usize>>,
     pub(crate) grandchildren: Grandchildren,
     pub(crate) backtraces: Backtraces,
+    /// How many bytes it may take until it tells so.
+    pub(crate) growth: Option<u64>,
 }
 
 /// The user's functions that begin and end a child.

@@ -156,6 +156,12 @@ impl Spec {
         self.setup.cpus = Some(cpus);
     }
 
+    /// Has it tell, by [`Event::Grown`](crate::child::Event::Grown), that it has taken more memory
+    /// than so many bytes since it was up.
+    pub fn bound_growth(&mut self, bytes: u64) {
+        self.setup.growth = Some(bytes);
+    }
+
     /// Lets panics be told with their backtraces.
     pub fn tell_backtraces(&mut self) {
         self.setup.backtraces = Backtraces::On;

@@ -64,6 +64,8 @@ pub enum Kind {
     BulkReply = 134,
     /// The child could not map the parent's segment of this number.
     Missed = 135,
+    /// The child has taken more memory than it should.
+    Grown = 136,
 }
 
 impl Kind {
@@ -85,6 +87,7 @@ impl Kind {
             133 => Self::Ready,
             134 => Self::BulkReply,
             135 => Self::Missed,
+            136 => Self::Grown,
             _ => return None,
         })
     }

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "an address becomes a function again")]
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
@@ -13,6 +14,7 @@ use bytemuck::Pod;
 use super::image::function_at;
 use crate::entry::{Invocation, Joined, Joiner, Part};
 use crate::fault::{Failure, Fault};
+use crate::locals::{self, Local};
 use crate::portable::Portable;
 use crate::shared::SharedSlice;
 
@@ -88,4 +90,43 @@ pub(crate) fn joining<T: Portable, A: Portable>(call: &mut Invocation<'_, '_>) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         Ok(Joined { joined, rest: items.collect::<Vec<T>>(), nanos })
     });
+}
+
+pub(crate) fn local<S, T, R>(call: &mut Invocation<'_, '_>)
+where
+    S: Send + 'static,
+    T: Portable,
+    R: Portable,
+{
+    // SAFETY: `Entry::local` paired this instance with a function of this type.
+    let function = unsafe { function_at::<fn(&mut S, T) -> R>(call.function) };
+    let local = local_of::<S>(call);
+    call.each(|_, argument| {
+        let mut state = local.as_ref().ok_or(Fault::NoSuchEntry)?.get();
+        Ok(function(&mut state, argument))
+    });
+}
+
+pub(crate) fn fallible_local<S, T, R, E>(call: &mut Invocation<'_, '_>)
+where
+    S: Send + 'static,
+    T: Portable,
+    R: Portable,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    // SAFETY: `Entry::fallible_local` paired this instance with a function of this type.
+    let function = unsafe { function_at::<fn(&mut S, T) -> Result<R, E>>(call.function) };
+    let local = local_of::<S>(call);
+    call.each(|_, argument| {
+        let mut state = local.as_ref().ok_or(Fault::NoSuchEntry)?.get();
+        function(&mut state, argument).map_err(|error| Fault::Failed(Failure::new(error.into())))
+    });
+}
+
+/// The state that a call borrows. Only the trampolines of `Entry::local` and its sibling ask.
+fn local_of<S: Send + 'static>(call: &mut Invocation<'_, '_>) -> Option<Arc<Local<S>>> {
+    let address = call.build()?;
+    // SAFETY: whoever names this trampoline for `S` writes what builds an `S` behind the head.
+    let build = unsafe { function_at::<fn() -> S>(address) };
+    Some(locals::find(build))
 }
