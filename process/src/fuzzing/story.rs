@@ -168,6 +168,6 @@ fn arrive(calls: &mut VecDeque<Call>, reply: &Reply) {
     assert!(reply.first >= call.arrived && reply.first + reply.count <= call.claimed, "{call:?}");
     let expected: Vec<u8> =
         (reply.first..reply.first + reply.count).flat_map(|index| text(reply.id, index)).collect();
-    assert_eq!(reply.bytes, expected);
+    assert_eq!(reply.bytes[..], expected[..]);
     call.arrived += reply.count;
 }

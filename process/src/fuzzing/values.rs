@@ -63,7 +63,7 @@ fn value<T: Portable + Serialize + DeserializeOwned + PartialEq + std::fmt::Debu
             Err(error) => panic!("{value:?} was written, and cannot be read: {error}"),
         }
     }
-    let reply = Reply { id: 0, first: 0, count, nanos: 0, form, bytes: bytes.to_vec() };
+    let reply = Reply { id: 0, first: 0, count, nanos: 0, form, bytes: bytes.into() };
     let mut given = 0;
     answers::<T>(&reply, limits, |_| given += 1);
     assert_eq!(given, count);

@@ -118,7 +118,7 @@ impl Far {
             2 => Place::Segment,
             _ => Place::Socket,
         };
-        let bytes = self.calls.read(words, at + HEADER as u64, len);
+        let bytes = self.calls.read(words, at + HEADER as u64, len).into_vec();
         self.call_next = at + (HEADER + words_of(len)) as u64;
         Some(Incoming { at, id: load(1), count, place, bytes })
     }

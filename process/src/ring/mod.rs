@@ -15,6 +15,7 @@ mod patience;
 #[cfg(test)]
 mod tests;
 
+use smallvec::{SmallVec, smallvec};
 use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -115,9 +116,9 @@ impl Region {
         store(second, right);
     }
 
-    fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Vec<u8> {
+    fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Bytes {
         let [first, second] = self.run(words, at, words_of(len));
-        let mut bytes = vec![0; words_of(len) * size_of::<u64>()];
+        let mut bytes: Bytes = smallvec![0; words_of(len) * size_of::<u64>()];
         let (places, _) = bytes.as_chunks_mut();
         let (left, right) = places.split_at_mut(first.len());
         load(first, left);
@@ -180,6 +181,10 @@ pub enum Form {
     Bulk = 2,
 }
 
+/// Bytes that were copied out of a ring. Those of a number or two need no memory of their own, which
+/// takes as long as all else that is done to so short an answer.
+pub type Bytes = SmallVec<[u8; 2 * size_of::<u64>()]>;
+
 /// Some answers of one call, in the order of its items.
 #[derive(Debug)]
 pub struct Reply {
@@ -194,7 +199,7 @@ pub struct Reply {
     /// How they are written.
     pub form: Form,
     /// The answers.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// Who is to be told of a reply.
