@@ -114,6 +114,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, done, lost, cancelled, .. } = self;
         write!(f, "pool {name}: {done} tasks done, {lost} lost, {cancelled} cancelled")?;
+        if self.timed_out > 0 {
+            write!(f, ", {} timed out", self.timed_out)?;
+        }
+        if self.retried > 0 {
+            write!(f, ", {} tried again", self.retried)?;
+        }
         if let Some(cause) = &self.broken {
             write!(f, "\n  gave up: {cause}")?;
         }
