@@ -8,6 +8,7 @@ use epilogue_process::setters;
 
 use crate::available::available_workers;
 use crate::error::BuildError;
+use crate::observer::Listeners;
 use crate::pool::Pool;
 use crate::recycling::{Growth, Recycling};
 use crate::size::{Size, most_workers};
@@ -31,6 +32,7 @@ pub struct Builder {
     pub(crate) intensity: Option<(usize, Duration)>,
     pub(crate) stall_after: Duration,
     pub(crate) on_stall: OnStall,
+    pub(crate) listeners: Listeners,
 }
 
 impl Default for Builder {
@@ -47,6 +49,7 @@ impl Default for Builder {
             intensity: None,
             stall_after: Vigil::DEFAULT,
             on_stall: OnStall::default(),
+            listeners: Listeners::default(),
         }
     }
 }

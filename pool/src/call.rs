@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use epilogue_process::entry::{Entry, Request};
 use epilogue_process::parcel::Parcel;
@@ -10,8 +10,10 @@ use epilogue_process::ring::Reply;
 
 use crate::course::{Course, Verdict};
 use crate::error::{Refusal, TaskError, WorkerLost};
+use crate::event::{Tasks, WorkerId};
 use crate::mailbox::{Arrival, Index, Mailbox, Outcomes};
 use crate::terms::Terms;
+use crate::trace::Trace;
 
 /// No state: the number that calls carry which borrow none.
 pub(crate) const NO_STATE: u64 = 0;
@@ -36,6 +38,8 @@ pub(crate) struct Call {
     late: Vec<u32>,
     /// How it goes, if there are terms for it.
     pub(crate) course: Option<Box<Course>>,
+    /// What is remembered of it, if it is measured or anybody observes it.
+    trace: Option<Box<Trace>>,
 }
 
 /// What a worker said does not fit what it was asked.
@@ -51,8 +55,8 @@ impl Call {
         mailbox: Arc<Mailbox>,
         first: Index,
     ) -> Self {
-        let (late, course) = (Vec::new(), None);
-        Self { id, job, state, request, mailbox, first, answered: 0, late, course }
+        let (late, course, trace) = (Vec::new(), None, None);
+        Self { id, job, state, request, mailbox, first, answered: 0, late, course, trace }
     }
 
     /// How many tasks it has, those included that have their outcome.
@@ -126,6 +130,7 @@ impl Call {
         let mailbox = Arc::clone(&self.mailbox);
         let mut rest = Self::new(id, self.job, self.state, request, mailbox, first);
         rest.course = self.course.as_ref().map(|course| Box::new(course.of_the_rest()));
+        rest.trace = self.trace.as_ref().map(|trace| trace.of_the_rest());
         Some(rest)
     }
 
@@ -156,7 +161,12 @@ impl Call {
             return Err(course.give_up(loss));
         }
         course.begin_anew(loss.clone(), Instant::now());
-        self.split_off(self.answered, id).ok_or(TaskError::WorkerLost(loss))
+        let mut rest = self.split_off(self.answered, id);
+        if let Some(rest) = &mut rest {
+            let tasks = rest.tasks();
+            rest.trace.iter_mut().for_each(|trace| trace.begin_anew(tasks, &loss));
+        }
+        rest.ok_or(TaskError::WorkerLost(loss))
     }
 
     /// Gives all tasks that have no outcome this one; how many that are.
@@ -182,7 +192,58 @@ impl Call {
     }
 
     fn put(&self, index: u32, outcomes: Outcomes) {
-        self.mailbox.put(Arrival { first: self.first + index as usize, outcomes });
+        let arrival = Arrival { first: self.first + index as usize, outcomes };
+        if let Some(trace) = &self.trace {
+            let tasks = Tasks::new(self.job, arrival.first, arrival.count());
+            trace.ended(tasks, &arrival.outcomes);
+        }
+        self.mailbox.put(arrival);
+    }
+
+    // What is remembered of it.
+
+    /// Has it remembered how it goes.
+    pub(crate) fn traced(mut self, trace: Option<Box<Trace>>) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    pub(crate) fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Its tasks that have no outcome, if none comes late.
+    fn tasks(&self) -> Tasks {
+        let answered = self.answered as usize;
+        Tasks::new(self.job, self.first + answered, self.count() as usize - answered)
+    }
+
+    /// Whether somebody is to be told once it begins.
+    pub(crate) fn is_to_begin(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.is_to_begin())
+    }
+
+    pub(crate) fn sent(&mut self, worker: &WorkerId) {
+        let tasks = self.tasks();
+        self.trace.iter_mut().for_each(|trace| trace.sent(tasks, worker));
+    }
+
+    /// It has begun, so long ago as its worker says.
+    pub(crate) fn begun(&mut self, ago: Option<Duration>) {
+        let tasks = self.tasks();
+        self.trace.iter_mut().for_each(|trace| trace.begun(tasks, ago));
+    }
+
+    pub(crate) fn asked_to_stop(&self) {
+        self.trace.iter().for_each(|trace| trace.asked_to_stop(self.tasks()));
+    }
+
+    /// How long those of its tasks had waited that were just answered, and took so long.
+    pub(crate) fn waited(&mut self, took: Duration) -> Option<Duration> {
+        let trace = self.trace.as_mut()?;
+        let waited = trace.waited();
+        trace.answered(took);
+        waited
     }
 }
 

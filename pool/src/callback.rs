@@ -6,7 +6,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use epilogue_process::Portable;
@@ -109,14 +109,16 @@ impl Callbacks {
     }
 
     /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
-    /// by it cannot wait for it; the next one who ends the pool does.
-    pub(crate) fn end(&self) {
+    /// by it cannot wait for it; the next one who ends the pool does. Nor does the thread that tells of
+    /// events, which a callback may wait for as it ends the pool.
+    pub(crate) fn end(&self, observer: Option<ThreadId>) {
         let mut state = self.lock();
         let thread = match std::mem::replace(&mut *state, State::Ended) {
             State::Running { thread, .. } | State::Leaving(thread) => thread,
             State::Idle | State::Ended => return,
         };
-        if thread.thread().id() == thread::current().id() {
+        let here = thread::current().id();
+        if thread.thread().id() == here || observer == Some(here) {
             *state = State::Leaving(thread);
             return;
         }

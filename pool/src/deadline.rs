@@ -86,6 +86,9 @@ impl Floor {
             (0..self.members.len()).filter_map(|owner| self.enforce_with(owner, now)).min();
         let rest_until = Instant::now() + now.elapsed() * Self::REST;
         self.alarm.set(earlier(waiting, running).map(|next| next.max(rest_until)));
+        if self.feed.is_some() {
+            self.watch_begins(now);
+        }
         self.alarm.is_news();
     }
 
@@ -174,6 +177,7 @@ impl Member {
                     None => due.next = Some(now),
                 },
                 Step::Ask => {
+                    call.asked_to_stop();
                     self.child.wire().ask_to_stop(id);
                     due.next = Some(now);
                 }
@@ -210,6 +214,7 @@ impl Member {
         let course =
             call.course.get_or_insert_with(|| Box::new(Course::new(Terms::default(), now)));
         course.cancel(now);
+        call.asked_to_stop();
         self.child.wire().ask_to_stop(id);
         true
     }

@@ -27,15 +27,18 @@ use crate::bell::Bell;
 use crate::call::{Call, NO_STATE};
 use crate::deadline::Alarm;
 use crate::error::{Refusal, TaskError};
+use crate::event::Event as Told;
 use crate::hiring::Hiring;
 use crate::intensity::Intensity;
 use crate::job::Reads;
 use crate::mailbox::Mailbox;
 use crate::member::{Buried, Member, Standing};
+use crate::observer::Feed;
 use crate::recycling::Recycling;
 use crate::report::Report;
 use crate::size::Size;
 use crate::stall::OnStall;
+use crate::stats::Times;
 use crate::vigil::Vigil;
 use crate::wakes::Wakes;
 
@@ -108,6 +111,9 @@ pub(crate) struct Floor {
     pub(crate) news: Arc<Bell>,
     /// Those who wait without a thread.
     pub(crate) wakes: Arc<Wakes>,
+    /// Who is told of what happens, if anybody observes the pool.
+    pub(crate) feed: Option<Arc<Feed>>,
+    pub(crate) times: Times,
 }
 
 impl Floor {
@@ -143,6 +149,8 @@ impl Floor {
             bell,
             news,
             wakes: Arc::default(),
+            feed: None,
+            times: Times::default(),
         }
     }
 
@@ -154,9 +162,16 @@ impl Floor {
         }
     }
 
-    /// Ends the book-keeping: nobody is left, and nothing is to be done.
-    pub(crate) fn take_report(&mut self) -> Report {
-        std::mem::take(&mut self.report).finished()
+    /// What became of the workers that have ended, and of the tasks.
+    pub(crate) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Tells those who observe the pool, if anybody does.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> Told) {
+        if let Some(feed) = &self.feed {
+            feed.tell(event());
+        }
     }
 
     /// Drops all that there is: workers are killed, tasks are refused.
@@ -436,6 +451,9 @@ impl Floor {
                 events += 1;
             }
             if events > 0 {
+                if self.feed.is_some() {
+                    self.members[owner].note_begun();
+                }
                 self.members[owner].child.wire().made_room();
                 has_taken = true;
             }
@@ -448,7 +466,10 @@ impl Floor {
         let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
         let is_needed = ends || self.is_backed_up() || self.wakes.are_awaited();
         let is_needed = is_needed || self.has_to_level() || self.has_to_relieve();
-        self.reader == Reader::None && is_needed
+        // Who observes the pool is told of ends that nobody waits for.
+        let is_observed =
+            self.feed.is_some() && self.members.iter().any(|member| member.load() > 0);
+        self.reader == Reader::None && (is_needed || is_observed)
     }
 
     /// Whether a worker that is done has to take something over from another one, and nobody who
@@ -510,6 +531,7 @@ impl Floor {
     fn give_up(&mut self, cause: String) {
         let refusal = Refusal::Broken { cause: cause.clone() };
         let _ = self.closed.set(refusal.clone());
+        self.tell(|| Told::Broken { cause: cause.clone() });
         self.report.broken = Some(cause);
         for call in self.queue.drain(..) {
             call.fail(refusal.clone().into());
@@ -558,6 +580,8 @@ impl Floor {
                 if member.standing == Standing::Starting {
                     member.standing = Standing::Serving;
                     self.recycling.note_start(member.age());
+                    let worker = member.who.clone();
+                    self.tell(|| Told::WorkerUp { worker });
                 }
                 if let Phase::Starting(started) = &self.phase {
                     let _ = started.send(Ok(()));
@@ -565,8 +589,10 @@ impl Floor {
                 }
                 return;
             }
-            Event::Answers(reply) => member.answered(reply),
-            Event::Answer { id, index, payload } => member.answered_one(id, index, payload),
+            Event::Answers(reply) => member.answered(reply, &mut self.times),
+            Event::Answer { id, index, payload } => {
+                member.answered_one(id, index, payload, &mut self.times)
+            }
             Event::Grown => return member.outgrown(),
             Event::Refused(refusal) => return member.refusal = Some(refusal),
             Event::Begun { id } => return member.begun(id),
@@ -600,6 +626,7 @@ impl Floor {
             *next += 1;
             *next
         });
+        self.tell(|| Told::WorkerDown { report: Box::new(report.clone()) });
         let productive = report.done + report.lost + report.retried + report.timed_out > 0;
         self.report.push(report);
         if stopping {

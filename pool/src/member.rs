@@ -12,8 +12,10 @@ use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 use crate::call::{Call, Unasked};
 use crate::course::Verdict;
 use crate::error::{Refusal, TaskError, WorkerLost};
+use crate::event::WorkerId;
 use crate::recycling::Recycling;
 use crate::report::WorkerReport;
+use crate::stats::{Stats, Times};
 use crate::vigil::Watched;
 use crate::worker::serve;
 
@@ -46,6 +48,7 @@ pub(crate) struct Sent {
 pub(crate) struct Member {
     pub(crate) child: Child,
     pub(crate) standing: Standing,
+    pub(crate) who: WorkerId,
     /// Calls that it was sent and has not answered, in the order in which it takes them.
     pub(crate) in_flight: VecDeque<Sent>,
     bytes: usize,
@@ -99,8 +102,10 @@ impl Member {
         let mut spec = spec.clone();
         spec.name = format!("{}-{number}", spec.name);
         spec.expect_many_calls();
+        let child = Child::start(&spec, serve)?;
         Ok(Self {
-            child: Child::start(&spec, serve)?,
+            who: WorkerId::new(child.name(), child.id()),
+            child,
             standing: Standing::Starting,
             in_flight: VecDeque::new(),
             bytes: 0,
@@ -273,10 +278,11 @@ impl Member {
     }
 
     /// Sends it a call, for which it has room.
-    pub(crate) fn send(&mut self, call: Call) {
+    pub(crate) fn send(&mut self, mut call: Call) {
         match self.child.wire().call(call.id, call.count(), call.request.parcel()) {
             Ok(ticket) => {
                 self.child.flush();
+                call.sent(&self.who);
                 self.bytes += call.bytes();
                 self.in_flight.push_back(Sent { call, ticket });
             }
@@ -387,11 +393,15 @@ impl Member {
     }
 
     /// It has answered some tasks of a call; how many of them that it was in time for.
-    pub(crate) fn answered(&mut self, reply: Reply) -> Result<u64, Unasked> {
-        let count = reply.count.into();
+    pub(crate) fn answered(&mut self, reply: Reply, times: &mut Times) -> Result<u64, Unasked> {
+        let (count, nanos) = (reply.count, reply.nanos);
         let position = self.position(reply.id)?;
-        self.in_flight[position].call.answer(reply)?;
-        Ok(self.note_answers(position, count))
+        self.trace_begin(position);
+        let call = &mut self.in_flight[position].call;
+        call.answer(reply)?;
+        times.ran(count, nanos);
+        times.waited.note(call.waited(Duration::from_nanos(nanos)), count);
+        Ok(self.note_answers(position, count.into()))
     }
 
     /// It has answered one task of a call over the socket; as [`Member::answered`].
@@ -400,10 +410,57 @@ impl Member {
         id: u64,
         index: u32,
         payload: Parcel,
+        times: &mut Times,
     ) -> Result<u64, Unasked> {
         let position = self.position(id)?;
-        self.in_flight[position].call.answer_one(index, payload)?;
+        self.trace_begin(position);
+        let call = &mut self.in_flight[position].call;
+        call.answer_one(index, payload)?;
+        // What is long comes alone, and without a time.
+        times.ran(1, 0);
+        times.waited.note(call.waited(Duration::ZERO), 1);
         Ok(self.note_answers(position, 1))
+    }
+
+    /// It has begun that call; since when is known to who has an eye on it.
+    fn trace_begin(&mut self, position: usize) {
+        let Some(Sent { call, ticket }) = self.in_flight.get_mut(position) else { return };
+        if call.is_traced() {
+            call.begun(self.child.wire().began(*ticket));
+        }
+    }
+
+    /// Looks which calls it has begun, for those who are to be told. Whether there may be more.
+    pub(crate) fn note_begun(&mut self) -> bool {
+        for position in 0..self.in_flight.len() {
+            let Sent { call, ticket } = &self.in_flight[position];
+            if !call.is_to_begin() {
+                continue;
+            }
+            if self.child.wire().begun(*ticket, call.count()) == 0 {
+                return true;
+            }
+            self.trace_begin(position);
+        }
+        false
+    }
+
+    /// Adds what it does and did to how its pool does.
+    pub(crate) fn count(&mut self, stats: &mut Stats) {
+        let workers = &mut stats.workers;
+        match self.standing {
+            Standing::Starting => workers.starting += 1,
+            Standing::Serving | Standing::Outgrown => workers.up += 1,
+            Standing::Retiring | Standing::Leaving | Standing::Severed => workers.ending += 1,
+        }
+        stats.cancelled += self.cancelled;
+        stats.timed_out += self.timed_out;
+        for Sent { call, ticket } in &self.in_flight {
+            let (begun, left) = (self.child.wire().begun(*ticket, call.count()), call.left());
+            let running = (begun.saturating_sub(call.answered()) as usize).min(left);
+            stats.running += running as u64;
+            stats.queued += (left - running) as u64;
+        }
     }
 
     fn note_answers(&mut self, position: usize, count: u64) -> u64 {
@@ -489,6 +546,9 @@ impl Member {
             unbegun.extend(call.split_off(running, number()));
             if call.left() == 0 {
                 continue;
+            }
+            if call.is_traced() {
+                call.begun(self.child.wire().began(ticket));
             }
             let error = match (call.verdict(), stopping) {
                 (Some(verdict), _) => verdict.into(),

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use epilogue_embed::ending::{self, Cause, Ending};
@@ -24,6 +24,7 @@ use crate::error::{BuildError, CloseError, Refusal};
 use crate::floor::Floor;
 use crate::intensity::Intensity;
 use crate::mailbox::{Index, Mailbox};
+use crate::observer::{Observer, Watched};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
 use crate::terms::Terms;
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) terms: Terms,
     /// The channels whose sending end went along with a task, and that are received here.
     senders: Mutex<Vec<u64>>,
+    /// Who tells of what happens, if anybody listens.
+    pub(crate) observer: Option<Observer>,
 }
 
 /// The floor, behind its lock. When that has been given back, those are woken whose outcomes came.
@@ -172,12 +175,14 @@ impl Pool {
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
         let Builder { spec, chunk_size, terms, intensity, stall_after, on_stall, .. } = builder;
+        let observer = Observer::start(builder.listeners).map_err(at("starting a thread"))?;
         let name = spec.name.clone();
         let bells = [Arc::clone(&bell), Arc::clone(&news)];
         let staff = (size, recycling);
         let mut floor = Floor::new(name.clone(), staff, Arc::clone(&closed), started, bells);
         floor.intensity = Intensity::new(intensity);
         floor.vigil = Vigil::new(stall_after, on_stall);
+        floor.feed = observer.as_ref().map(|observer| Arc::clone(observer.feed()));
         let name = format!("epilogue: close pool {name}");
         let wakes = Arc::clone(&floor.wakes);
         let shared = Arc::new(Shared {
@@ -194,6 +199,7 @@ impl Pool {
             chunk_size,
             terms,
             senders: Mutex::default(),
+            observer,
         });
         let supervisor = Supervisor { spec, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
@@ -203,11 +209,13 @@ impl Pool {
             Ok(Err(error)) => {
                 // The thread ends when all that it had started is gone.
                 let _ = thread.join();
+                shared.end_observation(None);
                 return Err(BuildError::Worker(error));
             }
             Err(_) => {
                 let message =
                     join(thread).map_or_else(|error| error.to_string(), |_| String::new());
+                shared.end_observation(None);
                 return Err(BuildError::Supervisor { message });
             }
         }
@@ -259,6 +267,7 @@ impl Pool {
             return Err(CloseError::NotOwner);
         }
         let report = self.shared.end(order);
+        self.shared.end_observation(None);
         // Now there is nothing left to do at exit.
         if let Some(hook) = self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take() {
             hook.cancel();
@@ -326,18 +335,28 @@ impl Shared {
         // ever, and the memory of the workers is that of the original.
         self.require_owner()?;
         self.note_senders(request.parcel());
-        if terms.first_limit().is_some() {
-            time(&mut request.parcel_mut().bytes);
-        }
+        let watched = self.watch(job, first, request.count());
         let mut floor = self.floor();
         // Under the lock: whoever closes comes after this, or is seen here. A map that goes on for
         // as long as it is taken from would keep a pool from ending.
         if let Some(refusal) = self.closed.get() {
+            drop(floor);
+            watched.into_iter().for_each(|watched| watched.refuse(refusal));
             return Err(refusal.clone());
         }
-        let id = floor.number();
+        let (id, trace) = match watched {
+            Some(Watched { id, trace, .. }) => {
+                floor.look_later(Instant::now());
+                (id, Some(trace))
+            }
+            None => (floor.number(), floor.times.sample(request.count())),
+        };
+        if trace.is_some() || terms.first_limit().is_some() {
+            time(&mut request.parcel_mut().bytes);
+        }
         let job = job.unwrap_or(id);
-        floor.submit(Call::new(id, job, state, request, Arc::clone(mailbox), first).by(terms));
+        let call = Call::new(id, job, state, request, Arc::clone(mailbox), first);
+        floor.submit(call.by(terms).traced(trace));
         // What was answered before the supervisor listened is not told to it.
         while floor.needs_supervisor() && floor.has_answers() {
             floor.collect();
@@ -387,7 +406,7 @@ impl Shared {
         let report = self.join_supervisor();
         // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
         // lock of the supervision.
-        self.callbacks.end();
+        self.callbacks.end(self.observer.as_ref().map(Observer::id));
         report
     }
 
@@ -402,6 +421,11 @@ impl Shared {
         self.stock.close();
         *supervision = Supervision::Ended(report.clone());
         report
+    }
+
+    /// Has all told that there is to be told, and waits for that, or as long as said.
+    fn end_observation(&self, limit: Option<Duration>) {
+        self.observer.iter().for_each(|observer| observer.end(limit));
     }
 
     fn order(&self, order: Order) {
@@ -438,6 +462,9 @@ impl Shared {
                 self.end(Order::Terminate { limit, work })
             }
         };
+        // Who listens is not to keep a program from ending.
+        let most = Duration::from_secs(1);
+        self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));
     }
 
     /// A pool that finishes its queue as the program exits has all the time that it needs, until a

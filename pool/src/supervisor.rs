@@ -14,6 +14,7 @@ use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
 
 use crate::error::Refusal;
+use crate::event::Event;
 use crate::member::Member;
 use crate::pool::Shared;
 use crate::report::Report;
@@ -57,7 +58,7 @@ impl Supervisor {
                 floor.tell_reader();
                 // After hiring: if that has failed for good, nothing would end the sleep.
                 if floor.is_over() {
-                    return floor.take_report();
+                    return floor.report().clone().finished();
                 }
                 floor.members.iter_mut().for_each(|member| member.child.flush());
                 if floor.needs_supervisor() && floor.has_answers() {
@@ -99,7 +100,11 @@ impl Supervisor {
             };
             match Member::start(&self.spec, number, recycling) {
                 Ok(member) => self.shared.floor().hire(member),
-                Err(error) => return self.shared.floor().hiring_failed(error),
+                Err(error) => {
+                    let mut floor = self.shared.floor();
+                    floor.tell(|| Event::StartFailed { cause: error.to_string() });
+                    return floor.hiring_failed(error);
+                }
             }
         }
     }

@@ -101,6 +101,11 @@ impl<R> Task<R> {
         }
     }
 
+    /// The number by which events name it: [`Tasks::job`](crate::Tasks::job).
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The name that [`TaskOptions::name`] gave it.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()

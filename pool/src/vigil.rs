@@ -18,6 +18,7 @@ use epilogue_process::child::Work;
 use epilogue_process::wire::Wire;
 
 use crate::call::Call;
+use crate::event::Event;
 use crate::floor::{Floor, send};
 use crate::member::{Member, Standing};
 use crate::stall::{Look, OnStall, Reaction, Stall, StallKind};
@@ -154,6 +155,7 @@ impl Floor {
             Reaction::Ended => self.end_stalled(suspect.owner, &stall),
         }
         if !has_been_told {
+            self.tell(|| Event::Stalled { stall: Box::new(stall.clone()) });
             self.report.push_stall(stall);
         }
     }

@@ -32,7 +32,9 @@ use crate::sys::image::Image;
 use crate::sys::{raw, trampoline};
 use crate::wire::HEADER;
 
-pub use crate::message::{Request, answer, answers, ask, extend_from_answers, only_answer};
+pub use crate::message::{
+    AnswerKind, Request, answer, answers, ask, extend_from_answers, only_answer,
+};
 
 /// Decodes the arguments of a call, calls the function for each, and encodes the answers.
 pub(crate) type Trampoline = fn(&mut Invocation<'_, '_>);

@@ -62,6 +62,14 @@ pub struct Link {
     /// How many calls were begun: not each is timed.
     calls: u32,
     growth: Growth,
+    pub(crate) pace: Pace,
+}
+
+/// How long the calls take, by the last one that was timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    Fast,
+    Slow,
 }
 
 impl Link {
@@ -73,7 +81,7 @@ impl Link {
         };
         let growth = Growth::new(None);
         let (shelf, lender, owner) = (Shelf::new(), Lender::new(stock), pid::own());
-        Self { far, orders, port, shelf, lender, limits, owner, calls: 0, growth }
+        Self { far, orders, port, shelf, lender, limits, owner, calls: 0, growth, pace: Pace::Fast }
     }
 
     /// Has it tell the parent of growth.

@@ -84,6 +84,13 @@ impl LocalWire {
         Duration::from_nanos(task::now().saturating_sub(self.ring.begun_at()))
     }
 
+    /// How long ago that call began, as the child says, which may say anything; only of calls whose
+    /// main function notes it, and as long as their place in the ring was not needed since.
+    pub fn began(&self, ticket: Ticket) -> Option<Duration> {
+        let nanos = self.ring.began_at(ticket)?;
+        Some(Duration::from_nanos(task::now().saturating_sub(nanos)))
+    }
+
     /// Makes [`should_stop`](crate::task::should_stop) true in the child while that call runs.
     pub fn ask_to_stop(&self, id: u64) {
         self.ring.ask_to_stop(id);

@@ -307,6 +307,49 @@ pub fn answers<R: Portable>(
     }
 }
 
+/// What an answer is, as far as its first bytes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AnswerKind {
+    /// A value, which may turn out to be none as it is decoded.
+    Value,
+    /// The function panicked.
+    Panicked,
+    /// The function returned an error.
+    Failed,
+    /// Another fault.
+    Fault,
+}
+
+impl AnswerKind {
+    /// What an answer is that came alone.
+    pub fn of(answer: &Parcel) -> Self {
+        match answer.bulk() {
+            Some(_) => Self::Value,
+            None => Self::of_bytes(&answer.bytes),
+        }
+    }
+
+    fn of_bytes(answer: &[u8]) -> Self {
+        match *answer {
+            [VALUE, ..] => Self::Value,
+            // The place of the variant in `Fault`.
+            [FAULT, 0, ..] => Self::Panicked,
+            [FAULT, 1, ..] => Self::Failed,
+            _ => Self::Fault,
+        }
+    }
+
+    /// What the answers of a reply are: as many as it says, whatever its bytes are.
+    pub fn each(reply: &Reply) -> impl Iterator<Item = Self> {
+        let mut bytes = Arguments(&reply.bytes);
+        (0..reply.count).map(move |_| match reply.form {
+            Form::Raw | Form::Bulk => Self::Value,
+            Form::Framed => Self::of_bytes(bytes.framed()),
+        })
+    }
+}
+
 /// Decodes the answers of a reply, and appends the values to `values`, up to the first fault.
 ///
 /// # Errors

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::near::nudge;
 use super::{
-    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, Patience, Place, REPLY_HEAD,
-    REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, PLACE, Patience, Place,
+    REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
@@ -113,7 +113,7 @@ impl Far {
         let [len, count] = unpair(load(2));
         // Our own parent wrote it: it is not longer than the ring.
         let len = (len as usize).min(self.calls.bytes());
-        let place = match load(3) {
+        let place = match load(PLACE) {
             0 => Place::Here,
             2 => Place::Segment,
             _ => Place::Socket,
@@ -128,10 +128,12 @@ impl Far {
         claim::claim(self.calls.word(self.shared.words(), at), most)
     }
 
-    /// Says when the call began that is about to be claimed: its parent sees this once it sees the
-    /// claim.
-    pub(crate) fn note_begin(&self, nanos: u64) {
+    /// Says when the call at `at` began, which is about to be claimed: its parent sees this once it
+    /// sees the claim.
+    pub(crate) fn note_begin(&self, at: u64, nanos: u64) {
         self.control(BEGUN).store(nanos, Ordering::Relaxed);
+        // It stays there when the next call begins: until the parent needs the room.
+        self.calls.word(self.shared.words(), at + PLACE).store(nanos, Ordering::Relaxed);
     }
 
     /// Waits until there may be a call, or `is_over`; looks for a while before it sleeps.

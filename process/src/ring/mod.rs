@@ -77,6 +77,9 @@ const CONTROL: usize = 72;
 
 /// How many words come before what a record carries.
 const HEADER: usize = 4;
+/// Which of these says where a call is. Once the child has read that, it may write there when the
+/// call began: a time is never as small a number as a [`Place`].
+const PLACE: u64 = 3;
 
 /// One of the two rings. Positions in it count words from the beginning of time.
 #[derive(Debug, Clone, Copy)]

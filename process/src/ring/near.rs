@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{
-    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, Form, HEADER, Listener, Place, REPLY_HEAD,
-    REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, Form, HEADER, Listener, PLACE, Place,
+    REPLY_HEAD, REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
 };
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
@@ -177,6 +177,15 @@ impl Near {
     /// only said of calls that have a limit, and before they are claimed.
     pub(crate) fn begun_at(&self) -> u64 {
         self.control(BEGUN).load(Ordering::Relaxed)
+    }
+
+    /// When that call began, as the child says: as [`Near::begun_at`], but of any call whose place in
+    /// the ring was not needed since.
+    pub(crate) fn began_at(&self, Ticket(at): Ticket) -> Option<u64> {
+        let is_there = self.call_tail - at <= self.calls.len as u64;
+        let nanos = is_there
+            .then(|| self.calls.word(self.shared.words(), at + PLACE).load(Ordering::Relaxed))?;
+        (nanos > Place::Segment as u64).then_some(nanos)
     }
 
     /// Asks the task of this call to stop, if it runs.
