@@ -1,7 +1,7 @@
 //! Watches a pool at work: what it tells as it happens, and how it did.
 //!
 //! ```text
-//! cargo run --release --example observe -- [DIRECTORY]
+//! cargo run --release --features progress --example observe -- [DIRECTORY]
 //! ```
 //!
 //! Counts the words of all files below a directory, one of which is more than a task can take. What
@@ -18,6 +18,7 @@ use std::sync::mpsc::channel;
 use std::{env, fs};
 
 use epilogue::{Event, Outcome, Pool};
+use indicatif::ProgressBar;
 use walkdir::WalkDir;
 
 fn words(path: PathBuf) -> usize {
@@ -34,8 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files: Vec<_> = files.map(|entry| entry.into_path()).chain(["/dev/zero".into()]).collect();
 
     let (told, times) = channel();
-    let pool = Pool::builder().name("words").chunk_size(1).on_event(move |event| match event {
-        Event::Ended { tasks, outcome: Outcome::Done, ran: Some(ran), .. } => {
+    let pool = Pool::builder().name("words").on_event(move |event| match event {
+        // Done, and in which time: the mean, where several small files went together.
+        Event::Ended { tasks, outcome: Outcome::Done, ran, .. } => {
             let _ = told.send((*ran, tasks.first));
         }
         Event::Ended { .. } | Event::WorkerDown { .. } | Event::Broken { .. } => {
@@ -43,8 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => {}
     });
-    let pool = pool.start()?;
-    let outcomes = pool.map_outcomes(files.iter().cloned(), words)?;
+    let (pool, bar) = (pool.start()?, ProgressBar::no_length());
+    let outcomes = pool.progress(&bar).map_outcomes(files.iter().cloned(), words)?;
+    bar.finish_and_clear();
     let (count, all) =
         (outcomes.iter().flatten().sum::<usize>(), outcomes.iter().flatten().count());
     println!("{count} words in {all} of {} files", files.len());
@@ -53,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // All has been told when this returns.
     let report = pool.close()?;
     drop(pool);
-    if let Some((ran, index)) = times.iter().max() {
+    if let Some((Some(ran), index)) = times.iter().max() {
         println!("longest: {} in {ran:.1?}", files[index].display());
     }
     println!("{} workers ended, {} of them not by themselves", report.workers.len(), report.failed);

@@ -251,7 +251,8 @@ impl<'pool, I: Iterator, R, O: Order> Stream<'pool, I, R, O> {
         let begin = || {
             let entry = Entry::plain(f)?;
             let size = maps.chunk_size.map(NonZero::get);
-            let job = Job::new(maps.pool, size, None, Reads::AtTimes)?.by(maps.terms);
+            let mut job = Job::new(maps.pool, size, None, Reads::AtTimes)?.by(maps.terms);
+            job.progress = maps.progress;
             let input = Input::endless(fence(|| items.into_iter())?);
             Ok(Work { job, head: head(entry, NO_STATE), input })
         };

@@ -12,6 +12,7 @@ use crate::call::NO_STATE;
 use crate::error::Refusal;
 use crate::mailbox::{Arrival, Index, Mailbox};
 use crate::pool::Shared;
+use crate::progress::Progress;
 use crate::reader::Need;
 use crate::terms::Terms;
 
@@ -37,6 +38,8 @@ pub(crate) struct Job<'pool> {
     has_room: bool,
     chunk: Chunk,
     terms: Terms,
+    /// Who watches it.
+    pub(crate) progress: Progress<'pool>,
     /// The channels whose sending end went along with a call, or with the state.
     senders: Vec<u64>,
 }
@@ -89,6 +92,8 @@ impl Chunk {
 impl<'pool> Job<'pool> {
     /// How many bytes are on their way, at most, if there is more than one task.
     const BYTES: usize = 32 << 20;
+    /// What takes less time is shown several at a time.
+    const VISIBLE: Duration = Duration::from_millis(1);
     /// How many bytes go into one call, if there is more than one task in it.
     const CALL_BYTES: usize = 48 << 10;
     /// How many items are taken before it is seen how long the call has become.
@@ -132,6 +137,7 @@ impl<'pool> Job<'pool> {
             has_room,
             chunk,
             terms,
+            progress: Progress::default(),
             senders,
         })
     }
@@ -217,7 +223,11 @@ impl<'pool> Job<'pool> {
         forget_foreign(&mut self.senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
-        self.shared.wait(&self.mailbox, Need::Many(self.calls / 4), None);
+        // Who watches sees each task that is worth to be seen.
+        let is_watched = self.progress.is_shown()
+            && self.mailbox.cost().of(1).is_none_or(|each| each > Self::VISIBLE);
+        let need = if is_watched { Need::Each } else { Need::Many(self.calls / 4) };
+        self.shared.wait(&self.mailbox, need, None);
         self.try_next()
     }
 
@@ -236,6 +246,7 @@ impl<'pool> Job<'pool> {
             self.pending_bytes = 0;
         }
         self.has_room = true;
+        self.progress.advance(&arrival);
         Some(arrival)
     }
 

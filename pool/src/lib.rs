@@ -54,6 +54,7 @@ mod maps;
 mod member;
 mod observer;
 mod pool;
+mod progress;
 mod reader;
 mod recycling;
 mod reduce;

@@ -15,6 +15,7 @@ use crate::error::{Refusal, TaskError};
 use crate::job::{Job, More, Reads};
 use crate::mailbox::{Arrival, Outcomes as Arrived};
 use crate::pool::Shared;
+use crate::progress::Progress;
 use crate::terms::Terms;
 
 /// A pool whose maps put a certain number of items into each call, or go by certain terms.
@@ -23,6 +24,7 @@ pub struct Maps<'pool> {
     pub(crate) pool: &'pool Shared,
     pub(crate) chunk_size: Option<NonZero<usize>>,
     pub(crate) terms: Terms,
+    pub(crate) progress: Progress<'pool>,
 }
 
 impl Maps<'_> {
@@ -62,8 +64,12 @@ impl Maps<'_> {
         let (pool, limits) = (self.pool, &self.pool.limits);
         let size = self.chunk_size.map(NonZero::get);
         let mut job = Job::new(pool, size, state, Reads::AllTheTime)?.by(self.terms);
+        job.progress = self.progress;
         let head = head(entry, job.state());
         let mut input = Input::new(items)?;
+        if self.progress.is_shown() {
+            self.progress.expect(fence(|| input.items.size_hint())?);
+        }
         loop {
             // What has arrived comes first: after an error no further item is taken, however long
             // the iterator takes to give it.
@@ -131,7 +137,9 @@ impl Maps<'_> {
                 && let Err(refusal) = job.submit(index, request)
             {
                 let outcomes = Arrived::Failed { count, error: refusal.into() };
-                go_on = collected.take(Arrival { first: index, outcomes }, &self.pool.limits);
+                let arrival = Arrival { first: index, outcomes };
+                self.progress.advance(&arrival);
+                go_on = collected.take(arrival, &self.pool.limits);
             }
             index += count;
         }
@@ -141,7 +149,9 @@ impl Maps<'_> {
             Some(Failed::Item(error)) => {
                 let error = TaskError::Encode { side: Side::Argument, error };
                 let outcomes = Arrived::Failed { count: 1, error };
-                Ok(collected.take(Arrival { first: index, outcomes }, &self.pool.limits))
+                let arrival = Arrival { first: index, outcomes };
+                self.progress.advance(&arrival);
+                Ok(collected.take(arrival, &self.pool.limits))
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::collect::Outcomes;
 use crate::error::TaskError;
 use crate::map::Maps;
 use crate::pool::Pool;
+use crate::progress::Progress;
 
 impl Pool {
     /// Calls `f` with every item, in the workers; gives the values in the order of the items.
@@ -247,7 +248,7 @@ impl Pool {
 
     pub(crate) fn maps(&self) -> Maps<'_> {
         let pool = self.shared();
-        Maps { pool, chunk_size: pool.chunk_size, terms: pool.terms }
+        Maps { pool, chunk_size: pool.chunk_size, terms: pool.terms, progress: Progress::default() }
     }
 }
 

@@ -85,7 +85,8 @@ impl Maps<'_> {
     {
         let (entry, joiner) = Entry::joining(map, reduce).map_err(Refusal::from)?;
         let job = Job::new(self.pool, Some(1), Some(self.encode(&joiner)?), Reads::AllTheTime)?;
-        let job = job.by(self.terms);
+        let mut job = job.by(self.terms);
+        job.progress = self.progress;
         // Where each item has a clock, each has a list of its own.
         let size = self.chunk_size.map(NonZero::get);
         let fixed = if self.terms.need_a_clock() { Some(1) } else { size };
