@@ -47,7 +47,7 @@ use crate::sys::memory::SharedWords;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::task;
-use crate::usage::peak_memory;
+use crate::usage::{Inherited, peak_memory};
 use crate::watcher::{self, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
@@ -112,6 +112,7 @@ pub enum Refusal {
 pub(crate) struct Summons {
     pub(crate) token: u64,
     role: Role,
+    inherited: Inherited,
     /// Whether the descriptors are what they have to be.
     pub(crate) descriptors: Result<(), Refusal>,
 }
@@ -123,7 +124,7 @@ impl Summons {
             true => Ok(()),
             false => step("opening the standard descriptors", open_standard_descriptors()),
         };
-        Self { token, role: Role::Child, descriptors }
+        Self { token, role: Role::Child, inherited: Inherited::NOTHING, descriptors }
     }
 }
 
@@ -156,7 +157,10 @@ pub(crate) fn summons() -> Option<Summons> {
         None => (Role::Child, None),
     };
     match token {
-        Some(token) => Some(Summons { token, role, descriptors: set_descriptors() }),
+        Some(token) => {
+            let (inherited, descriptors) = (Inherited::by_exec(), set_descriptors());
+            Some(Summons { token, role, inherited, descriptors })
+        }
         None => exit_now(CANNOT_BEGIN),
     }
 }
@@ -199,7 +203,7 @@ fn begin(summons: &Summons) -> Option<Begun> {
     let port = Arc::new(Port::new(wire, SharedWords::map(claims).ok()?, doorbell));
     let far = Far::new(Arc::clone(port.ring())).ok()?;
     task::serve(Arc::clone(port.ring()));
-    let prepared = prepare(&start, &port, summons.descriptors.clone()).and_then(|main| {
+    let prepared = prepare(&start, &port, summons).and_then(|main| {
         // The last of what it needs is open, and its first thread, which Landlock would miss, is yet
         // to come.
         let hello = put_on_sandbox(&start)?;
@@ -249,17 +253,13 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<(Start, Option<Ar
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(
-    start: &Start,
-    port: &Arc<Port>,
-    descriptors: Result<(), Refusal>,
-) -> Result<fn(Link), Refusal> {
+fn prepare(start: &Start, port: &Arc<Port>, summons: &Summons) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
     }
     let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
-    descriptors?;
+    summons.descriptors.clone()?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.
@@ -268,7 +268,7 @@ fn prepare(
     }
     panics::remember(start.setup.backtraces);
     start.setup.apply(port)?;
-    register_goodbye(port);
+    register_goodbye(port, summons.inherited);
     embed::set_deadline(start.finalizers);
     Ok(main)
 }
@@ -292,11 +292,11 @@ fn handle_signals(watcher: Watcher) -> Result<(), Refusal> {
 }
 
 /// The last finalizer, since it is the first to be registered: it tells the parent of the others.
-fn register_goodbye(port: &Arc<Port>) {
+fn register_goodbye(port: &Arc<Port>, inherited: Inherited) {
     let port = Arc::clone(port);
     ending::register("epilogue: goodbye", move |ending| {
         let finalizers = ending::finished().iter().map(Finalizer::from).collect();
-        let goodbye = Goodbye { finalizers, peak_memory: peak_memory() };
+        let goodbye = Goodbye { finalizers, peak_memory: peak_memory(inherited) };
         let mut payload = Vec::new();
         if encode(&goodbye, &mut payload, &Limits::default()).is_ok() {
             // A part of the time that is left: whoever writes may be stuck.

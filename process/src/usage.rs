@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::time::Duration;
 
 /// What a process has used, with those of its own children that it has waited for.
@@ -48,9 +49,8 @@ impl Usage {
     /// What the kernel says of a child that has ended.
     pub(crate) fn of(child: &libc::rusage) -> Self {
         let peak = kilobytes(child);
-        let own = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
         // Ours only ever grows, so it was not larger as the child was started.
-        let is_its_own = own.is_ok_and(|own| peak > kilobytes(own.as_ref()));
+        let is_its_own = own_peak().is_some_and(|own| peak > own);
         Self {
             user: time(child.ru_utime),
             system: time(child.ru_stime),
@@ -69,11 +69,41 @@ fn time(time: libc::timeval) -> Duration {
         + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
 }
 
+/// What the kernel counted as the peak of this process before it was one of ours, in kilobytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inherited(u64);
+
+impl Inherited {
+    /// Of one that was forked: what it has is its own from the beginning.
+    pub(crate) const NOTHING: Self = Self(0);
+
+    /// Of one that was spawned, which counts from what its parent had; see [`Usage`]. Called as it
+    /// begins.
+    pub(crate) fn by_exec() -> Self {
+        Self(own_peak().unwrap_or(u64::MAX))
+    }
+}
+
+fn own_peak() -> Option<u64> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    usage.ok().map(|usage| kilobytes(usage.as_ref()))
+}
+
 /// The most memory that this process had resident at once, in bytes, since it became this program.
-pub(crate) fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// None in a sandbox that keeps `/proc` from it, if its parent had more.
+pub(crate) fn peak_memory(inherited: Inherited) -> Option<u64> {
+    // The file takes as long to make up and to read as all the rest of a goodbye.
+    let counted = own_peak().filter(|peak| *peak > inherited.0);
+    counted.or_else(high_water_mark).map(|kilobytes| kilobytes * 1024)
+}
+
+fn high_water_mark() -> Option<u64> {
+    let mut status = Vec::with_capacity(4096);
+    // Without a limit the file would be asked for its length, which it does not know.
+    fs::File::open("/proc/self/status").ok()?.take(1 << 20).read_to_end(&mut status).ok()?;
+    let status = str::from_utf8(&status).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 impl fmt::Display for Usage {
