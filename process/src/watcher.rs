@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::link::{Order, order};
 use crate::port::{Going, Port};
 use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
+use crate::sys::thread::start;
 use crate::wire::{Inbox, Kind, StopOrder, WireError};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
@@ -80,18 +82,23 @@ impl Watcher {
     }
 
     /// Starts the thread. It inherits that every signal is blocked.
-    pub(crate) fn spawn(mut self, attendant: Attendant) -> io::Result<()> {
-        let thread = thread::Builder::new().name("epilogue-watch".into());
-        thread.spawn(move || self.run(attendant)).map(drop)
+    pub(crate) fn spawn(self, attendant: Attendant) -> io::Result<()> {
+        start(c"epilogue-watch", (self, attendant), |(watcher, attendant)| {
+            // A panic in here would be ours. A child that nobody watches must not go on.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| watcher.watch(attendant))) {
+                std::mem::forget(panic);
+            }
+            ending::leave_here(0, Cause::Parent)
+        })
     }
 
-    fn run(&mut self, mut attendant: Attendant) {
+    /// Returns when it is time to leave.
+    fn watch(&mut self, attendant: &mut Attendant) {
         // What came together with the first frame is in the inbox already.
         let mut next = self.obey();
         while let Next::Watch = next {
-            next = self.wait(&mut attendant);
+            next = self.wait(attendant);
         }
-        ending::leave_here(0, Cause::Parent)
     }
 
     fn wait(&mut self, attendant: &mut Attendant) -> Next {

@@ -32,6 +32,7 @@ use crate::sys::memory::SharedWords;
 use crate::sys::passing;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
+use crate::sys::thread::rehearse;
 use crate::sys::title::Title;
 use crate::watcher;
 
@@ -175,7 +176,7 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
 }
 
 /// Lets a thread begin and end, as each child is about to start one, its watcher: the C library
-/// keeps its stack and its heap, and each child finds them ready, instead of making its own.
+/// keeps its stack, and each child finds it ready, instead of making its own.
 ///
 /// What was freed is put in order, too: the first large allocation of a child would do that, and
 /// copy each page that it touches.
@@ -183,11 +184,8 @@ fn warm_up() {
     // Twice: the second has the stack of the first, and the loader has then looked up all that the
     // C library needs for that, which every child would do again.
     for _ in 0..2 {
-        // Its first allocation gives a thread its heap.
-        let body = || drop(hint::black_box(Box::new(0u64)));
-        if let Ok(thread) = thread::Builder::new().spawn(body) {
-            let _ = thread.join();
-        }
+        // If it fails, so may those of the children, which then say so.
+        let _ = rehearse();
     }
     drop(hint::black_box(vec![1u8; 64 * 1024]));
 }

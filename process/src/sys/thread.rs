@@ -1,0 +1,108 @@
+//! A thread that touches no memory of its process but its stack until there is something to do.
+//!
+//! The standard library's allocates as it begins, for which the C library makes it a heap of its
+//! own: four system calls, and pages that every child would have twice. A child starts its watcher
+//! in its first moments, and most never hear of it again.
+
+#![expect(unsafe_code, reason = "the C library's threads, without the standard library's")]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::{env, io, ptr};
+
+/// What a thread is given. It lives as long as the process, so that nobody frees it.
+struct Work<T: 'static> {
+    name: &'static CStr,
+    subject: T,
+    body: fn(&'static mut T) -> !,
+}
+
+/// Starts a thread that calls `body`, which neither returns nor unwinds: a panic in it aborts.
+///
+/// Its stack is as large as one of the standard library's.
+pub(crate) fn start<T: Send + 'static>(
+    name: &'static CStr,
+    subject: T,
+    body: fn(&'static mut T) -> !,
+) -> io::Result<()> {
+    let attributes = Attributes::new(stack_size())?.detached()?;
+    let work = Box::into_raw(Box::new(Work { name, subject, body }));
+    let mut thread = MaybeUninit::uninit();
+    let (place, argument) = (thread.as_mut_ptr(), work.cast::<c_void>());
+    // SAFETY: `run::<T>` takes exactly what `argument` points to, and keeps it for ever.
+    let error = unsafe { libc::pthread_create(place, &attributes.0, run::<T>, argument) };
+    if error != 0 {
+        // SAFETY: from `Box::into_raw` above, and no thread has seen it.
+        drop(unsafe { Box::from_raw(work) });
+    }
+    check(error)
+}
+
+/// Lets a thread begin and end: the C library keeps its stack for the next one.
+pub(crate) fn rehearse() -> io::Result<()> {
+    extern "C" fn nothing(argument: *mut c_void) -> *mut c_void {
+        argument
+    }
+    let attributes = Attributes::new(stack_size())?;
+    let mut thread = MaybeUninit::uninit();
+    let (place, argument) = (thread.as_mut_ptr(), ptr::null_mut());
+    // SAFETY: the function takes any argument, and uses nothing of the caller's.
+    check(unsafe { libc::pthread_create(place, &attributes.0, nothing, argument) })?;
+    // SAFETY: written by the call above, which succeeded.
+    let thread = unsafe { thread.assume_init() };
+    // SAFETY: not detached, and joined nowhere else; a null result is allowed.
+    check(unsafe { libc::pthread_join(thread, ptr::null_mut()) })
+}
+
+extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
+    // SAFETY: from `start`, which gave it away to this thread, and never freed.
+    let Work { name, subject, body } = unsafe { &mut *work.cast::<Work<T>>() };
+    // If it fails, `ps` shows the name of the process.
+    let _ = nix::sys::prctl::set_name(name);
+    body(subject)
+}
+
+/// As the standard library has it.
+fn stack_size() -> usize {
+    const DEFAULT: usize = 2 << 20;
+    let wanted = env::var_os("RUST_MIN_STACK");
+    let wanted = wanted.and_then(|size| size.to_str()?.parse().ok());
+    // The C library wants whole pages.
+    let whole = |size: usize| size.max(libc::PTHREAD_STACK_MIN).checked_next_multiple_of(1 << 16);
+    wanted.and_then(whole).unwrap_or(DEFAULT)
+}
+
+struct Attributes(libc::pthread_attr_t);
+
+impl Attributes {
+    fn new(stack_size: usize) -> io::Result<Self> {
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: initialises the memory it is given.
+        check(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
+        // SAFETY: initialised by the call above, which succeeded.
+        let mut attributes = Self(unsafe { attributes.assume_init() });
+        let it = &mut attributes.0;
+        // SAFETY: initialised attributes, an integer.
+        check(unsafe { libc::pthread_attr_setstacksize(it, stack_size) })?;
+        Ok(attributes)
+    }
+
+    fn detached(mut self) -> io::Result<Self> {
+        let detached = libc::PTHREAD_CREATE_DETACHED;
+        // SAFETY: initialised attributes, an integer.
+        check(unsafe { libc::pthread_attr_setdetachstate(&mut self.0, detached) })?;
+        Ok(self)
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and not used again.
+        unsafe { libc::pthread_attr_destroy(&mut self.0) };
+    }
+}
+
+/// The family returns the error instead of setting `errno`.
+fn check(error: c_int) -> io::Result<()> {
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
