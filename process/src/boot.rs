@@ -23,6 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use epilogue_embed::ending::Attendant;
 use epilogue_embed::{self as embed, ending};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::MsgFlags;
@@ -48,7 +49,7 @@ use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::task;
 use crate::usage::{Inherited, peak_memory};
-use crate::watcher::{self, Watcher};
+use crate::watcher::{self, Post, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
 
 /// The variable that makes a process a child. Each version has its own, since each has its own
@@ -84,6 +85,12 @@ impl Start {
         (limits.max_bytes, limits.max_depth, limits.max_amplification)
     }
 
+    /// Whether it may have threads before it is set up: what a thread is given, those that it
+    /// starts later have, but not those that are there.
+    fn may_have_threads(&self) -> bool {
+        self.sandbox.is_none() && !self.setup.is_for_one_thread()
+    }
+
     fn limits(&self) -> Limits {
         let (max_bytes, max_depth, max_amplification) = self.limits;
         Limits { max_bytes, max_depth, max_amplification }
@@ -113,18 +120,32 @@ pub(crate) struct Summons {
     pub(crate) token: u64,
     role: Role,
     inherited: Inherited,
+    ahead: Option<Ahead>,
     /// Whether the descriptors are what they have to be.
     pub(crate) descriptors: Result<(), Refusal>,
 }
 
 impl Summons {
     /// What a child that a start server forked would have found in its environment.
-    pub(crate) fn child(token: u64) -> Self {
+    pub(crate) fn child(token: u64, ahead: Option<Ahead>) -> Self {
         let descriptors = match (0..=2).all(dress::is_open) {
             true => Ok(()),
             false => step("opening the standard descriptors", open_standard_descriptors()),
         };
-        Self { token, role: Role::Child, inherited: Inherited::NOTHING, descriptors }
+        Self { token, role: Role::Child, inherited: Inherited::NOTHING, ahead, descriptors }
+    }
+}
+
+/// What a child can have before it knows what it shall be.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    attendant: Attendant,
+    post: Post,
+}
+
+impl Ahead {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { attendant: ending::attendant(), post: Post::open()? })
     }
 }
 
@@ -159,7 +180,7 @@ pub(crate) fn summons() -> Option<Summons> {
     match token {
         Some(token) => {
             let (inherited, descriptors) = (Inherited::by_exec(), set_descriptors());
-            Some(Summons { token, role, inherited, descriptors })
+            Some(Summons { token, role, inherited, ahead: None, descriptors })
         }
         None => exit_now(CANNOT_BEGIN),
     }
@@ -171,7 +192,7 @@ pub(crate) fn serve(summons: Summons) -> ! {
         server::serve(&summons);
     }
     // Nothing may unwind into the C code that called the start hook.
-    let code = match panics::catch(|| begin(&summons)) {
+    let code = match panics::catch(|| begin(summons)) {
         Ok(Some(Begun::Up(main, link))) => match panics::catch(|| main(*link)) {
             Ok(()) => 0,
             Err(_) => 101,
@@ -191,7 +212,7 @@ enum Begun {
 
 /// Everything up to the main function. None if the parent is not there, the wire is not ours, or
 /// none of the user's code has run.
-fn begin(summons: &Summons) -> Option<Begun> {
+fn begin(summons: Summons) -> Option<Begun> {
     let wire = UnixStream::from(process::inherited(WIRE_FD).ok()?);
     let claims = process::inherited(CLAIMS_FD).ok()?;
     let parent = watcher::parent(wire.as_fd())?;
@@ -203,14 +224,23 @@ fn begin(summons: &Summons) -> Option<Begun> {
     let port = Arc::new(Port::new(wire, SharedWords::map(claims).ok()?, doorbell));
     let far = Far::new(Arc::clone(port.ring())).ok()?;
     task::serve(Arc::clone(port.ring()));
-    let prepared = prepare(&start, &port, summons).and_then(|main| {
+    let (attendant, post) = match summons.ahead {
+        Some(Ahead { attendant, post }) if start.may_have_threads() => (attendant, Some(post)),
+        Some(Ahead { attendant, post }) => {
+            post.close();
+            (attendant, None)
+        }
+        None => (ending::attendant(), None),
+    };
+    let (descriptors, inherited) = (summons.descriptors, summons.inherited);
+    let prepared = prepare(&start, &port, descriptors, inherited).and_then(|main| {
         // The last of what it needs is open, and its first thread, which Landlock would miss, is yet
         // to come.
         let hello = put_on_sandbox(&start)?;
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
         let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
-        handle_signals(watcher)?;
+        handle_signals(watcher, attendant, post)?;
         let mut link = Link::new(far, link, port, start.limits());
         link.watch_growth(start.setup.growth);
         Ok((main, link, hello))
@@ -253,13 +283,18 @@ fn first_frame(wire: &UnixStream, inbox: &mut Inbox) -> Option<(Start, Option<Ar
 }
 
 /// Makes this process what a child has to be before any code of the user's runs.
-fn prepare(start: &Start, port: &Arc<Port>, summons: &Summons) -> Result<fn(Link), Refusal> {
+fn prepare(
+    start: &Start,
+    port: &Arc<Port>,
+    descriptors: Result<(), Refusal>,
+    inherited: Inherited,
+) -> Result<fn(Link), Refusal> {
     let image = Image::this().ok_or(Refusal::OtherBuild)?;
     if image.fingerprint() != start.fingerprint {
         return Err(Refusal::OtherBuild);
     }
     let main = start.main.resolve().ok_or(Refusal::OtherBuild)?;
-    summons.descriptors.clone()?;
+    descriptors?;
     step("naming the process", set_name(&start.name))?;
     step("ignoring SIGPIPE", process::ignore_sigpipe())?;
     // The terminal's signals reach parent and children alike. The parent decides what they mean.
@@ -268,7 +303,7 @@ fn prepare(start: &Start, port: &Arc<Port>, summons: &Summons) -> Result<fn(Link
     }
     panics::remember(start.setup.backtraces);
     start.setup.apply(port)?;
-    register_goodbye(port, summons.inherited);
+    register_goodbye(port, inherited);
     embed::set_deadline(start.finalizers);
     Ok(main)
 }
@@ -283,10 +318,16 @@ fn put_on_sandbox(start: &Start) -> Result<Vec<u8>, Refusal> {
 
 /// Lets signals in, once there is who hears of them. The watcher itself blocks all of them, but
 /// where it waits: it takes none that the program wants on its own threads.
-fn handle_signals(watcher: Watcher) -> Result<(), Refusal> {
-    let attendant = ending::attendant();
+fn handle_signals(
+    watcher: Watcher,
+    attendant: Attendant,
+    post: Option<Post>,
+) -> Result<(), Refusal> {
     step("handling SIGTERM", embed::cleanup_on_sigterm())?;
-    step("starting the watcher", watcher.spawn(attendant))?;
+    match post {
+        Some(post) => post.fill(watcher, attendant),
+        None => step("starting the watcher", Post::open_and_fill(watcher, attendant))?,
+    }
     let none = SigSet::empty();
     step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))
 }

@@ -102,6 +102,11 @@ impl Bounds {
 }
 
 impl Setup {
+    /// Whether a part of it holds for the calling thread, and for those alone that it starts.
+    pub(crate) fn is_for_one_thread(&self) -> bool {
+        self.nice.is_some() || self.cpus.is_some()
+    }
+
     /// All that needs no watcher.
     pub(crate) fn apply(&self, port: &Arc<Port>) -> Result<(), Refusal> {
         if let Some(directory) = &self.directory {

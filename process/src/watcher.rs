@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,10 @@ use nix::unistd::{Pid, getppid};
 use crate::codec::{Limits, decode};
 use crate::link::{Order, order};
 use crate::port::{Going, Port};
+use crate::server;
 use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
-use crate::sys::thread::start;
+use crate::sys::thread::Thread;
 use crate::wire::{Inbox, Kind, StopOrder, WireError};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
@@ -69,6 +70,76 @@ enum Next {
     Leave,
 }
 
+/// The thread, before there is anything to watch. It inherits that every signal is blocked.
+#[derive(Debug)]
+pub(crate) struct Post {
+    thread: Thread,
+    desk: Arc<Desk>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    duty: Mutex<Duty>,
+    given: Condvar,
+}
+
+/// What the thread is to do.
+#[derive(Debug, Default)]
+enum Duty {
+    #[default]
+    Wait,
+    Watch(Watcher, Attendant),
+    Leave,
+}
+
+impl Post {
+    /// Starts the thread, which waits for its duty.
+    pub(crate) fn open() -> io::Result<Self> {
+        Self::new(Duty::Wait)
+    }
+
+    /// Starts a thread that watches from the beginning.
+    pub(crate) fn open_and_fill(watcher: Watcher, attendant: Attendant) -> io::Result<()> {
+        Self::new(Duty::Watch(watcher, attendant)).map(drop)
+    }
+
+    fn new(duty: Duty) -> io::Result<Self> {
+        let desk = Arc::new(Desk { duty: Mutex::new(duty), given: Condvar::new() });
+        let thread = Thread::start(c"epilogue-watch", Arc::clone(&desk), |desk| {
+            if let Duty::Watch(mut watcher, mut attendant) = desk.wait() {
+                watcher.run(&mut attendant);
+            }
+        })?;
+        Ok(Self { thread, desk })
+    }
+
+    /// Has the thread watch from here on.
+    pub(crate) fn fill(self, watcher: Watcher, attendant: Attendant) {
+        self.desk.give(Duty::Watch(watcher, attendant));
+    }
+
+    /// Ends the thread. When this returns it is gone.
+    pub(crate) fn close(self) {
+        self.desk.give(Duty::Leave);
+        self.thread.join();
+        // The kernel counts it a moment longer than the C library does.
+        server::threads();
+    }
+}
+
+impl Desk {
+    fn give(&self, duty: Duty) {
+        *self.duty.lock().unwrap_or_else(PoisonError::into_inner) = duty;
+        self.given.notify_one();
+    }
+
+    fn wait(&self) -> Duty {
+        let duty = self.duty.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = self.given.wait_while(duty, |duty| matches!(duty, Duty::Wait));
+        std::mem::take(&mut given.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Watcher {
     pub(crate) fn new(
         parent: OwnedFd,
@@ -81,18 +152,15 @@ impl Watcher {
         Self { parent, parent_id, port, inbox, orders, leave_at: None, callbacks }
     }
 
-    /// Starts the thread. It inherits that every signal is blocked.
-    pub(crate) fn spawn(self, attendant: Attendant) -> io::Result<()> {
-        start(c"epilogue-watch", (self, attendant), |(watcher, attendant)| {
-            // A panic in here would be ours. A child that nobody watches must not go on.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| watcher.watch(attendant))) {
-                std::mem::forget(panic);
-            }
-            ending::leave_here(0, Cause::Parent)
-        })
+    /// Watches, until it is time to leave; then it ends the process.
+    fn run(&mut self, attendant: &mut Attendant) -> ! {
+        // A panic in here would be ours. A child that nobody watches must not go on.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.watch(attendant))) {
+            std::mem::forget(panic);
+        }
+        ending::leave_here(0, Cause::Parent)
     }
 
-    /// Returns when it is time to leave.
     fn watch(&mut self, attendant: &mut Attendant) {
         // What came together with the first frame is in the inbox already.
         let mut next = self.obey();

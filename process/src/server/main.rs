@@ -32,7 +32,7 @@ use crate::sys::memory::SharedWords;
 use crate::sys::passing;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
-use crate::sys::thread::rehearse;
+use crate::sys::thread::Thread;
 use crate::sys::title::Title;
 use crate::watcher;
 
@@ -184,8 +184,9 @@ fn warm_up() {
     // Twice: the second has the stack of the first, and the loader has then looked up all that the
     // C library needs for that, which every child would do again.
     for _ in 0..2 {
-        // If it fails, so may those of the children, which then say so.
-        let _ = rehearse();
+        if let Ok(thread) = Thread::start(c"epilogue-warm", (), |()| ()) {
+            thread.join();
+        }
     }
     drop(hint::black_box(vec![1u8; 64 * 1024]));
 }
@@ -208,7 +209,7 @@ fn run_preload(preload: fn(), parent: &OwnedFd) -> Result<(), Unable> {
 }
 
 /// How many threads there are. A thread that was joined is still counted for a moment.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     let count = || fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     for _ in 0..100 {
         if count() == 1 {

@@ -47,7 +47,7 @@ use crate::sys::image::Image;
 use crate::sys::per_process::PerProcess;
 use client::{Failed, Server};
 
-pub(crate) use main::serve;
+pub(crate) use main::{serve, threads};
 
 /// How a process begins.
 ///

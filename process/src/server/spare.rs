@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use super::main::{Server, read_all, wait_for};
 use super::protocol::{Assignment, DOWN, Stream, unpack};
-use crate::boot::{self, Summons};
+use crate::boot::{self, Ahead, Summons};
 use crate::panics;
 use crate::sys::dress;
 use crate::sys::passing;
@@ -34,12 +34,12 @@ pub(super) fn wait(server: &Server, near: OwnedFd, far: OwnedFd) -> ! {
     drop(near);
     // Nothing may unwind into the server's code: this is another process now.
     match panics::catch(|| be_assigned(server, far)) {
-        Ok(Some(token)) => boot::serve(Summons::child(token)),
+        Ok(Some((token, ahead))) => boot::serve(Summons::child(token, ahead)),
         Ok(None) | Err(_) => exit_now(CANNOT_BEGIN),
     }
 }
 
-fn be_assigned(server: &Server, far: OwnedFd) -> Option<u64> {
+fn be_assigned(server: &Server, far: OwnedFd) -> Option<(u64, Option<Ahead>)> {
     prctl::set_name(c"epilogue-spare").ok()?;
     // Should it be stopped when its parent ends, it is woken, and sees that.
     prctl::set_pdeathsig(Signal::SIGCONT).ok()?;
@@ -48,6 +48,8 @@ fn be_assigned(server: &Server, far: OwnedFd) -> Option<u64> {
     dress::place(Some(far.as_fd()), WIRE_FD).ok()?;
     drop(far);
     dress::place(None, server.signals.as_raw_fd()).ok()?;
+    // Where that fails, it fails again when it is needed, and there is who hears of it.
+    let ahead = Ahead::new().ok();
     wait_for(&server.socket, &server.parent)?;
     let (bytes, mut fds) = passing::receive::<DOWN>(server.socket.as_fd()).ok()??;
     let assignment: Assignment = unpack(&bytes)?;
@@ -65,7 +67,7 @@ fn be_assigned(server: &Server, far: OwnedFd) -> Option<u64> {
     if let Some(environment) = environment {
         dress::replace_environment(environment);
     }
-    Some(assignment.token)
+    Some((assignment.token, ahead))
 }
 
 /// Makes this process what one is that was spawned.

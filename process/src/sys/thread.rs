@@ -10,48 +10,50 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::{env, io, ptr};
 
+/// A thread that was started. It goes on if nobody joins it.
+#[derive(Debug)]
+pub(crate) struct Thread(libc::pthread_t);
+
+// SAFETY: the C library lets any thread join another, and this can be done only once.
+unsafe impl Send for Thread {}
+
 /// What a thread is given. It lives as long as the process, so that nobody frees it.
 struct Work<T: 'static> {
     name: &'static CStr,
     subject: T,
-    body: fn(&'static mut T) -> !,
+    body: fn(&'static mut T),
 }
 
-/// Starts a thread that calls `body`, which neither returns nor unwinds: a panic in it aborts.
-///
-/// Its stack is as large as one of the standard library's.
-pub(crate) fn start<T: Send + 'static>(
-    name: &'static CStr,
-    subject: T,
-    body: fn(&'static mut T) -> !,
-) -> io::Result<()> {
-    let attributes = Attributes::new(stack_size())?.detached()?;
-    let work = Box::into_raw(Box::new(Work { name, subject, body }));
-    let mut thread = MaybeUninit::uninit();
-    let (place, argument) = (thread.as_mut_ptr(), work.cast::<c_void>());
-    // SAFETY: `run::<T>` takes exactly what `argument` points to, and keeps it for ever.
-    let error = unsafe { libc::pthread_create(place, &attributes.0, run::<T>, argument) };
-    if error != 0 {
-        // SAFETY: from `Box::into_raw` above, and no thread has seen it.
-        drop(unsafe { Box::from_raw(work) });
+impl Thread {
+    /// Starts a thread that calls `body`, which must not unwind: a panic in it aborts.
+    ///
+    /// Its stack is as large as one of the standard library's.
+    pub(crate) fn start<T: Send + 'static>(
+        name: &'static CStr,
+        subject: T,
+        body: fn(&'static mut T),
+    ) -> io::Result<Self> {
+        let attributes = Attributes::new(stack_size())?;
+        let work = Box::into_raw(Box::new(Work { name, subject, body }));
+        let mut thread = MaybeUninit::uninit();
+        let (place, argument) = (thread.as_mut_ptr(), work.cast::<c_void>());
+        // SAFETY: `run::<T>` takes exactly what `argument` points to, and keeps it for ever.
+        let error = unsafe { libc::pthread_create(place, &attributes.0, run::<T>, argument) };
+        if error != 0 {
+            // SAFETY: from `Box::into_raw` above, and no thread has seen it.
+            drop(unsafe { Box::from_raw(work) });
+        }
+        check(error)?;
+        // SAFETY: written by the call above, which succeeded.
+        Ok(Self(unsafe { thread.assume_init() }))
     }
-    check(error)
-}
 
-/// Lets a thread begin and end: the C library keeps its stack for the next one.
-pub(crate) fn rehearse() -> io::Result<()> {
-    extern "C" fn nothing(argument: *mut c_void) -> *mut c_void {
-        argument
+    /// Waits until its `body` has returned. The C library keeps its stack for the next thread.
+    pub(crate) fn join(self) {
+        // SAFETY: it was not detached, and `self` is gone after this; a null result is allowed.
+        let error = unsafe { libc::pthread_join(self.0, ptr::null_mut()) };
+        debug_assert_eq!(error, 0);
     }
-    let attributes = Attributes::new(stack_size())?;
-    let mut thread = MaybeUninit::uninit();
-    let (place, argument) = (thread.as_mut_ptr(), ptr::null_mut());
-    // SAFETY: the function takes any argument, and uses nothing of the caller's.
-    check(unsafe { libc::pthread_create(place, &attributes.0, nothing, argument) })?;
-    // SAFETY: written by the call above, which succeeded.
-    let thread = unsafe { thread.assume_init() };
-    // SAFETY: not detached, and joined nowhere else; a null result is allowed.
-    check(unsafe { libc::pthread_join(thread, ptr::null_mut()) })
 }
 
 extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
@@ -59,7 +61,8 @@ extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
     let Work { name, subject, body } = unsafe { &mut *work.cast::<Work<T>>() };
     // If it fails, `ps` shows the name of the process.
     let _ = nix::sys::prctl::set_name(name);
-    body(subject)
+    body(subject);
+    ptr::null_mut()
 }
 
 /// As the standard library has it.
@@ -81,17 +84,9 @@ impl Attributes {
         check(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
         // SAFETY: initialised by the call above, which succeeded.
         let mut attributes = Self(unsafe { attributes.assume_init() });
-        let it = &mut attributes.0;
         // SAFETY: initialised attributes, an integer.
-        check(unsafe { libc::pthread_attr_setstacksize(it, stack_size) })?;
+        check(unsafe { libc::pthread_attr_setstacksize(&mut attributes.0, stack_size) })?;
         Ok(attributes)
-    }
-
-    fn detached(mut self) -> io::Result<Self> {
-        let detached = libc::PTHREAD_CREATE_DETACHED;
-        // SAFETY: initialised attributes, an integer.
-        check(unsafe { libc::pthread_attr_setdetachstate(&mut self.0, detached) })?;
-        Ok(self)
     }
 }
 
