@@ -45,6 +45,7 @@ use crate::sys::dress;
 use crate::sys::hook;
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
+use crate::sys::pid;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::task;
@@ -145,6 +146,8 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     pub(crate) fn new() -> io::Result<Self> {
+        // Each looks up, at its first call, what it needs from then on.
+        (pid::own(), task::now(), task::begin(0));
         Ok(Self { attendant: ending::attendant(), post: Post::open()? })
     }
 }

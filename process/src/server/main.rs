@@ -29,6 +29,7 @@ use crate::sys::dress;
 use crate::sys::fork::{self, Side};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
+use crate::sys::pages::Variables;
 use crate::sys::passing;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
@@ -61,6 +62,7 @@ pub(super) struct Server {
     /// Keeps the number of the claims taken: what is received must not get it.
     _slot: OwnedFd,
     pub(super) title: Option<Title>,
+    pub(super) variables: Variables,
     /// What the children's environment is, where that is not this process's own.
     pub(super) environment: Option<Vec<u8>>,
 }
@@ -85,7 +87,8 @@ impl Server {
         let mask = SigSet::from(Signal::SIGTERM);
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&mask, flags).ok()?;
-        Some(Self { socket, parent, signals, slot, _slot: slot_fd, title, environment: None })
+        let (variables, environment) = (Variables::find(), None);
+        Some(Self { socket, parent, signals, slot, _slot: slot_fd, title, variables, environment })
     }
 
     /// Waits for one thing and does it; false if it is time to leave.

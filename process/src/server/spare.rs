@@ -48,6 +48,8 @@ fn be_assigned(server: &Server, far: OwnedFd) -> Option<(u64, Option<Ahead>)> {
     dress::place(Some(far.as_fd()), WIRE_FD).ok()?;
     drop(far);
     dress::place(None, server.signals.as_raw_fd()).ok()?;
+    // Before there is a second thread, which would have each of these pages cost twice as much.
+    server.variables.copy();
     // Where that fails, it fails again when it is needed, and there is who hears of it.
     let ahead = Ahead::new().ok();
     wait_for(&server.socket, &server.parent)?;
