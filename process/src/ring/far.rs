@@ -81,7 +81,7 @@ impl Far {
             whole: 0,
             room: 0,
             written: 0,
-            patience: Patience::default(),
+            patience: Patience::of_beginner(),
         })
     }
 

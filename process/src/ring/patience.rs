@@ -22,6 +22,12 @@ impl Patience {
     /// How many looks are cheaper than giving the CPU away.
     const GLANCES: usize = 8;
 
+    /// Of one that begins: it sleeps at once the first time, and tries the second time. Who starts
+    /// many at a time has better use for the CPUs, and first sends something once they are up.
+    pub(crate) fn of_beginner() -> Self {
+        Self { in_vain: Self::TRIAL - 1 }
+    }
+
     /// Looks for something, for a while. None if it did not come: it is time to sleep.
     pub fn look<T>(&mut self, mut found: impl FnMut() -> Option<T>) -> Option<T> {
         let is_worth_it =
