@@ -212,6 +212,26 @@ fn a_process_has_one_thread_besides_its_own() {
 }
 
 #[test]
+fn what_is_set_for_a_process_holds_for_each_of_its_threads() {
+    with_each(|method| {
+        let look = |()| {
+            let threads = fs::read_dir("/proc/self/task").unwrap();
+            let one = |path: PathBuf| {
+                let status = fs::read_to_string(path.join("status")).unwrap();
+                let cpus = status.lines().find(|line| line.starts_with("Cpus_allowed_list"));
+                let stat = fs::read_to_string(path.join("stat")).unwrap();
+                let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+                (cpus.unwrap().to_owned(), fields.clone().nth(16).unwrap().to_owned())
+            };
+            threads.map(|thread| one(thread.unwrap().path())).collect::<Vec<_>>()
+        };
+        let process = by(method).nice(7).cpu_affinity([0]).start((), look).unwrap();
+        let both = [(); 2].map(|()| ("Cpus_allowed_list:\t0".to_owned(), "7".to_owned()));
+        assert_eq!(process.join().unwrap(), both);
+    });
+}
+
+#[test]
 fn a_signal_that_a_process_handles_later_and_blocks_in_its_own_thread_still_ends_it() {
     with_each(|method| {
         let marks = Marks::new();

@@ -147,7 +147,9 @@ pub(crate) struct Ahead {
 impl Ahead {
     pub(crate) fn new() -> io::Result<Self> {
         // Each looks up, at its first call, what it needs from then on.
-        (pid::own(), task::now(), task::begin(0));
+        pid::own();
+        task::now();
+        task::begin(0);
         Ok(Self { attendant: ending::attendant(), post: Post::open()? })
     }
 }

@@ -309,8 +309,7 @@ fn serve_one(mut link: Link) {
             None => Entry::reject(&mut answering),
         }
         answering.finish();
-        // Not when it is told that no more comes: that it reads the socket for that would take as
-        // long as the call.
+        // Without waiting to be told that no more comes: that would take longer than many a call.
         return;
     }
 }

@@ -88,7 +88,7 @@ struct Desk {
 enum Duty {
     #[default]
     Wait,
-    Watch(Watcher, Attendant),
+    Watch(Box<Watcher>, Attendant),
     Leave,
 }
 
@@ -100,7 +100,7 @@ impl Post {
 
     /// Starts a thread that watches from the beginning.
     pub(crate) fn open_and_fill(watcher: Watcher, attendant: Attendant) -> io::Result<()> {
-        Self::new(Duty::Watch(watcher, attendant)).map(drop)
+        Self::new(Duty::Watch(Box::new(watcher), attendant)).map(drop)
     }
 
     fn new(duty: Duty) -> io::Result<Self> {
@@ -115,7 +115,7 @@ impl Post {
 
     /// Has the thread watch from here on.
     pub(crate) fn fill(self, watcher: Watcher, attendant: Attendant) {
-        self.desk.give(Duty::Watch(watcher, attendant));
+        self.desk.give(Duty::Watch(Box::new(watcher), attendant));
     }
 
     /// Ends the thread. When this returns it is gone.

@@ -1,6 +1,7 @@
 //! What a forked child changes of what it inherited, to be as one that was spawned.
 //!
-//! All of it is for the start server and its children, before any other thread exists.
+//! All of it is for the start server and its children, before any other thread runs: the watcher is
+//! there already, and waits.
 
 #![expect(unsafe_code, reason = "descriptors and the environment are the C library's globals")]
 
@@ -37,7 +38,7 @@ pub(crate) fn replace_environment(block: &[u8]) {
     let pointers = variables.map(|variable| variable.as_mut_ptr().cast::<c_char>());
     let pointers: Box<[*mut c_char]> = pointers.chain([ptr::null_mut()]).collect();
     let pointers = Box::leak(pointers).as_mut_ptr();
-    // SAFETY: the only thread; an array of strings with a null at its end, valid for ever.
+    // SAFETY: no other thread runs; an array of strings with a null at its end, valid for ever.
     unsafe { environ = pointers };
 }
 

@@ -27,7 +27,7 @@ struct Mapping {
 impl Variables {
     const LONGEST: usize = 8192;
 
-    /// Looks them up. None where `/proc` does not tell.
+    /// Looks them up. There are none where `/proc` does not tell.
     pub(crate) fn find() -> Self {
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
         let all = maps.lines().filter_map(parse);

@@ -28,7 +28,7 @@ impl Title {
         Some(Self { start, length })
     }
 
-    /// Shows `text`, as far as there is room. Only while there is one thread.
+    /// Shows `text`, as far as there is room. Only while no other thread runs.
     pub(crate) fn set(&self, text: &[u8]) {
         let area = ptr::with_exposed_provenance_mut::<u8>(self.start);
         // The last byte stays zero: without it the kernel would show what follows, too.
