@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use epilogue_process::child::Spec;
+use epilogue_process::link::Link;
 use epilogue_process::setters;
 
 use crate::available::available_workers;
@@ -15,6 +16,7 @@ use crate::size::{Size, most_workers};
 use crate::stall::OnStall;
 use crate::terms::Terms;
 use crate::vigil::Vigil;
+use crate::worker::serve;
 
 /// Sets how a pool is started. Nothing starts before [`Builder::start`].
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct Builder {
     pub(crate) stall_after: Duration,
     pub(crate) on_stall: OnStall,
     pub(crate) listeners: Listeners,
+    /// The main function of a worker.
+    pub(crate) main: fn(Link),
 }
 
 impl Default for Builder {
@@ -50,6 +54,7 @@ impl Default for Builder {
             stall_after: Vigil::DEFAULT,
             on_stall: OnStall::default(),
             listeners: Listeners::default(),
+            main: serve,
         }
     }
 }

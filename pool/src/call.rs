@@ -212,6 +212,16 @@ impl Call {
         self.trace.is_some()
     }
 
+    /// Whether somebody is told of it.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.trace.as_ref().is_some_and(|trace| trace.is_observed())
+    }
+
+    /// All of its tasks.
+    pub(crate) fn whole(&self) -> Tasks {
+        Tasks::new(self.job, self.first, self.count() as usize)
+    }
+
     /// Its tasks that have no outcome, if none comes late.
     fn tasks(&self) -> Tasks {
         let answered = self.answered as usize;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{TaskError, WorkerLost};
+use crate::note::Note;
 use crate::report::WorkerReport;
 use crate::stall::Stall;
 
@@ -87,6 +88,17 @@ pub enum Event {
     WorkerUp {
         /// Who it is.
         worker: WorkerId,
+    },
+    /// The code of a task has said something, through `tracing`; see `Builder::tracing`.
+    #[non_exhaustive]
+    Noted {
+        /// In which worker.
+        worker: WorkerId,
+        /// During which tasks: those that went together with the one that said it. They may have
+        /// ended meanwhile, for this takes another way than an outcome. None if that was long ago.
+        tasks: Option<Tasks>,
+        /// What it said.
+        note: Box<Note>,
     },
     /// A worker that had something to do did not get on with it.
     #[non_exhaustive]
@@ -257,6 +269,11 @@ impl fmt::Display for Event {
                 ran.iter().try_for_each(|ran| write!(f, ", ran {ran:.1?}"))
             }
             Self::WorkerUp { worker } => write!(f, "worker {worker} is up"),
+            Self::Noted { worker, tasks, note } => {
+                let Note { level, target, message, fields, .. } = &**note;
+                tasks.iter().try_for_each(|tasks| write!(f, "{tasks} in "))?;
+                write!(f, "{worker}: {level} {target}: {message} {fields}")
+            }
             Self::Stalled { stall } => stall.fmt(f),
             Self::WorkerDown { report } => write!(f, "worker {report}"),
             Self::StartFailed { cause } => write!(f, "a worker did not start: {cause}"),

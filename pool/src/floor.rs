@@ -594,6 +594,7 @@ impl Floor {
                 member.answered_one(id, index, payload, &mut self.times)
             }
             Event::Grown => return member.outgrown(),
+            Event::Note { id, note } => return self.tell_note(owner, id, &note),
             Event::Refused(refusal) => return member.refusal = Some(refusal),
             Event::Begun { id } => return member.begun(id),
             Event::Broken(error) => return member.detail = Some(error.to_string()),

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use epilogue_process::child::{Child, Event, Spec, Work};
+use epilogue_process::link::Link;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::{Listener, Reply, Ticket};
 use epilogue_process::wire::{Wire, WireError};
@@ -12,12 +13,11 @@ use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 use crate::call::{Call, Unasked};
 use crate::course::Verdict;
 use crate::error::{Refusal, TaskError, WorkerLost};
-use crate::event::WorkerId;
+use crate::event::{Tasks, WorkerId};
 use crate::recycling::Recycling;
 use crate::report::WorkerReport;
 use crate::stats::{Stats, Times};
 use crate::vigil::Watched;
-use crate::worker::serve;
 
 /// How far a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub(crate) struct Member {
     pub(crate) who: WorkerId,
     /// Calls that it was sent and has not answered, in the order in which it takes them.
     pub(crate) in_flight: VecDeque<Sent>,
+    /// Those that it had last, if anybody observes the pool: what is said during one takes another way
+    /// than its answer, and may come later.
+    recent: VecDeque<(u64, Tasks)>,
     bytes: usize,
     /// Who it was told to tell of answers, unless it has done so since.
     listener: Option<Listener>,
@@ -91,6 +94,8 @@ impl Member {
     const AT_LEAST: usize = 2;
     /// How many calls it has of which it is not known how long they take.
     const UNTRIED: usize = 17;
+    /// Of so many calls it is known, after they have gone, what they were.
+    const RECENT: usize = 256;
     /// How many bytes of calls it is sent, if there is more than one.
     const BYTES_AHEAD: usize = 1 << 20;
 
@@ -98,16 +103,18 @@ impl Member {
         spec: &Spec,
         number: u64,
         recycling: Recycling,
+        main: fn(Link),
     ) -> Result<Self, StartError> {
         let mut spec = spec.clone();
         spec.name = format!("{}-{number}", spec.name);
         spec.expect_many_calls();
-        let child = Child::start(&spec, serve)?;
+        let child = Child::start(&spec, main)?;
         Ok(Self {
             who: WorkerId::new(child.name(), child.id()),
             child,
             standing: Standing::Starting,
             in_flight: VecDeque::new(),
+            recent: VecDeque::new(),
             bytes: 0,
             listener: None,
             states: HashSet::new(),
@@ -430,6 +437,13 @@ impl Member {
         }
     }
 
+    /// The tasks of that call, if it has it, or had it a while ago.
+    pub(crate) fn tasks_of(&self, call: u64) -> Option<Tasks> {
+        let sent = self.in_flight.iter().find(|sent| sent.call.id == call);
+        let recent = || self.recent.iter().rev().find(|(id, _)| *id == call);
+        sent.map(|sent| sent.call.whole()).or_else(|| recent().map(|(_, tasks)| *tasks))
+    }
+
     /// Looks which calls it has begun, for those who are to be told. Whether there may be more.
     pub(crate) fn note_begun(&mut self) -> bool {
         for position in 0..self.in_flight.len() {
@@ -487,6 +501,12 @@ impl Member {
 
     fn forget_call(&mut self, position: usize) -> Option<Call> {
         let sent = self.in_flight.remove(position)?;
+        if sent.call.is_observed() {
+            self.recent.push_back((sent.call.id, sent.call.whole()));
+            if self.recent.len() > Self::RECENT {
+                self.recent.pop_front();
+            }
+        }
         self.bytes = self.bytes.saturating_sub(sent.call.bytes());
         Some(sent.call)
     }

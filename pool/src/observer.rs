@@ -26,6 +26,7 @@ use crate::event::{Event, Tasks};
 use crate::floor::Floor;
 use crate::mailbox::{Index, Outcomes};
 use crate::member::Member;
+use crate::note::Note;
 use crate::pool::Shared;
 use crate::trace::Trace;
 
@@ -138,6 +139,14 @@ impl Floor {
         if self.members.iter_mut().fold(!self.queue.is_empty(), is_open) {
             self.look_later(now);
         }
+    }
+
+    /// The code of a worker's tasks has something to say, during that call.
+    pub(crate) fn tell_note(&self, owner: usize, call: u64, note: &[u8]) {
+        let member = &self.members[owner];
+        let Some(note) = self.feed.as_ref().and_then(|_| Note::decode(note)) else { return };
+        let (tasks, worker) = (member.tasks_of(call), member.who.clone());
+        self.tell(|| Event::Noted { worker, tasks, note: Box::new(note) });
     }
 
     pub(crate) fn look_later(&mut self, now: Instant) {

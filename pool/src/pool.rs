@@ -201,7 +201,7 @@ impl Pool {
             senders: Mutex::default(),
             observer,
         });
-        let supervisor = Supervisor { spec, shared: Arc::clone(&shared) };
+        let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
         let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
         match up.recv() {

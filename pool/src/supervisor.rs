@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use epilogue_process::child::{Spec, Watch, wait_for};
+use epilogue_process::link::Link;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::SigSet;
 use std::os::fd::AsFd;
@@ -23,6 +24,7 @@ use crate::terms::earlier;
 
 pub(crate) struct Supervisor {
     pub(crate) spec: Spec,
+    pub(crate) main: fn(Link),
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -98,7 +100,7 @@ impl Supervisor {
                 }
                 (floor.next_worker(), floor.recycling())
             };
-            match Member::start(&self.spec, number, recycling) {
+            match Member::start(&self.spec, number, recycling, self.main) {
                 Ok(member) => self.shared.floor().hire(member),
                 Err(error) => {
                     let mut floor = self.shared.floor();

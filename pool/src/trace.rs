@@ -75,6 +75,10 @@ impl Trace {
         self.stage = Stage::Sent(to.clone());
     }
 
+    pub(crate) fn is_observed(&self) -> bool {
+        self.feed.is_some()
+    }
+
     /// Whether it may have begun, or may do so soon, and was not told to have.
     pub(crate) fn is_to_begin(&self) -> bool {
         self.feed.is_some() && matches!(self.stage, Stage::Sent(_))

@@ -29,6 +29,7 @@ use crate::launch::{Launch, Launched, Nearby};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
+use crate::note::MAX_NOTE;
 use crate::parcel::Parcel;
 use crate::ring::{Near, Reply};
 use crate::sandbox::SandboxLevel;
@@ -74,6 +75,13 @@ pub enum Event {
     },
     /// It has taken more memory than [`Spec::bound_growth`] allows. It goes on.
     Grown,
+    /// Its code has something to say.
+    Note {
+        /// The number of the call that it was about, or of the last one.
+        id: u64,
+        /// What it says, which may be anything.
+        note: Vec<u8>,
+    },
     /// It broke the protocol. It was killed; its end follows.
     Broken(WireError),
     /// It has ended and been reaped. Nothing follows.
@@ -400,6 +408,11 @@ impl Child {
             Kind::Ready => self.answers(),
             Kind::Begun => Some(Event::Begun { id }),
             Kind::Grown => Some(Event::Grown),
+            Kind::Note if payload.len() > MAX_NOTE => {
+                let (len, limit) = (payload.len() as u64, MAX_NOTE);
+                Some(self.break_off(WireError::TooLong { len, limit }))
+            }
+            Kind::Note => Some(Event::Note { id, note: payload }),
             Kind::Goodbye => {
                 self.goodbye = decode(&payload, &Limits::default()).ok();
                 None
@@ -568,7 +581,7 @@ impl Child {
                 Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
                     early = Some(event)
                 }
-                Some(Event::Begun { .. } | Event::Grown) => {}
+                Some(Event::Begun { .. } | Event::Grown | Event::Note { .. }) => {}
                 None => {
                     self.tick(Instant::now());
                     self.block(self.due());

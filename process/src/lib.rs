@@ -54,6 +54,7 @@ mod local;
 mod locals;
 mod memory;
 mod message;
+pub mod note;
 mod output;
 mod panics;
 pub mod parcel;

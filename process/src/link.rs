@@ -15,6 +15,7 @@ use crate::answering::Answering;
 use crate::codec::Limits;
 use crate::growth::Growth;
 use crate::local::LocalWire;
+use crate::note::Notes;
 use crate::parcel::Parcel;
 use crate::port::{Going, Port};
 use crate::ring::{Far, Near, Place, Size};
@@ -180,6 +181,11 @@ impl Link {
         Answering::new(self, call, calls)
     }
 
+    /// Where its code's notes go.
+    pub fn notes(&self) -> Notes {
+        Notes::new(Arc::clone(&self.port))
+    }
+
     /// The limits that the parent set for what is sent.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -232,6 +238,7 @@ pub(crate) fn order(frame: Frame) -> Option<Order> {
         | Kind::Ready
         | Kind::BulkReply
         | Kind::Missed
-        | Kind::Grown => None,
+        | Kind::Grown
+        | Kind::Note => None,
     }
 }

@@ -229,7 +229,11 @@ impl Running {
                 self.note(broken);
             }
             Event::Broken(error) => *answered = Answered::Broken(error.to_string()),
-            Event::Hello | Event::Refused(_) | Event::Begun { .. } | Event::Grown => {}
+            Event::Hello
+            | Event::Refused(_)
+            | Event::Begun { .. }
+            | Event::Grown
+            | Event::Note { .. } => {}
             Event::Ended(_) => {
                 let answered = std::mem::replace(answered, Answered::Nothing);
                 self.progress = Progress::Ended(answered, child.end());

@@ -53,6 +53,11 @@ pub(crate) fn serve(ring: Arc<SharedWords>) {
     let _ = RING.set(ring);
 }
 
+/// The number of the call that runs, or that ran last.
+pub(crate) fn current() -> u64 {
+    CURRENT.load(Ordering::Relaxed)
+}
+
 /// The call of this number begins.
 pub(crate) fn begin(call: u64) {
     CURRENT.store(call, Ordering::Relaxed);

@@ -66,6 +66,8 @@ pub enum Kind {
     Missed = 135,
     /// The child has taken more memory than it should.
     Grown = 136,
+    /// What the child's code has to say, of the call of this number.
+    Note = 137,
 }
 
 impl Kind {
@@ -88,6 +90,7 @@ impl Kind {
             134 => Self::BulkReply,
             135 => Self::Missed,
             136 => Self::Grown,
+            137 => Self::Note,
             _ => return None,
         })
     }
