@@ -12,6 +12,9 @@ use crate::peers::{LIMIT, OURS};
 use crate::settings::Scale;
 use crate::workloads::{NAMES, SCENARIOS, peers_of};
 
+/// What was found by profiling, by hand.
+const LEFT: &str = include_str!("left.md");
+
 pub(super) fn write(plan: &Plan, results: &Results, took: Duration) -> String {
     let mut text = String::from("# What was measured\n\n");
     head(&mut text, plan, results, took).expect("a string that grows");
@@ -22,6 +25,9 @@ pub(super) fn write(plan: &Plan, results: &Results, took: Duration) -> String {
         workload_tables(&mut text, workload, results).expect("a string that grows");
     }
     ending_table(&mut text, &results.endings).expect("a string that grows");
+    if plan.only.is_none() {
+        text.push_str(LEFT);
+    }
     if !results.failed.is_empty() {
         let failed = results.failed.join("\n- ");
         write!(text, "\n## Runs that failed\n\n- {failed}\n").expect("a string that grows");
