@@ -60,6 +60,16 @@ fn a_parent_that_blocks_all_signals_starts_and_stops_processes() {
 }
 
 #[test]
+fn a_start_leaves_the_mask_of_its_thread_as_it_was_also_where_it_fails() {
+    ends_well("masks");
+}
+
+#[test]
+fn values_are_right_where_every_wait_is_interrupted_again_and_again() {
+    ends_well("interrupts");
+}
+
+#[test]
 fn a_fork_has_no_say_in_the_processes_of_its_original_and_takes_nothing_from_them() {
     ends_well("forks");
 }

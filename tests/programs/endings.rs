@@ -2,16 +2,19 @@
 
 use std::error::Error;
 use std::io::{Write, stdin, stdout};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process;
-use std::sync::{Arc, OnceLock};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{Pool, Process, embed};
+use epilogue::{Pool, Process, Refusal, TaskError, embed};
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
-use support::{Gate, Marks, hooks, park_for_ever, sys};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
+use support::{Gate, Marks, hooks, park_for_ever, raw, sys, through};
 
 const TASKS: usize = 6;
 
@@ -81,6 +84,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             let _pool = pool();
             wait();
         }
+        "faults" => unprepared(raw::fault),
+        "aborts" => unprepared(|| process::abort()),
+        "leaves-at-once" => unprepared(|| sys::exit_now(7)),
+        "execs" => unprepared(|| {
+            let script = "echo replaced; read line; exit 7";
+            panic!("{}", Command::new("sh").args(["-c", script]).exec());
+        }),
+        "daemonizes" => unprepared(daemonize),
+        "exit-among-maps" => exit_among_maps(),
+        "hangs-up" => hangs_up()?,
+        "paused" => paused()?,
+        "logs" => logs(),
+        "handles" => handles()?,
         "interrupted" => interrupted()?,
         "interrupt-cleans-up" => {
             embed::cleanup_on_signal(libc::SIGINT)?;
@@ -166,6 +182,137 @@ fn busy_pool() -> Pool {
         drop(pool.submit((), leave_mark).unwrap());
     }
     pool
+}
+
+/// Ends without any preparation, when it is told to, with workers that are busy.
+fn unprepared(end: fn()) {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+    let _pool = busy_pool();
+    wait();
+    end();
+}
+
+/// Becomes a copy of itself, which has all of its descriptors, and lives on until it is told to end.
+fn daemonize() {
+    if raw::fork().is_some() {
+        sys::exit_now(0);
+    }
+    say("copied");
+    drop(stdin().read_line(&mut String::new()));
+    sys::exit_now(0);
+}
+
+/// Exits while many threads are in the middle of maps.
+fn exit_among_maps() {
+    const THREADS: usize = 8;
+    let pool = Arc::new(pool());
+    let (mut gate, barrier) = (Gate::new(), Arc::new(Barrier::new(THREADS + 1)));
+    for _ in 0..THREADS {
+        let (pool, path, barrier) = (Arc::clone(&pool), gate.path(), Arc::clone(&barrier));
+        thread::spawn(move || {
+            barrier.wait();
+            let items = (0..500u64).map(|item| (item, path.clone()));
+            let sum = pool.map(items, |(item, gate)| {
+                if item == 0 {
+                    Gate::pass(&gate);
+                }
+                item
+            });
+            // It may be told that the pool is closed, but only if it is.
+            assert!(matches!(sum, Ok(_) | Err(TaskError::Refused(Refusal::Closed))), "{sum:?}");
+        });
+    }
+    barrier.wait();
+    gate.wait_for(2);
+    drop(gate);
+    process::exit(7);
+}
+
+/// Loses its terminal, to which one of its finalizers writes.
+fn hangs_up() -> Result<(), Box<dyn Error>> {
+    sys::reset(Signal::SIGHUP);
+    embed::finalizer("mark", || Marks::from_env().leave("program"));
+    embed::finalizer("prints", || println!("so long"));
+    embed::cleanup_on_signal(libc::SIGHUP)?;
+    let _pool = busy_pool();
+    Gate::pass(&std::env::var_os("GATE").map(PathBuf::from).ok_or("no gate")?);
+    park_for_ever()
+}
+
+/// Is stopped and continued, its workers as well, in the middle of a map.
+fn paused() -> Result<(), Box<dyn Error>> {
+    let pool = pool();
+    let mut gate = Gate::new();
+    let path = gate.path();
+    thread::scope(|threads| -> Result<(), Box<dyn Error>> {
+        let items = (0..TASKS as u64).map(|item| (path.clone(), item));
+        let map = threads.spawn(|| pool.map(items, through));
+        gate.wait_for(2);
+        wait();
+        drop(gate);
+        assert!(map.join().unwrap()?.into_iter().eq(0..TASKS as u64));
+        Ok(())
+    })?;
+    let report = pool.close()?;
+    assert!(report.is_clean() && report.workers.len() == 2, "{report}");
+    Ok(())
+}
+
+/// Has a handler of its own, which the signals to its workers do not concern.
+fn handles() -> Result<(), Box<dyn Error>> {
+    raw::handle(libc::SIGTERM, libc::SA_RESTART);
+    for builder in [Pool::builder(), Pool::builder().max_tasks_per_worker(1)] {
+        let pool = builder.workers(1).start()?;
+        let mut gate = Gate::new();
+        let task = pool.submit((gate.path(), ()), through)?;
+        let worker = gate.wait();
+        kill(worker, Signal::SIGTERM)?;
+        // It dies of that, as by default, and not in the handler that its parent has.
+        let outcome = task.join();
+        let signal = match &outcome {
+            Err(TaskError::WorkerLost(lost)) => lost.status.signal(),
+            _ => None,
+        };
+        assert_eq!(signal, Some(libc::SIGTERM), "{outcome:?}");
+        drop(gate);
+    }
+    say(&format!("handled {}", raw::handled()));
+    raise(Signal::SIGTERM)?;
+    say(&format!("handled {}", raw::handled()));
+    Ok(())
+}
+
+/// Starts processes and workers while many threads hold the allocator's lock, that of the output
+/// and one of ours, as do those processes themselves.
+fn logs() {
+    static LOCK: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn log(n: usize) -> usize {
+        let mut lines = LOCK.lock().unwrap();
+        lines.push("x".repeat(1 + n % 4000));
+        lines.truncate(100);
+        eprint!(".");
+        n
+    }
+    let over = AtomicBool::new(false);
+    thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                let mut n = 0;
+                while !over.load(Ordering::Relaxed) {
+                    n = log(n) + 1;
+                }
+            });
+        }
+        for n in 0..50 {
+            assert_eq!(Process::start(n, log).unwrap().join().unwrap(), n);
+        }
+        // Each of these ends its worker, which is replaced.
+        let pool = Pool::new(2).unwrap();
+        let lost = pool.map_outcomes(0..50usize, |n| process::exit(log(n) as i32 % 2)).unwrap();
+        assert!(lost.iter().all(|outcome: &Result<(), _>| outcome.is_err()));
+        assert!(pool.map(0..100, log).unwrap().into_iter().eq(0..100));
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 fn held_by_a_thread() {

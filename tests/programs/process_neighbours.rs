@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{ExitStatus, JoinError, Pool, Process, StartError, StopError, wait_any};
+use epilogue::{ExitStatus, JoinError, Pool, Process, StartError, StopError, channel, wait_any};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Uid, getpid, getppid, setsid, setuid};
 use support::{park_for_ever, procfs, raw};
@@ -28,6 +29,7 @@ mod sys {
     use std::ffi::{c_int, c_uint, c_ulong};
     use std::mem::MaybeUninit;
     use std::ptr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use nix::libc;
 
@@ -38,6 +40,33 @@ mod sys {
         action.sa_flags = libc::SA_NOCLDWAIT;
         // SAFETY: `action` lives through the call, and installs no code.
         let refused = unsafe { libc::sigaction(libc::SIGCHLD, &action, ptr::null_mut()) };
+        assert_eq!(refused, 0);
+    }
+
+    static TICKS: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn tick(_: c_int) {
+        TICKS.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a wait was interrupted, or could have been, since `interrupt_often`.
+    pub fn ticks() -> usize {
+        TICKS.load(Ordering::Relaxed)
+    }
+
+    /// Interrupts this process a thousand times a second, by a handler after which the kernel makes
+    /// no call again.
+    pub fn interrupt_often() {
+        // SAFETY: plain data; zero is an empty mask, no flags and no restorer.
+        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+        action.sa_sigaction = tick as extern "C" fn(c_int) as usize;
+        // SAFETY: `action` lives through the call; the handler adds to an atomic and no more.
+        let refused = unsafe { libc::sigaction(libc::SIGALRM, &action, ptr::null_mut()) };
+        assert_eq!(refused, 0);
+        let often = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+        let timer = libc::itimerval { it_interval: often, it_value: often };
+        // SAFETY: `timer` lives through the call; a null old value is allowed.
+        let refused = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, ptr::null_mut()) };
         assert_eq!(refused, 0);
     }
 
@@ -93,6 +122,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             SigSet::all().thread_block()?;
             every_ending();
         }
+        "masks" => masks(),
+        "interrupts" => interrupts(),
         "forks" => forks(),
         "daemonizes" => daemonizes(),
         "changes-directory" => changes_directory()?,
@@ -131,6 +162,61 @@ fn every_ending() {
     }
     let pool = Pool::new(2).unwrap();
     assert_eq!(pool.map(0..20u32, |x| x + 1).unwrap().len(), 20);
+}
+
+/// A start, whatever becomes of it, leaves the mask of its thread as it was.
+fn masks() {
+    let own = SigSet::from(Signal::SIGUSR1);
+    for (errno, calls) in [
+        (Errno::EAGAIN, [libc::SYS_clone, libc::SYS_clone3]),
+        (Errno::ENOENT, [libc::SYS_execve, libc::SYS_execveat]),
+        (Errno::EMFILE, [libc::SYS_socketpair, libc::SYS_pidfd_open]),
+    ] {
+        let attempts = thread::spawn(move || {
+            own.thread_set_mask().unwrap();
+            let is_kept = || assert_eq!(SigSet::thread_get_mask(), Ok(own), "{errno}");
+            assert_eq!(add(Process::builder()).unwrap().join().unwrap(), 3);
+            is_kept();
+            let pool = Pool::new(1).unwrap();
+            is_kept();
+            sys::inject(errno as i32, &calls);
+            failed_with(errno, add(Process::builder()));
+            is_kept();
+            assert!(Pool::new(1).is_err());
+            is_kept();
+            assert_eq!(pool.map(0..20u32, |x| x + 1).unwrap().len(), 20);
+            is_kept();
+        });
+        attempts.join().unwrap();
+    }
+}
+
+/// Whatever waits is interrupted all the time.
+fn interrupts() {
+    sys::interrupt_often();
+    every_ending();
+    let pool = Pool::new(2).unwrap();
+    for round in 0..100u32 {
+        assert_eq!(pool.map(0..20u32, |x| x + 1).unwrap()[19], 20);
+        let task = pool.submit(round, |x| {
+            thread::sleep(Duration::from_millis(5));
+            x
+        });
+        assert_eq!(task.unwrap().join().unwrap(), round);
+    }
+    let large = pool.submit(8 << 20, |length: usize| vec![7u8; length]).unwrap();
+    assert_eq!(large.join().unwrap().len(), 8 << 20);
+    let (sender, receiver) = channel::<u32>().unwrap();
+    let sends = Process::start(sender, |sender| {
+        for n in 0..50 {
+            thread::sleep(Duration::from_millis(2));
+            sender.send(n).unwrap();
+        }
+    });
+    assert!(receiver.iter().map(Result::unwrap).eq(0..50));
+    sends.unwrap().join().unwrap();
+    assert!(pool.close().unwrap().is_clean());
+    assert!(sys::ticks() > 100, "{} interruptions", sys::ticks());
 }
 
 /// Another thread takes every exit status that it can get.

@@ -106,6 +106,12 @@ impl Program {
         writeln!(self.stdin.as_mut().expect("standard input is closed"), "{line}").unwrap();
     }
 
+    /// Writes a line to the program's standard input, and keeps that open beyond the program's end.
+    pub fn tell_and_hold(&mut self, line: &str) -> ChildStdin {
+        self.tell(line);
+        self.hold_input()
+    }
+
     /// Keeps the program's standard input open beyond the program's own end.
     pub fn hold_input(&mut self) -> ChildStdin {
         self.stdin.take().expect("standard input is closed")
