@@ -4,9 +4,8 @@
 //! The child claims by raising the first, the parent takes back by lowering the second, each by
 //! compare-and-swap, so no item is both.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::{pair, unpair};
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 pub(super) fn published(count: u32) -> u64 {
     pair(0, count)

@@ -1,9 +1,9 @@
 //! The segments of a child that its parent has done with: a word of one bit each.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::RETURNED;
+use crate::sys::atomic::Ordering;
 use crate::sys::memory::SharedWords;
 use crate::sys::pid;
 

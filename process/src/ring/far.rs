@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::near::nudge;
 use super::{
     ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, PLACE, Patience, Place,
     REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair, words_of,
 };
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
 

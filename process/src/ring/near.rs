@@ -1,12 +1,12 @@
 //! The parent's end of a ring: it writes calls, takes them back, and reads replies.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{
     ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, Form, HEADER, Listener, PLACE, Place,
     REPLY_HEAD, REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
 };
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 use crate::sys::memory::SharedWords;
 use crate::wire::WireError;

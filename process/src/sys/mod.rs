@@ -2,6 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `atomic` | the words of a ring, which a model replaces |
 //! | `descriptors` | descriptors over a socket: sent, received, owned |
 //! | `dress` | what a forked child changes of what it inherited |
 //! | `futex` | sleeping on a word of shared memory |
@@ -23,6 +24,7 @@
 //! | `title` | the command line of this process, written over |
 //! | `trampoline` | an address that becomes a function again |
 
+pub(crate) mod atomic;
 pub(crate) mod descriptors;
 pub(crate) mod dress;
 pub(crate) mod fork;
