@@ -166,6 +166,27 @@ fn sigterm_to_the_whole_group_runs_every_finalizer_once() {
     assert_eq!(hooks::all_ran_once(&stage.marks), WORKERS, "{ending}");
 }
 
+/// How many tasks were held, let through, asked to stop, and done behind those.
+fn marks_of(marks: &Marks) -> [usize; 4] {
+    ["begun", "let through", "asked", "task"].map(|event| marks.count(event))
+}
+
+#[test]
+fn each_cause_of_a_programs_end_has_the_policy_that_was_set_for_it() {
+    for (signal, marks) in [(Signal::SIGINT, [2, 2, 0, TASKS]), (Signal::SIGTERM, [2, 2, 0, 0])] {
+        let stage = Stage::new();
+        let ending = signalled("by-policy", &stage, signal, To::Program);
+        assert_eq!(ending.signal(), Some(signal), "{ending}");
+        assert_eq!(marks_of(&stage.marks), marks, "{signal}: {ending}");
+    }
+    for (story, marks) in [("exit-by-policy", [2, 0, 2, 0]), ("cleanup-by-policy", [2, 2, 0, 0])] {
+        let stage = Stage::new();
+        let ending = tell(story, &stage);
+        assert_eq!(ending.code(), Some(7), "{ending}");
+        assert_eq!(marks_of(&stage.marks), marks, "{story}: {ending}");
+    }
+}
+
 #[test]
 fn the_workers_of_a_program_that_a_signal_ends_unprepared_run_their_finalizers() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {

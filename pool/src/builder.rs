@@ -8,6 +8,7 @@ use epilogue_process::link::Link;
 use epilogue_process::setters;
 
 use crate::available::available_workers;
+use crate::ends::EndPolicies;
 use crate::error::BuildError;
 use crate::observer::Listeners;
 use crate::pool::Pool;
@@ -37,6 +38,7 @@ pub struct Builder {
     pub(crate) listeners: Listeners,
     /// The main function of a worker.
     pub(crate) main: fn(Link),
+    pub(crate) on_end: EndPolicies,
 }
 
 impl Default for Builder {
@@ -55,6 +57,7 @@ impl Default for Builder {
             on_stall: OnStall::default(),
             listeners: Listeners::default(),
             main: serve,
+            on_end: EndPolicies::default(),
         }
     }
 }

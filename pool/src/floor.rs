@@ -11,6 +11,7 @@
 //! 3. Whoever sleeps and has to know of an answer is told: the reader by the doorbell, the
 //!    supervisor over the socket; see [`Floor::tune`].
 
+mod ending;
 mod staffing;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +27,7 @@ use epilogue_process::{ExitStatus, StartError};
 use crate::bell::Bell;
 use crate::call::{Call, NO_STATE};
 use crate::deadline::Alarm;
+use crate::ends::Deadline;
 use crate::error::{Refusal, TaskError};
 use crate::event::Event as Told;
 use crate::hiring::Hiring;
@@ -48,8 +50,10 @@ pub(crate) enum Phase {
     /// No worker is up yet, and somebody waits to hear of the first.
     Starting(Sender<Result<(), StartError>>),
     Running,
-    /// No new calls: those that there are get done.
-    Draining,
+    /// No new calls: those that there are get done, or the pool stops at the deadline.
+    Draining {
+        deadline: Option<Deadline>,
+    },
     /// No calls at all: the workers are on the ladder.
     Stopping,
 }
@@ -154,14 +158,6 @@ impl Floor {
         }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        match self.phase {
-            Phase::Starting(_) | Phase::Running => false,
-            Phase::Draining => self.members.is_empty() && self.queue.is_empty(),
-            Phase::Stopping => self.members.is_empty(),
-        }
-    }
-
     /// What became of the workers that have ended, and of the tasks.
     pub(crate) fn report(&self) -> &Report {
         &self.report
@@ -203,7 +199,7 @@ impl Floor {
             }
             (Phase::Stopping, _) => self.drop_call(call),
             // A call that comes while the pool closes was submitted before that.
-            (Phase::Starting(_) | Phase::Running | Phase::Draining, _) => {
+            (Phase::Starting(_) | Phase::Running | Phase::Draining { .. }, _) => {
                 self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
                 self.queue.push_back(call);
                 match (&self.phase, self.reader) {
@@ -273,31 +269,6 @@ impl Floor {
         self.report.cancelled += call.fail(TaskError::Cancelled { begun: false }) as u64;
     }
 
-    /// Finishes what was submitted, then ends.
-    pub(crate) fn close(&mut self) {
-        if let Phase::Starting(_) | Phase::Running = self.phase {
-            self.phase = Phase::Draining;
-        }
-        self.dispatch();
-    }
-
-    /// Ends within the grace period, or within `limit` if that is shorter.
-    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) {
-        self.phase = Phase::Stopping;
-        let mut unbegun: Vec<_> = self.queue.drain(..).collect();
-        unbegun.extend(self.take_back_all(None));
-        let next = &mut self.next;
-        for member in &mut self.members {
-            unbegun.extend(member.stop(limit, work, || {
-                *next += 1;
-                *next
-            }));
-        }
-        unbegun.into_iter().for_each(|call| self.drop_call(call));
-        self.tune();
-        self.tell_reader();
-    }
-
     // Work.
 
     /// Hands calls to workers, as far as these have room.
@@ -315,7 +286,7 @@ impl Floor {
         }
         self.relieve();
         self.ask_for_workers();
-        if let Phase::Draining = self.phase
+        if let Phase::Draining { .. } = self.phase
             && self.queue.is_empty()
         {
             self.finish_those(Member::is_idle);
@@ -463,7 +434,7 @@ impl Floor {
 
     /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
     pub(crate) fn needs_supervisor(&self) -> bool {
-        let ends = matches!(self.phase, Phase::Draining | Phase::Stopping);
+        let ends = matches!(self.phase, Phase::Draining { .. } | Phase::Stopping);
         let is_needed = ends || self.is_backed_up() || self.wakes.are_awaited();
         let is_needed = is_needed || self.has_to_level() || self.has_to_relieve();
         // Who observes the pool is told of ends that nobody waits for.

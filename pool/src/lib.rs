@@ -23,8 +23,8 @@
 //!
 //! [`Pool::close`], dropping, `?`, `exit` and returning from `main` all finish what was submitted
 //! and join the workers. A panic that unwinds, and a signal that `epilogue::embed` handles, cancel
-//! what has not begun, and give what runs a part of the grace period. [`Pool::close`] returns the
-//! proof: a [`Report`] of how each worker ended.
+//! what has not begun, and give what runs a part of the grace period; [`Builder::on_end`] sets another
+//! policy for each of these. [`Pool::close`] returns the proof: a [`Report`] of how each worker ended.
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +37,7 @@ mod collect;
 mod completed;
 mod course;
 mod deadline;
+mod ends;
 mod error;
 mod event;
 mod floor;
@@ -78,6 +79,7 @@ mod worker;
 pub use available::available_workers;
 pub use builder::Builder;
 pub use completed::{AsCompleted, as_completed};
+pub use ends::{EndCause, EndPolicy};
 pub use error::{
     BuildError, CloseError, Poisoned, Refusal, ResizeError, SubmitError, TaskError, WorkerLost,
 };

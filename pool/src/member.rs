@@ -536,17 +536,10 @@ impl Member {
         }
     }
 
-    /// Stops it within the grace period, or `limit`; gives back what it has not begun.
-    pub(crate) fn stop(
-        &mut self,
-        limit: Option<Duration>,
-        work: Work,
-        number: impl FnMut() -> u64,
-    ) -> Vec<Call> {
+    /// Stops it within the grace period, or `limit`. What it has not begun was taken back.
+    pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) {
         self.standing = Standing::Leaving;
-        let taken = self.take_back_all(None, number);
         self.child.stop(limit, work);
-        taken
     }
 
     /// It has ended: the tasks that it never began come back, and those that may be begun again.

@@ -7,11 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use epilogue_embed::ending::{self, Cause, Ending};
+use epilogue_embed::ending::{self, Ending};
 use epilogue_embed::{Finalizer, on_stop};
 use epilogue_process::Limits;
 use epilogue_process::channel::{Drain, forget_foreign};
-use epilogue_process::child::{Work, this_process};
+use epilogue_process::child::this_process;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
@@ -20,6 +20,7 @@ use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::{Call, time};
 use crate::callback::Callbacks;
+use crate::ends::{Deadline, EndCause, EndPolicies, Order};
 use crate::error::{BuildError, CloseError, Refusal};
 use crate::floor::Floor;
 use crate::intensity::Intensity;
@@ -38,7 +39,7 @@ use crate::wakes::Wakes;
 /// Dropping a pool closes it, as [`Pool::close`] does: it waits until all tasks that were
 /// submitted are done and all workers have ended. While a panic unwinds, dropping cancels what has
 /// not begun and stops the workers within the grace period. A pool in a static, or one that was
-/// leaked, is closed as the program exits.
+/// leaked, is closed as the program exits. [`Builder::on_end`] sets what happens in each case.
 ///
 /// # Memory
 ///
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     senders: Mutex<Vec<u64>>,
     /// Who tells of what happens, if anybody listens.
     pub(crate) observer: Option<Observer>,
+    on_end: EndPolicies,
 }
 
 /// The floor, behind its lock. When that has been given back, those are woken whose outcomes came.
@@ -133,15 +135,6 @@ pub(crate) struct Submitted {
     pub(crate) has_room: bool,
 }
 
-/// How a pool is to end.
-#[derive(Debug, Clone, Copy)]
-enum Order {
-    /// Finish what was submitted.
-    Close,
-    /// Stop within the grace period, or within `limit` if that is shorter.
-    Terminate { limit: Option<Duration>, work: Work },
-}
-
 #[derive(Debug)]
 enum Supervision {
     /// The thread is about to be known.
@@ -174,7 +167,8 @@ impl Pool {
         let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
         let closed = Arc::new(OnceLock::new());
         let (started, up) = bounded(1);
-        let Builder { spec, chunk_size, terms, intensity, stall_after, on_stall, .. } = builder;
+        let Builder { spec, chunk_size, terms, intensity, stall_after, on_stall, on_end, .. } =
+            builder;
         let observer = Observer::start(builder.listeners).map_err(at("starting a thread"))?;
         let name = spec.name.clone();
         let bells = [Arc::clone(&bell), Arc::clone(&news)];
@@ -200,6 +194,7 @@ impl Pool {
             terms,
             senders: Mutex::default(),
             observer,
+            on_end,
         });
         let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
@@ -246,7 +241,43 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) -> Result<Report, CloseError> {
-        self.end(Order::Close)
+        self.end(Order::CLOSE)
+    }
+
+    /// Finishes what was submitted within `timeout`, and terminates the pool if that is not enough.
+    ///
+    /// As [`Pool::close`], until the time is up. Then it goes on as [`Pool::terminate`] does: what has
+    /// not begun is cancelled, and what runs has two fifths of the grace period to return. When
+    /// this returns, every task has its outcome, and every worker has ended and been reaped.
+    ///
+    /// The report says whether the time was enough: how many tasks were
+    /// [cancelled](Report::cancelled), and how many of them had begun and in
+    /// [which worker](crate::WorkerReport::cancelled). Which ones they are says each task's handle.
+    ///
+    /// If several threads end a pool, the one that grants the least time is obeyed. A timeout that
+    /// is too long for the clock is none.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]; see there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_pool::{Pool, TaskError};
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let endless = pool.submit((), |()| while !epilogue_pool::task::should_stop() {})?;
+    /// let behind = pool.submit((), |()| ())?;
+    /// let report = pool.close_timeout(Duration::from_millis(50))?;
+    /// assert_eq!(report.workers.len(), 1);
+    /// println!("{report}");
+    /// # drop((endless, behind));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close_timeout(&self, timeout: Duration) -> Result<Report, CloseError> {
+        self.end(Order::Finish { deadline: Deadline::after(timeout) })
     }
 
     /// Cancels what has not begun, stops the workers within the grace period, and returns the
@@ -259,7 +290,7 @@ impl Pool {
     ///
     /// [`CloseError`]; see there.
     pub fn terminate(&self) -> Result<Report, CloseError> {
-        self.end(Order::Terminate { limit: None, work: Work::Finish })
+        self.end(Order::TERMINATE)
     }
 
     fn end(&self, order: Order) -> Result<Report, CloseError> {
@@ -285,7 +316,8 @@ impl Drop for Pool {
         // In a fork the workers are the business of the process that owns the pool.
         if self.shared.is_ours() {
             // Errors have no reader here. `close` returns them.
-            let _ = if thread::panicking() { self.terminate() } else { self.close() };
+            let cause = if thread::panicking() { EndCause::Panic } else { EndCause::Drop };
+            let _ = self.end(self.shared.on_end.order(cause, None));
         }
     }
 }
@@ -432,10 +464,7 @@ impl Shared {
         let mut floor = self.floor();
         // A pool that is gone needs no order.
         if !floor.is_over() {
-            match order {
-                Order::Close => floor.close(),
-                Order::Terminate { limit, work } => floor.stop(limit, work),
-            }
+            floor.end(order);
         }
         drop(floor);
         self.bell.ring();
@@ -444,38 +473,23 @@ impl Shared {
     /// Closes a pool whose handle nobody will drop any more: it was leaked, or is in a static.
     fn end_with_program(self: &Arc<Self>, ending: &Ending) {
         // The errors that remain are those of a supervisor that is gone, with all its workers.
-        let _ = match (ending.cause(), ending.remaining()) {
-            (Cause::Exit, None) => {
-                self.stop_on_request(*ending);
-                self.end(Order::Close)
-            }
-            // A signal, `cleanup`, or the request of our own parent: time is short, and a part
-            // of it is needed for the finalizers that come after this one.
-            (cause, left) => {
-                let limit = left.map(|left| left * 4 / 5);
-                let work = match cause {
-                    // Our own call was abandoned, so nobody is left who would take these values;
-                    // at each level of nested pools, waiting for them would take its time anew.
-                    Cause::Parent => Work::Abandon,
-                    _ => Work::Finish,
-                };
-                self.end(Order::Terminate { limit, work })
-            }
-        };
+        if ending.remaining().is_none() {
+            self.stop_on_request(*ending);
+        }
+        let _ = self.end(self.on_end.order_with_program(ending));
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
         self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));
     }
 
-    /// A pool that finishes its queue as the program exits has all the time that it needs, until a
-    /// signal arrives: from then on it is as if that had come before.
+    /// A pool that ends as the program exits has all the time that it needs, until a signal arrives:
+    /// from then on it is as if that had come before.
     fn stop_on_request(self: &Arc<Self>, ending: Ending) {
         let shared = Arc::clone(self);
-        on_stop(move |_| {
+        on_stop(move |reason| {
             // Without a clock that runs, it was an earlier one: the program went on after it.
             if let Some(left) = ending.remaining() {
-                let (limit, work) = (Some(left * 4 / 5), Work::Finish);
-                shared.order(Order::Terminate { limit, work });
+                shared.order(shared.on_end.order_on_request(reason, left * 4 / 5));
             }
         });
     }

@@ -56,6 +56,7 @@ impl Supervisor {
                 let mut floor = self.shared.floor();
                 floor.collect();
                 floor.enforce(Instant::now());
+                floor.stop_if_late(Instant::now());
                 floor.dispatch();
                 floor.tell_reader();
                 // After hiring: if that has failed for good, nothing would end the sleep.
@@ -67,7 +68,8 @@ impl Supervisor {
                     continue;
                 }
                 let due = floor.members.iter().filter_map(|member| member.child.due());
-                let mut due = due.chain(floor.staffing_due()).chain(floor.alarm.at()).min();
+                let due = due.chain(floor.staffing_due()).chain(floor.ending_due());
+                let mut due = due.chain(floor.alarm.at()).min();
                 if floor.needs_supervisor() {
                     due = earlier(due, floor.keep_vigil(Instant::now()).0);
                 }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{Pool, Process, Refusal, TaskError, embed};
+use epilogue::{EndCause, EndPolicy, Pool, Process, Refusal, TaskError, embed};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
-use support::{Gate, Marks, hooks, park_for_ever, raw, sys, through};
+use support::{Gate, Marks, held, hooks, park_for_ever, raw, sys, through};
 
 const TASKS: usize = 6;
 
@@ -70,6 +70,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         "process-large" => {
             // It cannot end before somebody has read its answer.
             std::mem::forget(Process::start(8 << 20, |length: usize| vec![7u8; length])?);
+        }
+        "by-policy" => {
+            embed::cleanup_on_sigterm()?;
+            embed::cleanup_on_signal(libc::SIGINT)?;
+            let _pool = pool_with_policies();
+            wait();
+        }
+        "exit-by-policy" => {
+            let _pool = pool_with_policies();
+            process::exit(7);
+        }
+        "cleanup-by-policy" => {
+            let _pool = pool_with_policies();
+            embed::exit(7);
         }
         "sigterm" => {
             embed::cleanup_on_sigterm()?;
@@ -313,6 +327,43 @@ fn logs() {
         assert!(pool.map(0..100, log).unwrap().into_iter().eq(0..100));
         over.store(true, Ordering::Relaxed);
     });
+}
+
+/// The same, where each cause of its end has a policy that is not the default one. Those that run are
+/// let go on when this program is asked to stop, or a task behind them was cancelled, and does them
+/// no harm.
+fn pool_with_policies() -> Pool {
+    let builder = Pool::builder()
+        .on_end(EndCause::Interrupt, EndPolicy::Finish)
+        .on_end(EndCause::Signal, EndPolicy::FinishBegun)
+        .on_end(EndCause::Cleanup, EndPolicy::FinishBegun)
+        .on_end(EndCause::Exit, EndPolicy::Stop);
+    let pool = builder.workers(2).grace_period(Duration::from_secs(20)).start().unwrap();
+    let marks = Marks::from_env().variable().1.to_owned();
+    let mut gate = Gate::new();
+    for _ in 0..2 {
+        drop(pool.submit((marks.clone(), gate.path()), held).unwrap());
+    }
+    gate.wait_for(2);
+    let tasks = (0..TASKS).map(|_| pool.submit(marks.clone(), support::leave_mark).unwrap());
+    let behind: Vec<_> = tasks.collect();
+    let (open, opened) = std::sync::mpsc::channel();
+    let cancelled = open.clone();
+    thread::spawn(move || {
+        if behind.into_iter().all(|task| task.join().is_err()) {
+            cancelled.send(()).unwrap();
+        }
+    });
+    embed::on_stop(move |reason| {
+        if reason == embed::ending::StopReason::Signal(libc::SIGINT) {
+            open.send(()).unwrap();
+        }
+    });
+    thread::spawn(move || {
+        opened.recv().unwrap();
+        drop(gate);
+    });
+    pool
 }
 
 fn held_by_a_thread() {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::Pid;
 
 use epilogue::process::{Builder, Refusal};
-use epilogue::{Process, StartError};
+use epilogue::{Process, StartError, embed};
 
 use crate::{Gate, Marks, procfs};
 
@@ -32,6 +32,26 @@ pub fn park_for_ever() -> ! {
 pub fn through<T>((gate, value): (PathBuf, T)) -> T {
     Gate::pass(&gate);
     value
+}
+
+/// Leaves the mark `begun`, waits until it is let through the gate or is asked to stop, and leaves a
+/// mark of which of them it was: `let through`, or `asked`.
+pub fn held((marks, gate): (PathBuf, PathBuf)) {
+    let marks = Marks::at(&marks);
+    marks.leave("begun");
+    let (asked, woken) = mpsc::channel();
+    let through = asked.clone();
+    embed::on_stop(move |_| asked.send("asked").unwrap_or_default());
+    thread::spawn(move || {
+        Gate::pass(&gate);
+        through.send("let through").unwrap_or_default();
+    });
+    marks.leave(woken.recv().unwrap());
+}
+
+/// Leaves the mark `task`.
+pub fn leave_mark(marks: PathBuf) {
+    Marks::at(&marks).leave("task");
 }
 
 /// The number with as many zeroes before it as make up that length.

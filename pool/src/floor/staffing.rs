@@ -37,7 +37,7 @@ impl Floor {
                 (wanted + worn.count().min(wanted)).saturating_sub(staying.count())
             }
             // The last calls need somebody, if those who had them have died.
-            Phase::Draining => {
+            Phase::Draining { .. } => {
                 let able = staying.filter(|member| member.tasks_left() != Some(0));
                 self.queue.len().min(wanted).saturating_sub(able.count())
             }
@@ -85,7 +85,7 @@ impl Floor {
     /// Takes in a worker that was started while nobody held the lock.
     pub(crate) fn hire(&mut self, mut member: Member) {
         if let Phase::Stopping = self.phase {
-            member.stop(None, Work::Finish, || 0);
+            member.stop(None, Work::Finish);
         }
         self.members.push(member);
     }
