@@ -14,6 +14,7 @@ use epilogue::{ExitStatus, Process, Rung, StartError, StartMethod, Stdio};
 use nix::libc::c_int;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use support::{begin, raw, refused, refused_step};
 
 fn new() -> Builder {
@@ -141,6 +142,31 @@ fn a_root_directory_without_a_null_device_is_told_as_that() {
 
 fn directory((): ()) -> PathBuf {
     env::current_dir().unwrap()
+}
+
+#[test]
+fn where_there_is_no_proc_a_start_fails_and_says_what_it_needs() {
+    let (oracle, _watchdog) = begin();
+    let root = tempfile::tempdir().unwrap();
+    let story = |root: PathBuf| {
+        let null = root.join("dev/null");
+        let device = fs::create_dir(root.join("dev")).and_then(|()| {
+            let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+            Ok(mknod(&null, SFlag::S_IFCHR, mode, makedev(1, 3))?)
+        });
+        if device.and_then(|()| Ok(nix::unistd::chroot(&root)?)).is_err() {
+            return eprintln!("NOT TRIED: this user may not make a root directory with a device");
+        }
+        let error = refused_quietly(new().stdin(Stdio::Null));
+        let StartError::System { step, source } = &error else { panic!("{error:?}") };
+        assert_eq!(*step, "starting /proc/self/exe");
+        assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        let pool = epilogue::Pool::new(2).map(drop).unwrap_err();
+        assert!(pool.to_string().contains("/proc/self/exe"), "{pool}");
+    };
+    Process::start(root.path().to_owned(), story).unwrap().join().unwrap();
+    drop(root);
+    oracle.nothing_left();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::unistd::{Pid, pause};
+use nix::unistd::{self, Pid};
 use support::{Gate, Marks, Program, begin, hooks, procfs, sys};
 
 /// When everything must be gone of a parent that died.
@@ -191,27 +191,41 @@ fn a_worker_that_panics_where_nobody_reads_its_words_goes_on() {
     oracle.nothing_left();
 }
 
-#[test]
-fn a_program_that_is_stopped_and_continued_with_its_workers_loses_nothing() {
+/// A program is stopped for so long as Ctrl-Z does it, with tasks that have a limit of so much.
+#[track_caller]
+fn pause(stopped: Duration, limit: Duration) {
     let (oracle, _watchdog) = begin();
     let marks = Marks::new();
-    let mut program = Program::start(&mut command("paused", &marks));
+    let mut program = Program::start(command("paused", &marks).arg(limit.as_secs().to_string()));
     program.wait_for_line("ready");
     let mut group = vec![program.pid()];
     group.extend(procfs::descendants_of(program.pid()).iter().map(|worker| worker.pid));
     assert_eq!(group.len(), 1 + WORKERS);
-    // As Ctrl-Z does: all of them, at about the same time.
+    // All of them, at about the same time.
     killpg(program.pid(), Signal::SIGTSTP).unwrap();
     let is_stopped = |&pid: &Pid| procfs::threads_of(pid).iter().all(|one| one.state == 'T');
     while !group.iter().all(is_stopped) {
         thread::yield_now();
     }
+    thread::sleep(stopped);
     killpg(program.pid(), Signal::SIGCONT).unwrap();
     let ending = program.finish();
     assert_eq!((ending.code(), &*ending.stderr), (Some(0), ""), "{ending}");
     assert_eq!(hooks::all_ran_once(&marks), WORKERS, "{ending}");
     drop(marks);
     oracle.nothing_left();
+}
+
+#[test]
+fn a_program_that_is_stopped_and_continued_with_its_workers_loses_nothing() {
+    pause(Duration::ZERO, Duration::from_secs(60));
+}
+
+#[test]
+fn no_limit_is_reached_by_time_in_which_all_were_stopped() {
+    // The limit is what the tasks have before the stop, and again after it, on a busy machine.
+    let limit = Duration::from_secs(3);
+    pause(limit + limit / 3, limit);
 }
 
 #[test]
@@ -234,7 +248,7 @@ fn a_task_in_foreign_code_that_lets_no_signal_in_does_not_keep_finalizers_from_r
         SigSet::all().thread_block().unwrap();
         Gate::pass(&gate);
         loop {
-            pause();
+            unistd::pause();
         }
     });
     let task: epilogue::Task<()> = task.unwrap();

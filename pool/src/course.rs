@@ -131,6 +131,18 @@ impl Course {
         Step::Wait(earlier(earlier(ends_at, cancelled_at), asked_at))
     }
 
+    /// All stood still for a while, its worker and who looks after it: all of its limits count anew.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.queued = now;
+        self.cancelled = self.cancelled.map(|_| now);
+        self.stage = match self.stage {
+            Stage::Waiting { .. } => Stage::Waiting { not_before: now },
+            Stage::Running { .. } => Stage::Running { since: now },
+            Stage::Asked { .. } => Stage::Asked { since: now },
+            Stage::Over(verdict) => Stage::Over(verdict),
+        };
+    }
+
     /// Its caller does not want it any more, and it runs.
     pub(crate) fn cancel(&mut self, now: Instant) {
         self.cancelled.get_or_insert(now);
@@ -222,6 +234,19 @@ mod tests {
         assert_eq!(course.look_at_running(then + SECOND, SECOND * 2), ends);
         let end = course.look_at_running(then + SECOND * 3, SECOND * 4);
         assert_eq!(end, Step::End(Verdict::TimedOut));
+    }
+
+    #[test]
+    fn what_stood_still_has_all_of_its_time_again() {
+        let (mut course, now) = limited();
+        let begun = now + SECOND * 2;
+        assert_eq!(course.look_at_running(begun, SECOND), Step::Wait(Some(begun + SECOND)));
+        let late = begun + SECOND * 100;
+        course.resume(late);
+        let asks = Step::Wait(Some(late + SECOND * 2));
+        assert_eq!(course.look_at_running(late, SECOND * 101), asks);
+        let ends = course.look_at_running(late + SECOND * 4, SECOND * 105);
+        assert_eq!(ends, Step::End(Verdict::TimedOut));
     }
 
     #[test]

@@ -48,9 +48,9 @@ impl Alarm {
         std::mem::take(&mut self.is_news)
     }
 
-    /// Whether it is time to look. Then the alarm has to be set again.
-    fn goes_off(&mut self, now: Instant) -> bool {
-        self.at.take_if(|at| *at <= now).is_some()
+    /// By how much it is time to look. Then the alarm has to be set again.
+    fn goes_off(&mut self, now: Instant) -> Option<Duration> {
+        self.at.take_if(|at| *at <= now).map(|at| now - at)
     }
 }
 
@@ -74,11 +74,31 @@ impl Floor {
     /// of their own.
     const REST: u32 = 16;
 
+    /// Who comes so late was stopped itself, or had to wait for a CPU.
+    const PAUSE: Duration = Duration::from_millis(50);
+
+    /// Whether workers were stopped and continued. If we come too late as well, it was all of us: by
+    /// Ctrl-Z and `fg`, for instance. A worker alone gains nothing by being stopped.
+    fn was_paused(&self) -> bool {
+        // All are asked, so that what was is not found again at the next look.
+        self.members.iter().filter(|member| member.child.was_continued()).count() > 0
+    }
+
+    /// Has all limits count from now on.
+    fn resume(&mut self, now: Instant) {
+        let queued = self.queue.iter_mut();
+        let sent = self.members.iter_mut().flat_map(Member::calls_mut);
+        for course in queued.chain(sent).filter_map(|call| call.course.as_mut()) {
+            course.resume(now);
+        }
+    }
+
     /// Looks at the calls that have limits, if it is time to, and does what is due. What workers
     /// have answered was collected before.
     pub(crate) fn enforce(&mut self, now: Instant) {
-        if !self.alarm.goes_off(now) {
-            return;
+        let Some(late) = self.alarm.goes_off(now) else { return };
+        if late >= Self::PAUSE && self.was_paused() {
+            self.resume(now);
         }
         self.stand_still();
         let waiting = self.enforce_in_queue(now);

@@ -21,6 +21,9 @@ impl Builder {
     /// had not begun goes to others, and another worker takes its place. A task that timed out is not
     /// tried again.
     ///
+    /// A limit that passes while the program is stopped together with its workers, by Ctrl-Z for
+    /// instance, is not reached: it counts anew from when they are continued.
+    ///
     /// Maps whose tasks have a limit of time send each item by itself, whatever
     /// [`Builder::chunk_size`] says: each has a clock of its own.
     ///

@@ -359,6 +359,11 @@ impl Member {
         self.in_flight.get_mut(position).map(|sent| (&mut sent.call, sent.ticket))
     }
 
+    /// The calls that it has.
+    pub(crate) fn calls_mut(&mut self) -> impl Iterator<Item = &mut Call> {
+        self.in_flight.iter_mut().map(|sent| &mut sent.call)
+    }
+
     /// Which of its calls it has begun last: that runs, unless its answer is on its way.
     pub(crate) fn running(&mut self) -> Option<usize> {
         let wire = self.child.wire();

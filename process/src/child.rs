@@ -293,6 +293,11 @@ impl Child {
         self.take(step);
     }
 
+    /// Whether it was stopped, and continued, since this was asked last.
+    pub fn was_continued(&self) -> bool {
+        pidfd::was_continued(self.ties.pidfd.as_fd())
+    }
+
     /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
     pub fn reap(&mut self) {
         if let Life::Running = self.life {

@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "daemonizes" => unprepared(daemonize),
         "exit-among-maps" => exit_among_maps(),
         "hangs-up" => hangs_up()?,
-        "paused" => paused()?,
+        "paused" => paused(number)?,
         "logs" => logs(),
         "handles" => handles()?,
         "interrupted" => interrupted()?,
@@ -253,14 +253,15 @@ fn hangs_up() -> Result<(), Box<dyn Error>> {
     park_for_ever()
 }
 
-/// Is stopped and continued, its workers as well, in the middle of a map.
-fn paused() -> Result<(), Box<dyn Error>> {
+/// Is stopped and continued, its workers as well, in the middle of a map whose tasks have a limit.
+fn paused(seconds: usize) -> Result<(), Box<dyn Error>> {
     let pool = pool();
+    let limit = Duration::from_secs(seconds as u64);
     let mut gate = Gate::new();
     let path = gate.path();
     thread::scope(|threads| -> Result<(), Box<dyn Error>> {
         let items = (0..TASKS as u64).map(|item| (path.clone(), item));
-        let map = threads.spawn(|| pool.map(items, through));
+        let map = threads.spawn(|| pool.task_timeout(limit).map(items, through));
         gate.wait_for(2);
         wait();
         drop(gate);

@@ -76,6 +76,16 @@ fn peek(pidfd: BorrowedFd<'_>, options: c_int) -> bool {
     }
 }
 
+/// Whether a child was stopped, and continued, since this was asked last.
+pub(crate) fn was_continued(pidfd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all zeroes is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let (id, options) = (pidfd.as_raw_fd() as libc::id_t, libc::WCONTINUED | libc::WNOHANG);
+    // SAFETY: the descriptor stays open, and `info` is ours to be written. Nothing is reaped.
+    let asked = unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) };
+    asked == 0 && info.si_code == libc::CLD_CONTINUED
+}
+
 /// Whether a call of [`wait`] may block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
