@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::PathBuf;
 use std::process;
@@ -13,12 +15,14 @@ use std::time::Duration;
 
 use epilogue::pool::Builder;
 use epilogue::{ExitStatus, Pool, TaskError, TaskOptions, as_completed};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
 use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use support::{Gate, Marks, Program, begin, hooks, park_for_ever, procfs, stop, sys, through};
+use support::{
+    Gate, Marks, Program, await_end, begin, hooks, park_for_ever, procfs, stop, sys, through,
+};
 
 /// Short, since what is ended in the middle of a task may have to wait for it.
 const GRACE: Duration = Duration::from_millis(400);
@@ -34,6 +38,9 @@ fn of_both(story: fn(Builder)) {
         oracle.nothing_left();
     }
 }
+
+/// When everything must be gone of a parent that died.
+const BOUND: Duration = Duration::from_secs(1);
 
 #[track_caller]
 fn goes_on(pool: &Pool) {
@@ -88,6 +95,109 @@ fn workers_that_are_killed_at_random_instants_between_tasks_lose_none_but_what_t
         assert_eq!((report.done, report.lost), (10 * 20 - lost, lost), "{report}");
         assert!(report.broken.is_none() && lost <= 10, "{report}");
     });
+}
+
+#[test]
+fn idle_workers_that_are_killed_all_of_them_are_replaced() {
+    of_both(|builder| {
+        let pool = builder.start().unwrap();
+        for _ in 0..5 {
+            goes_on(&pool);
+            for worker in procfs::descendants_of(getpid()) {
+                // One that is through with its only task leaves by itself.
+                let Ok(pidfd) = sys::pidfd_open(worker.pid) else { continue };
+                let _ = sys::pidfd_signal(pidfd.as_fd(), Signal::SIGKILL);
+                await_end(&pidfd);
+            }
+            let tasks = pool.submit_all(0..2u64, |x| x).unwrap();
+            assert!(tasks.into_iter().map(|task| task.join().unwrap()).eq(0..2));
+        }
+        let report = pool.close().unwrap();
+        assert_eq!((report.done, report.lost), (60, 0), "{report}");
+    });
+}
+
+#[test]
+fn a_worker_that_stops_is_found_and_continued_and_one_that_stops_again_is_ended() {
+    of_both(|builder| {
+        let soon = Duration::from_millis(50);
+        let pool = builder.stall_after(soon).grace_period(GRACE).start().unwrap();
+        let outcomes = pool.map_outcomes(0..12u64, |n| {
+            match n {
+                3 => kill(getpid(), Signal::SIGSTOP).unwrap(),
+                7 => (0..1000).for_each(|_| kill(getpid(), Signal::SIGSTOP).unwrap()),
+                _ => {}
+            }
+            n
+        });
+        for (n, outcome) in outcomes.unwrap().into_iter().enumerate() {
+            match outcome {
+                Ok(value) => assert_eq!(value, n as u64),
+                Err(TaskError::WorkerLost(_)) => assert_eq!(n, 7),
+                Err(error) => panic!("{n}: {error:?}"),
+            }
+        }
+        let report = pool.close().unwrap();
+        assert_eq!((report.done, report.lost), (11, 1), "{report}");
+        assert!(report.stalls.len() >= 2, "{report}");
+    });
+}
+
+/// A program with workers that do one task each, two of them busy or all idle.
+fn program(story: &str, marks: &Marks) -> Program {
+    let (name, directory) = marks.variable();
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_endings"));
+    command.args([story, "2"]).env(name, directory).env("ONE_TASK_EACH", "1").process_group(0);
+    Program::start(&mut command)
+}
+
+#[test]
+fn however_a_parent_dies_its_workers_that_do_one_task_each_end_well() {
+    for (story, signal, busy) in [
+        ("idle", Signal::SIGKILL, 0),
+        ("unprepared", Signal::SIGKILL, 2),
+        ("unprepared", Signal::SIGTERM, 2),
+        ("unprepared", Signal::SIGINT, 2),
+        ("sigterm", Signal::SIGTERM, 2),
+        ("interrupt-cleans-up", Signal::SIGINT, 2),
+    ] {
+        let (oracle, _watchdog) = begin();
+        let marks = Marks::new();
+        let mut program = program(story, &marks);
+        program.wait_for_line("ready");
+        match signal {
+            Signal::SIGINT => killpg(program.pid(), signal).unwrap(),
+            _ => program.signal(signal),
+        }
+        let input = program.hold_input();
+        program.reap();
+        drop(input);
+        oracle.orphans_end_within(BOUND);
+        let ending = program.finish();
+        assert_eq!(ending.signal(), Some(signal), "{story}: {ending}");
+        assert_eq!(marks.count("task"), 0, "{story}: what had not begun was done");
+        assert_eq!(hooks::all_ran_once(&marks), 2 + busy, "{story} {signal}");
+        drop(marks);
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_parent_is_killed_at_any_instant_while_its_workers_are_replaced() {
+    let (oracle, _watchdog) = begin();
+    let mut ended_well = 0;
+    for round in 0..60u64 {
+        let marks = Marks::new();
+        let mut program = program("starting", &marks);
+        // Instants that differ from round to round, and are the same in each run.
+        thread::sleep(Duration::from_micros(round * 7919 % 40_000));
+        program.signal(Signal::SIGKILL);
+        program.reap();
+        oracle.orphans_end_within(BOUND);
+        ended_well += hooks::all_that_told_ran_once(&marks);
+    }
+    assert!(ended_well > 30, "only {ended_well} workers got to register");
+    oracle.nothing_left();
 }
 
 #[test]

@@ -149,9 +149,17 @@ fn wait() {
     drop(stdin().read_line(&mut String::new()));
 }
 
+/// A pool with so many workers, which do one task each if `ONE_TASK_EACH` is set.
+fn pool_of(workers: usize) -> Pool {
+    let builder = Pool::builder().workers(workers).grace_period(Duration::from_secs(20));
+    let one_each = std::env::var_os("ONE_TASK_EACH").is_some();
+    let builder = if one_each { builder.max_tasks_per_worker(1) } else { builder };
+    builder.start().unwrap()
+}
+
 /// A pool of two workers that have both registered what must run as they end.
 fn pool() -> Pool {
-    let pool = Pool::builder().workers(2).grace_period(Duration::from_secs(20)).start().unwrap();
+    let pool = pool_of(2);
     let mut gate = Gate::new();
     let task = |path: PathBuf| {
         hooks::register(Marks::from_env().variable().1);
@@ -184,6 +192,7 @@ fn busy_pool() -> Pool {
     let mut gate = Gate::new();
     for _ in 0..2 {
         let task = pool.submit(gate.path(), |path: PathBuf| {
+            hooks::register(Marks::from_env().variable().1);
             let (asked, stop) = std::sync::mpsc::channel::<()>();
             embed::on_stop(move |_| drop(asked));
             Gate::pass(&path);
@@ -437,7 +446,7 @@ fn descend((depth, gate): (usize, PathBuf)) {
     if depth == 0 {
         return Gate::pass(&gate);
     }
-    let pool = Pool::new(2).unwrap();
+    let pool = pool_of(2);
     let task = |argument: (usize, PathBuf)| {
         hooks::register(Marks::from_env().variable().1);
         descend(argument);
@@ -450,7 +459,7 @@ fn starting(workers: usize) {
     say("ready");
     let register = |_: usize| hooks::register(Marks::from_env().variable().1);
     loop {
-        let pool = Pool::new(workers).unwrap();
+        let pool = pool_of(workers);
         pool.map(0..workers * 4, register).unwrap();
         let process = Process::start(0, register).unwrap();
         drop(pool);
