@@ -312,6 +312,8 @@ impl<'pool, I: Iterator, R, O: Order> Stream<'pool, I, R, O> {
             let room = work.room(&self.stock, self.given, self.bounds);
             if room > 0 {
                 work.input.bound = work.input.given.saturating_add(room);
+                let used = work.job.pending().1 + self.stock.bytes;
+                work.job.bound_calls(self.bounds.bytes.saturating_sub(used).max(1));
                 let Work { job, head, input } = work;
                 let sent = self.maps.send::<_, I::Item, R, _>(job, head, input, &mut self.stock);
                 work.input.ended |= !matches!(sent, Ok(GoOn::Yes));

@@ -32,6 +32,8 @@ pub(crate) struct Job<'pool> {
     /// How many tasks have no outcome.
     pending: usize,
     pending_bytes: usize,
+    /// How many bytes go into the next call, if there is more than one task in it.
+    call_bytes: usize,
     /// How many calls have been sent and not been heard of.
     calls: usize,
     /// Whether the workers have taken all calls so far, so that none waits in the queue.
@@ -133,6 +135,7 @@ impl<'pool> Job<'pool> {
             arrived,
             pending,
             pending_bytes,
+            call_bytes: Self::CALL_BYTES,
             calls,
             has_room,
             chunk,
@@ -179,7 +182,9 @@ impl<'pool> Job<'pool> {
         let mut request = Request::new(bytes);
         let count = self.chunk.next(&self.mailbox);
         let begin = (count > 1).then(Instant::now);
-        while (request.count() as usize) < count && request.bytes() < Self::CALL_BYTES {
+        let has_room =
+            |request: &Request| request.count() == 0 || request.bytes() < self.call_bytes;
+        while (request.count() as usize) < count && has_room(&request) {
             let most = (count - request.count() as usize).min(Self::AT_ONCE);
             match add(&mut request, most) {
                 Ok(More::Yes) => {}
@@ -191,6 +196,11 @@ impl<'pool> Job<'pool> {
             self.chunk.filled(request.count() as usize, begin.elapsed());
         }
         Ok(request)
+    }
+
+    /// Lets no more than so many bytes go into a call, if there is more than one task in it.
+    pub(crate) fn bound_calls(&mut self, bytes: usize) {
+        self.call_bytes = bytes.min(Self::CALL_BYTES);
     }
 
     /// Puts tasks on their way.
