@@ -11,6 +11,8 @@
 //! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
 //!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
+mod events;
+
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -21,7 +23,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
 use crate::boot::{Refusal, Start};
-use crate::codec::{Limits, decode, encode};
+use crate::codec::{Limits, encode};
 use crate::end::{End, Goodbye};
 use crate::entry::MainEntry;
 use crate::error::StartError;
@@ -29,7 +31,6 @@ use crate::launch::{Launch, Launched, Nearby};
 use crate::link::Link;
 use crate::local::LocalWire;
 use crate::memory;
-use crate::note::MAX_NOTE;
 use crate::parcel::Parcel;
 use crate::ring::{Near, Reply};
 use crate::sandbox::SandboxLevel;
@@ -41,7 +42,7 @@ use crate::sys::image::Image;
 use crate::sys::pidfd::{self, Reaped, Wait};
 use crate::tree::{Tree, TreeEnd};
 use crate::usage::Usage;
-use crate::wire::{Frame, Kind, Received, StopOrder, Wire, WireError};
+use crate::wire::{Kind, StopOrder, Wire, WireError};
 
 pub use crate::setup::Limited;
 pub(crate) use crate::spec::{Grandchildren, Group};
@@ -327,146 +328,6 @@ impl Child {
         if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(self.ties.pidfd.as_fd())) {
             self.tree_end = Some(tree.fell(self.pid, self.grace_period));
         }
-    }
-
-    /// The next answers that are in the ring, if any. This asks nothing of the system.
-    pub fn answers(&mut self) -> Option<Event> {
-        if self.is_trusted() {
-            match self.wire.reply() {
-                Ok(reply) => reply.map(|reply| self.answer_in(reply)),
-                Err(error) => Some(self.distrust(error)),
-            }
-        } else {
-            None
-        }
-    }
-
-    fn answer_in(&mut self, reply: Reply) -> Event {
-        match self.wire.find(&reply) {
-            Ok(None) => Event::Answers(reply),
-            Ok(Some(payload)) => Event::Answer { id: reply.id, index: reply.first, payload },
-            Err(error) => self.distrust(error),
-        }
-    }
-
-    /// The next thing that happened, if any.
-    pub fn event(&mut self) -> Option<Event> {
-        if let Some(early) = self.early.take() {
-            return Some(early);
-        }
-        if let Some(event) = self.answers() {
-            return Some(event);
-        }
-        while self.wire_open {
-            match self.wire.receive() {
-                Ok(Received::Frame(frame)) => match self.accept(frame) {
-                    Some(event) => return Some(event),
-                    None => continue,
-                },
-                Ok(Received::Nothing) => break,
-                Ok(Received::Closed) => self.lose_wire(),
-                Err(error) => return Some(self.break_off(error)),
-            }
-        }
-        match self.life {
-            Life::Reaped(status) => {
-                // What it wrote up to its end.
-                if let Some(event) = self.answers().or_else(|| self.salvage()) {
-                    return Some(event);
-                }
-                self.life = Life::Told(status);
-                self.wire_open = false;
-                Some(Event::Ended(status))
-            }
-            Life::Running | Life::Told(_) => None,
-        }
-    }
-
-    fn accept(&mut self, frame: Frame) -> Option<Event> {
-        let Frame { kind, slot, id, payload, descriptors } = frame;
-        match kind {
-            Kind::Hello => match decode(&payload, &Limits::default()) {
-                Ok(sandbox) => {
-                    self.hello_by = None;
-                    self.sandbox = sandbox;
-                    Some(Event::Hello)
-                }
-                Err(_) => Some(self.break_off(WireError::Garbage)),
-            },
-            Kind::Refusal => match decode(&payload, &Limits::default()) {
-                Ok(refusal) => Some(Event::Refused(refusal)),
-                Err(_) => Some(self.break_off(WireError::Garbage)),
-            },
-            Kind::Reply => {
-                let payload = Parcel::with_descriptors(payload, descriptors);
-                Some(Event::Answer { id, index: slot, payload })
-            }
-            Kind::BulkReply => Some(match self.wire.admit(&payload, &descriptors) {
-                Ok(payload) => Event::Answer { id, index: slot, payload },
-                Err(error) => self.break_off(error),
-            }),
-            Kind::Missed => {
-                self.wire.missed(id);
-                None
-            }
-            // It is what we were woken for, and are about to look for.
-            Kind::Ready => self.answers(),
-            Kind::Begun => Some(Event::Begun { id }),
-            Kind::Grown => Some(Event::Grown),
-            Kind::Note if payload.len() > MAX_NOTE => {
-                let (len, limit) = (payload.len() as u64, MAX_NOTE);
-                Some(self.break_off(WireError::TooLong { len, limit }))
-            }
-            Kind::Note => Some(Event::Note { id, note: payload }),
-            Kind::Goodbye => {
-                self.goodbye = decode(&payload, &Limits::default()).ok();
-                None
-            }
-            Kind::Start
-            | Kind::Call
-            | Kind::Share
-            | Kind::Forget
-            | Kind::Finish
-            | Kind::Stop
-            | Kind::BulkCall
-            | Kind::BulkShare => Some(self.break_off(WireError::Garbage)),
-        }
-    }
-
-    /// What it had answered, and not yet handed over, as it ended.
-    fn salvage(&mut self) -> Option<Event> {
-        if self.salvaged || !self.is_trusted() {
-            return None;
-        }
-        self.salvaged = true;
-        let reply = self.wire.salvage()?;
-        Some(self.answer_in(reply))
-    }
-
-    /// Whether what it wrote into the ring is believed.
-    pub fn is_trusted(&self) -> bool {
-        !self.broken
-    }
-
-    /// It has spoilt its ring: nothing in there is believed any more.
-    pub fn distrust(&mut self, error: WireError) -> Event {
-        self.broken = true;
-        self.break_off(error)
-    }
-
-    /// A child that broke the protocol may be corrupt or hostile: nothing is asked of it.
-    fn break_off(&mut self, error: WireError) -> Event {
-        self.wire_open = false;
-        self.broke = Some(error.to_string());
-        let step = self.ladder.kill();
-        self.take(step);
-        Event::Broken(error)
-    }
-
-    /// A child that closes its wire is leaving, or pretends to.
-    fn lose_wire(&mut self) {
-        self.wire_open = false;
-        self.drained();
     }
 
     /// No more calls will come: it finishes those that it has, and leaves.

@@ -1,0 +1,148 @@
+//! What happened to workers, and what becomes of their calls.
+
+use std::time::Instant;
+
+use epilogue_process::child::{Event, Work};
+use epilogue_process::{ExitStatus, StartError};
+
+use super::{Floor, Phase};
+use crate::call::Call;
+use crate::error::Refusal;
+use crate::event::Event as Told;
+use crate::member::{Buried, Member, Standing};
+
+impl Floor {
+    /// A worker ended without having done anything, or could not be started at all.
+    pub(crate) fn hiring_failed(&mut self, error: StartError) {
+        let cause = error.to_string();
+        if let Phase::Starting(started) = &self.phase {
+            // Nobody waits for the first worker only if the caller is gone.
+            let _ = started.send(Err(error));
+            // They stay until they are reaped: several may have ended at once, to be buried yet. The
+            // others may be up already, or their initializers have begun what has to be taken down.
+            self.stop(None, Work::Abandon);
+            return self.give_up(cause);
+        }
+        let alone = !self.members.iter().any(Member::serves);
+        if self.hiring.failed(Instant::now(), self.size.wanted()) && alone {
+            self.give_up(cause);
+        }
+    }
+
+    pub(super) fn give_up(&mut self, cause: String) {
+        let refusal = Refusal::Broken { cause: cause.clone() };
+        let _ = self.closed.set(refusal.clone());
+        self.tell(|| Told::Broken { cause: cause.clone() });
+        self.report.broken = Some(cause);
+        for call in self.queue.drain(..) {
+            call.fail(refusal.clone().into());
+        }
+        self.stop(None, Work::Finish);
+    }
+
+    /// Takes notice of what happened to a worker; how it ended, if it has.
+    pub(crate) fn look_at(&mut self, owner: usize) -> Option<ExitStatus> {
+        self.members[owner].has_told();
+        while let Some(event) = self.members[owner].child.event() {
+            if let Event::Ended(status) = event {
+                return Some(status);
+            }
+            self.handle(owner, event);
+        }
+        let member = &mut self.members[owner];
+        member.child.wire().made_room();
+        // A worker that closed its wire may live on for the whole grace period. What it has not
+        // begun does not wait for its end.
+        let is_up =
+            matches!(member.standing, Standing::Serving | Standing::Outgrown | Standing::Retiring);
+        if is_up && !member.child.is_connected() {
+            let taken = self.take_back_from(owner);
+            taken.into_iter().for_each(|call| self.queue.push_front(call));
+            // It may live and hear: it has nothing left to do but what runs.
+            self.members[owner].finish();
+            self.members[owner].standing = Standing::Severed;
+        }
+        None
+    }
+
+    /// Takes back all that this worker has not begun, the last first.
+    pub(crate) fn take_back_from(&mut self, owner: usize) -> Vec<Call> {
+        let next = &mut self.next;
+        self.members[owner].take_back_all(None, || {
+            *next += 1;
+            *next
+        })
+    }
+
+    pub(crate) fn handle(&mut self, owner: usize, event: Event) {
+        let member = &mut self.members[owner];
+        let answered = match event {
+            Event::Hello => {
+                if member.standing == Standing::Starting {
+                    member.standing = Standing::Serving;
+                    self.recycling.note_start(member.age());
+                    let worker = member.who.clone();
+                    self.tell(|| Told::WorkerUp { worker });
+                }
+                if let Phase::Starting(started) = &self.phase {
+                    let _ = started.send(Ok(()));
+                    self.phase = Phase::Running;
+                }
+                return;
+            }
+            Event::Answers(reply) => member.answered(reply, &mut self.times),
+            Event::Answer { id, index, payload } => {
+                member.answered_one(id, index, payload, &mut self.times)
+            }
+            Event::Grown => return member.outgrown(),
+            Event::Note { id, note } => return self.tell_note(owner, id, &note),
+            Event::Refused(refusal) => return member.refusal = Some(refusal),
+            Event::Begun { id } => return member.begun(id),
+            Event::Broken(error) => return member.detail = Some(error.to_string()),
+            _ => return,
+        };
+        match answered {
+            Ok(count) => {
+                self.report.done += count;
+                self.hiring.succeeded();
+            }
+            Err(_) => {
+                member.detail = Some("it answered a call that it did not have".to_owned());
+                member.child.kill();
+            }
+        }
+    }
+
+    pub(crate) fn bury(&mut self, owner: usize, status: ExitStatus) {
+        let mut member = self.members.remove(owner);
+        let stopping = matches!(self.phase, Phase::Stopping);
+        let left = member.standing == Standing::Leaving;
+        let was_up = member.standing != Standing::Starting;
+        let start_error = (!was_up).then(|| {
+            let refusal = member.refusal.take();
+            member.child.start_error(refusal, status)
+        });
+        let error = start_error.unwrap_or(StartError::EndedEarly { status });
+        let next = &mut self.next;
+        let Buried { unbegun, again, report } = member.bury(status, stopping, || {
+            *next += 1;
+            *next
+        });
+        self.tell(|| Told::WorkerDown { report: Box::new(report.clone()) });
+        let productive = report.done + report.lost + report.retried + report.timed_out > 0;
+        self.report.push(report);
+        if stopping {
+            unbegun.into_iter().for_each(|call| self.drop_call(call));
+            return;
+        }
+        // They go first: they were submitted before all that waits. What ends workers goes last.
+        unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
+        self.queue.extend(again);
+        if !left && self.intensity.is_exceeded_by(Instant::now()) {
+            let last = if was_up { status.to_string() } else { error.to_string() };
+            self.give_up(self.intensity.cause(&last));
+        } else if !left && !productive {
+            self.hiring_failed(error);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Calls on their way: handed to workers, evened out between them, and their answers taken.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use epilogue_process::parcel::Parcel;
+use epilogue_process::ring::Listener;
+
+use super::{Floor, Pace, Phase, Reader};
+use crate::bell::Bell;
+use crate::call::Call;
+use crate::error::Refusal;
+use crate::member::Member;
+
+impl Floor {
+    /// Hands calls to workers, as far as these have room.
+    pub(crate) fn dispatch(&mut self) {
+        loop {
+            self.hand_out();
+            self.level();
+            self.tune();
+            // Once more, now that they would tell of room: the last look was before that.
+            let next = self.queue.front();
+            let most = self.may_begin();
+            if next.is_none_or(|next| least_loaded(&mut self.members, next, most).is_none()) {
+                break;
+            }
+        }
+        self.relieve();
+        self.ask_for_workers();
+        if let Phase::Draining { .. } = self.phase
+            && self.queue.is_empty()
+        {
+            self.finish_those(Member::is_idle);
+        }
+    }
+
+    /// Hands calls of a map to workers. Whoever sends them is about to send more, or to read: what is
+    /// due after answers were taken, or once nobody sends any more, is left to be done then.
+    pub(super) fn dispatch_for_map(&mut self) {
+        /// A map whose iterator takes longer than this for an item stands still.
+        const STILL_AFTER: Duration = Duration::from_millis(5);
+        self.hand_out();
+        if self.is_tuned || self.is_backed_up() || self.turns_over() {
+            self.dispatch();
+        }
+        if self.pace == Pace::Still {
+            self.pace = Pace::Moving;
+            self.alarm.set(Some(Instant::now() + STILL_AFTER));
+        }
+    }
+
+    /// It is a while since a map was seen to send something.
+    pub(crate) fn stand_still(&mut self) {
+        self.pace = Pace::Still;
+    }
+
+    pub(super) fn hand_out(&mut self) {
+        let mut has_looked = false;
+        while let Some(next) = self.queue.front() {
+            let most = self.may_begin();
+            let chosen = match soon_done(&mut self.members, next) {
+                // One that is awake may have room by now: to wake another takes longer than some tasks.
+                None if !has_looked => {
+                    has_looked = true;
+                    if self.take_answers() {
+                        self.tell_reader();
+                    }
+                    continue;
+                }
+                None => least_loaded(&mut self.members, next, most),
+                soon_done => soon_done,
+            };
+            let Some(chosen) = chosen else { break };
+            if let Some(mut call) = self.queue.pop_front() {
+                let (member, next) = (&mut self.members[chosen], &mut self.next);
+                let rest = member.cut(&mut call, || {
+                    *next += 1;
+                    *next
+                });
+                send(&self.states, &self.bell, member, call);
+                rest.into_iter().for_each(|rest| self.queue.push_front(rest));
+            }
+        }
+    }
+
+    /// Gives workers that have nothing to do a half of what the busiest has not begun.
+    pub(super) fn level(&mut self) {
+        if !self.queue.is_empty() || self.members.len() < 2 {
+            return;
+        }
+        while let Some(idle) = self.members.iter().position(Member::is_idle) {
+            if self.may_begin() == 0 {
+                return;
+            }
+            let Some(busiest) = busiest(&self.members) else { return };
+            let victim = &mut self.members[busiest];
+            let taken: Vec<_> = match victim.load() {
+                1 => {
+                    let id = self.next + 1;
+                    self.next = id;
+                    victim.take_back_half(id).into_iter().collect()
+                }
+                load => std::iter::from_fn(|| victim.take_back()).take(load / 2).collect(),
+            };
+            if taken.is_empty() {
+                return;
+            }
+            for mut call in taken.into_iter().rev() {
+                let (idle, queue, next) =
+                    (&mut self.members[idle], &mut self.queue, &mut self.next);
+                if !idle.has_room(&call) {
+                    queue.push_front(call);
+                    continue;
+                }
+                let rest = idle.cut(&mut call, || {
+                    *next += 1;
+                    *next
+                });
+                send(&self.states, &self.bell, idle, call);
+                rest.into_iter().for_each(|rest| queue.push_front(rest));
+            }
+        }
+    }
+
+    /// Says to each worker who sleeps and has to be told of an answer, if anybody does.
+    pub(crate) fn tune(&mut self) {
+        let (listener, is_eager) = match self.reader {
+            Reader::Awake => (None, true),
+            Reader::Asleep { is_eager } => (Some(Listener::Doorbell), is_eager),
+            // Without a reader it is the supervisor who sends the next call.
+            Reader::None if self.needs_supervisor() => {
+                (Some(Listener::Socket), self.wakes.are_awaited())
+            }
+            Reader::None => (None, true),
+        };
+        if listener.is_none() && !self.is_tuned {
+            return;
+        }
+        self.is_tuned = listener.is_some();
+        let wants_room = self.is_backed_up();
+        let tell = |member: &mut Member| member.listen(listener, is_eager, wants_room);
+        self.members.iter_mut().for_each(tell);
+    }
+
+    /// Takes what workers have answered, and hands on what there is room for then.
+    pub(crate) fn collect(&mut self) {
+        if self.take_answers() || self.is_backed_up() {
+            self.dispatch();
+            self.tell_reader();
+        }
+    }
+
+    /// Whether there were any.
+    pub(super) fn take_answers(&mut self) -> bool {
+        let mut has_taken = false;
+        for owner in 0..self.members.len() {
+            if self.members[owner].load() == 0 {
+                continue;
+            }
+            let mut events = 0;
+            while let Some(event) = self.members[owner].child.answers() {
+                self.handle(owner, event);
+                events += 1;
+            }
+            if events > 0 {
+                if self.feed.is_some() {
+                    self.members[owner].note_begun();
+                }
+                self.members[owner].child.wire().made_room();
+                has_taken = true;
+            }
+        }
+        has_taken
+    }
+
+    /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
+    pub(crate) fn needs_supervisor(&self) -> bool {
+        let ends = matches!(self.phase, Phase::Draining { .. } | Phase::Stopping);
+        let is_needed = ends || self.is_backed_up() || self.wakes.are_awaited();
+        let is_needed = is_needed || self.has_to_level() || self.has_to_relieve();
+        // Who observes the pool is told of ends that nobody waits for.
+        let is_observed =
+            self.feed.is_some() && self.members.iter().any(|member| member.load() > 0);
+        self.reader == Reader::None && (is_needed || is_observed)
+    }
+
+    /// Whether a worker that is done has to take something over from another one, and nobody who
+    /// waits, or maps, would see to it.
+    pub(super) fn has_to_level(&self) -> bool {
+        (self.readers == 0 || self.pace == Pace::Still)
+            && self.members.len() > 1
+            && self.members.iter().any(Member::has_spare)
+    }
+
+    /// Somebody waits for each answer from here on, of those also that were to be told of together.
+    pub(crate) fn listen_for_each(&mut self) {
+        if self.reader == Reader::None {
+            self.members.iter_mut().for_each(Member::listen_anew);
+        }
+    }
+
+    /// Has one of those who wait read from here on, if nobody does.
+    pub(crate) fn hand_over(&mut self) {
+        if let (Reader::None, Some(follower)) = (self.reader, self.followers.first()) {
+            follower.promote();
+        }
+    }
+
+    /// Whether a worker has answered something that was not taken. What one that is not believed has
+    /// written is never taken: whoever looked for that again and again would never bury it.
+    pub(crate) fn has_answers(&mut self) -> bool {
+        self.members.iter_mut().any(|member| {
+            member.load() > 0 && member.child.is_trusted() && member.child.wire().has_reply()
+        })
+    }
+
+    /// Tells the reader of outcomes that it did not take itself.
+    pub(crate) fn tell_reader(&self) {
+        if let Reader::Asleep { .. } = self.reader {
+            self.news.ring();
+        }
+    }
+}
+
+/// The first worker that is awake, soon done with what it has, and can have this call as well.
+fn soon_done(members: &mut [Member], call: &Call) -> Option<usize> {
+    members.iter_mut().position(|member| {
+        member.load() > 0
+            && member.backlog().is_some_and(|backlog| backlog < Member::AHEAD / 2)
+            && member.has_room(call)
+    })
+}
+
+/// The worker with the least to do, of those that can have this call. So many of those that have
+/// nothing to do may begin.
+fn least_loaded(members: &mut [Member], call: &Call, most: usize) -> Option<usize> {
+    let all = members.iter_mut().enumerate();
+    let all = all.filter(|(_, member)| most > 0 || member.load() > 0);
+    let free = all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
+    free.min().map(|(_, one)| one)
+}
+
+/// The worker from which an idle one is to take something. However short its tasks were so far, the
+/// one that runs may never end before one behind it has begun.
+fn busiest(members: &[Member]) -> Option<usize> {
+    let busiest = (0..members.len()).max_by_key(|&one| members[one].load())?;
+    (members[busiest].load() > 0).then_some(busiest)
+}
+
+/// Sends a call to a worker, after the state that it borrows if the worker has not got that.
+pub(crate) fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
+    if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
+        && member.share(call.state, encoded).is_err()
+    {
+        call.fail(Refusal::BytesOnly.into());
+        return;
+    }
+    member.send(call);
+    if !member.child.is_flushed() {
+        // Whoever sends may be about to sleep, and only the supervisor waits until a socket has room.
+        bell.ring();
+    }
+}
