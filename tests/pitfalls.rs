@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::pool::Builder;
-use epilogue::{ExitStatus, Pool, TaskError, TaskOptions, as_completed};
+use epilogue::{ExitStatus, Pool, Refusal, Stdio, TaskError, TaskOptions, as_completed};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
 use serde::de::Error as _;
@@ -389,6 +389,76 @@ fn a_signal_to_a_worker_is_no_business_of_its_parents_handler() {
     assert_eq!(ending.stdout.lines().next(), Some("handled 0"), "{ending}");
     assert!(ending.stdout.ends_with("handled 1\n"), "{ending}");
     oracle.nothing_left();
+}
+
+/// Fails in all workers but the first two.
+fn fail_later() {
+    let marks = Marks::from_env();
+    marks.leave("tried");
+    assert!(marks.count("tried") <= 2, "no licence");
+}
+
+#[test]
+fn an_initializer_that_fails_in_replacements_ends_the_pool_with_its_words_after_bounded_starts() {
+    of_both(|builder| {
+        let marks = Marks::new();
+        let (name, directory) = marks.variable();
+        let pool =
+            builder.env(name, directory).initializer(fail_later).limit_core(0).stderr(Stdio::Null);
+        let pool = pool.start().unwrap();
+        // The workers that there are die, if they do not leave after their first task.
+        let outcomes = pool.map_outcomes(0..40u32, |n| if n >= 20 { process::abort() } else { n });
+        for (n, outcome) in outcomes.unwrap().into_iter().enumerate() {
+            match outcome {
+                Ok(value) => assert_eq!(value, n as u32),
+                Err(TaskError::WorkerLost(_)) => assert!(n >= 20),
+                Err(TaskError::Refused(Refusal::Broken { cause })) => {
+                    assert!(cause.contains("no licence"), "{cause}");
+                }
+                Err(error) => panic!("{n}: {error:?}"),
+            }
+        }
+        let refused = pool.submit(1u32, |n| n).unwrap_err();
+        assert!(matches!(refused.reason, Refusal::Broken { .. }), "{refused:?}");
+        let report = pool.close().unwrap();
+        assert!(report.broken.is_some_and(|cause| cause.contains("no licence")));
+        // 8 and 2 a worker that fail in a row, and those that were under way by then.
+        assert!(marks.count("tried") <= 20, "{} starts", marks.count("tried"));
+    });
+}
+
+/// A long value, in a worker that is killed about when it answers.
+fn answer_and_die((n, micros): (u8, u64)) -> Vec<u8> {
+    if n == 3 {
+        let worker = getpid();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_micros(micros));
+            kill(worker, Signal::SIGKILL).unwrap();
+        });
+    }
+    vec![n; 300_000]
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_answers_spoils_no_answer() {
+    of_both(|builder| {
+        let pool = builder.start().unwrap();
+        let mut lost = 0;
+        for round in 0..20u64 {
+            let items = (0..8u8).map(|n| (n, round * 30));
+            for (n, outcome) in pool.map_outcomes(items, answer_and_die).unwrap().iter().enumerate()
+            {
+                match outcome {
+                    Ok(bytes) => assert!(*bytes == vec![n as u8; 300_000]),
+                    Err(TaskError::WorkerLost(_)) => lost += 1,
+                    Err(error) => panic!("{n}: {error:?}"),
+                }
+            }
+        }
+        let report = pool.close().unwrap();
+        assert_eq!((report.done, report.lost), (160 - lost, lost), "{report}");
+        assert!(lost <= 20, "{lost} lost by 20 kills");
+    });
 }
 
 #[test]
