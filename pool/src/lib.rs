@@ -67,6 +67,7 @@ mod stall;
 mod stats;
 mod submit;
 mod supervisor;
+mod sync;
 pub mod task;
 mod terms;
 mod trace;

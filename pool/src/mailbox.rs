@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
 
 use crate::error::TaskError;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::wakes::{Subscriber, Wakes};
 
 /// Which of a job's tasks an outcome belongs to.

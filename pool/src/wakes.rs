@@ -9,9 +9,10 @@
 //! [`Floor::needs_supervisor`]: crate::floor::Floor::needs_supervisor
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
+
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// Those of one pool.
 #[derive(Debug, Default)]

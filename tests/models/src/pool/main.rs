@@ -1,0 +1,102 @@
+//! Those who wait for a pool's outcomes: its own reader, mailbox and wakes, over shuttle's threads, in
+//! 10,000 random schedules.
+//!
+//! ```sh
+//! cargo run --release -p models --bin pool [MODEL [WHAT IS TAKEN OUT]]
+//! ```
+//!
+//! The floor takes real children, so a small one stands for it, with the same rules of who reads and who
+//! is told; so do workers that are threads. Each model runs as it is, and must pass; and once for each
+//! thing that is taken out, without which it must fail: who waits for ever is a deadlock.
+
+extern crate self as epilogue_process;
+extern crate self as nix;
+
+mod bells;
+mod floor;
+mod models;
+mod outcome;
+mod pool;
+
+#[path = "../../../../pool/src/mailbox.rs"]
+#[expect(dead_code, reason = "not all of it is modelled")]
+mod mailbox;
+#[path = "../../../../pool/src/reader.rs"]
+mod reader;
+#[path = "../../../../pool/src/terms.rs"]
+#[expect(dead_code, reason = "of it, `earlier` is used")]
+mod terms;
+#[path = "../../../../pool/src/wakes.rs"]
+mod wakes;
+
+pub(crate) use bells::{child, poll, unistd};
+pub(crate) use outcome::{error, parcel, ring};
+
+mod sync {
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
+
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use floor::{Break, take_out};
+use models::{MODELS, Model};
+
+const SCHEDULES: usize = 10_000;
+
+/// What Rust exits with if `main` panics.
+const PANIC: i32 = 101;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [] => {
+            let failed = MODELS.iter().filter(|model| !stands(model)).count();
+            println!("pool: {} models passed, {failed} failed", MODELS.len() - failed);
+            ExitCode::from(u8::from(failed > 0))
+        }
+        [name, rest @ ..] => {
+            let model = MODELS.iter().find(|model| model.name == name).expect("no such model");
+            for what in rest {
+                let found = Break::ALL.into_iter().find(|one| format!("{one:?}") == *what);
+                take_out(found.expect("nothing of that name can be taken out"));
+            }
+            // Half of them switch at any step, the others at few steps that are chosen well.
+            shuttle::check_random(model.run, SCHEDULES / 2);
+            shuttle::check_pct(model.run, SCHEDULES / 2, 3);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Whether a model passes, and fails without each thing that it needs.
+fn stands(model: &Model) -> bool {
+    let start = Instant::now();
+    let child = |without: Option<Break>| {
+        let program = std::env::current_exe().expect("this program");
+        let mut command = Command::new(program);
+        command.arg(model.name).args(without.map(|what| format!("{what:?}")));
+        command
+            .env("SHUTTLE_SILENCE_WARNINGS", "1")
+            .stdin(Stdio::null())
+            .output()
+            .expect("a process")
+    };
+    let whole = child(None);
+    let took = start.elapsed().as_secs_f64();
+    if !whole.status.success() {
+        println!("pool {}: FAILED\n{}", model.name, String::from_utf8_lossy(&whole.stderr));
+        return false;
+    }
+    println!(
+        "pool {}: {SCHEDULES} schedules in {took:.1} s; fails without {:?}",
+        model.name, model.needs
+    );
+    let is_useless = |what: &Break| child(Some(*what)).status.code() != Some(PANIC);
+    let useless: Vec<_> = model.needs.iter().filter(|what| is_useless(what)).collect();
+    if !useless.is_empty() {
+        println!("pool {}: FAILED: it passes without {useless:?}", model.name);
+    }
+    useless.is_empty()
+}

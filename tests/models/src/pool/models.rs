@@ -1,0 +1,196 @@
+//! Callers that wait in all ways at once: each gets its outcomes, each once.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use shuttle::thread;
+
+use crate::bells;
+use crate::floor::{Break, Reader};
+use crate::mailbox::Mailbox;
+use crate::pool::Shared;
+use crate::reader::Need;
+use crate::sync::{Condvar, Mutex};
+
+pub(crate) struct Model {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(),
+    /// What must not be taken out.
+    pub(crate) needs: &'static [Break],
+}
+
+pub(crate) const MODELS: [Model; 4] = [
+    Model {
+        name: "callers_that_wait",
+        run: callers_that_wait,
+        needs: &[Break::HandOver, Break::News, Break::Look, Break::Listen],
+    },
+    Model {
+        name: "tasks_that_are_awaited",
+        run: tasks_that_are_awaited,
+        needs: &[Break::Look, Break::Listen, Break::Leave],
+    },
+    Model {
+        name: "tasks_that_are_awaited_and_lost",
+        run: tasks_that_are_awaited_and_lost,
+        needs: &[Break::Look, Break::Listen],
+    },
+    Model {
+        name: "tasks_as_they_are_done",
+        run: tasks_as_they_are_done,
+        needs: &[Break::News, Break::Look, Break::Listen],
+    },
+];
+
+/// How a worker ends that has answered all of its tasks but the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Answers,
+    Dies,
+}
+
+/// What a worker is to do: whose task it is, and which of theirs.
+type Tasks<'a> = &'a [(Arc<Mailbox>, usize)];
+
+type Caller = Box<dyn FnOnce(&Shared) + Send>;
+
+/// Runs callers beside two workers and a supervisor. The first worker answers its tasks, the second one
+/// as it says.
+fn with_pool(end: End, tasks: [Tasks<'_>; 2], callers: Vec<Caller>) {
+    let shared = Arc::new(Shared::new());
+    let mut threads = Vec::new();
+    let [first, second] = tasks;
+    let (far, count) = (shared.floor().hire(first), first.len());
+    threads.push(thread::spawn(move || {
+        (0..count).for_each(|_| far.answer());
+        far.idle();
+    }));
+    let (far, count) = (shared.floor().hire(second), second.len());
+    threads.push(thread::spawn(move || {
+        (1..count).for_each(|_| far.answer());
+        match end {
+            End::Answers => far.answer(),
+            End::Dies => return far.die(),
+        }
+        far.idle();
+    }));
+    let supervisor = thread::spawn({
+        let shared = Arc::clone(&shared);
+        move || shared.supervise()
+    });
+    threads.extend(callers.into_iter().map(|caller| {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || caller(&shared))
+    }));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    shared.end();
+    supervisor.join().unwrap();
+    let floor = shared.floor();
+    assert!(floor.reader == Reader::None && floor.followers.is_empty());
+    assert!(!shared.wakes.are_awaited());
+}
+
+fn mailboxes<const N: usize>() -> [Arc<Mailbox>; N] {
+    bells::begin();
+    std::array::from_fn(|_| Arc::default())
+}
+
+/// Waits until so many outcomes have come, and takes them; which they are.
+fn take(shared: &Shared, mailbox: &Arc<Mailbox>, count: usize, need: Need) -> Vec<usize> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        shared.wait(mailbox, need, None);
+        taken.extend(std::iter::from_fn(|| mailbox.take()).map(|arrival| arrival.first));
+    }
+    taken
+}
+
+/// Two callers wait for a task each, and one for three tasks, of which it wants to hear together.
+fn callers_that_wait() {
+    let [one, other, many] = mailboxes();
+    let first = [(many.clone(), 0), (one.clone(), 0), (many.clone(), 1)];
+    let second = [(other.clone(), 0), (many.clone(), 2)];
+    with_pool(
+        End::Dies,
+        [&first, &second],
+        vec![
+            Box::new(move |shared| assert_eq!(take(shared, &one, 1, Need::Each), [0])),
+            Box::new(move |shared| assert_eq!(take(shared, &other, 1, Need::Each), [0])),
+            Box::new(move |shared| {
+                let mut taken = take(shared, &many, 3, Need::Many(3));
+                taken.sort_unstable();
+                assert_eq!(taken, [0, 1, 2]);
+            }),
+        ],
+    );
+}
+
+/// What an event loop sleeps on.
+#[derive(Default)]
+struct Flag(Mutex<bool>, Condvar);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+}
+
+/// One caller waits, and two tasks are awaited without a thread.
+fn awaited(end: End) {
+    let [waited, awaited, second] = mailboxes();
+    let poll = |mailbox: Arc<Mailbox>| -> Caller {
+        Box::new(move |shared| {
+            let flag = Arc::new(Flag::default());
+            while mailbox.subscribe(Waker::from(Arc::clone(&flag)), &shared.wakes) {
+                shared.attend();
+                let mut rung = flag.0.lock().unwrap();
+                while !*rung {
+                    rung = flag.1.wait(rung).unwrap();
+                }
+                *rung = false;
+            }
+            assert_eq!(mailbox.take().unwrap().first, 0);
+            assert!(mailbox.take().is_none());
+        })
+    };
+    with_pool(
+        end,
+        [&[(awaited.clone(), 0), (waited.clone(), 0)], &[(waited.clone(), 1), (second.clone(), 0)]],
+        vec![
+            poll(awaited),
+            poll(second),
+            Box::new(move |shared| {
+                let mut taken = take(shared, &waited, 2, Need::Each);
+                taken.sort_unstable();
+                assert_eq!(taken, [0, 1]);
+            }),
+        ],
+    );
+}
+
+fn tasks_that_are_awaited() {
+    awaited(End::Answers);
+}
+
+fn tasks_that_are_awaited_and_lost() {
+    awaited(End::Dies);
+}
+
+/// The outcomes of three tasks go where one caller takes them as they are done, which it says late.
+fn tasks_as_they_are_done() {
+    let [first, second, third, all] = mailboxes();
+    let each = [first.clone(), second.clone(), third.clone()];
+    with_pool(
+        End::Dies,
+        [&[(first, 0), (second, 0)], &[(third, 0)]],
+        vec![Box::new(move |shared| {
+            for (position, mailbox) in each.iter().enumerate() {
+                mailbox.forward(&all, position);
+            }
+            let mut taken = take(shared, &all, 3, Need::Each);
+            taken.sort_unstable();
+            assert_eq!(taken, [0, 1, 2]);
+        })],
+    );
+}

@@ -1,0 +1,25 @@
+//! What stands for outcomes: nobody here reads them.
+
+pub(crate) mod error {
+    #[derive(Debug)]
+    pub(crate) struct TaskError;
+}
+
+pub(crate) mod parcel {
+    #[derive(Debug)]
+    pub(crate) struct Parcel;
+
+    impl Parcel {
+        pub(crate) fn len(&self) -> usize {
+            0
+        }
+    }
+}
+
+pub(crate) mod ring {
+    #[derive(Debug)]
+    pub(crate) struct Reply {
+        pub(crate) count: u32,
+        pub(crate) bytes: Vec<u8>,
+    }
+}
