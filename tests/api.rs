@@ -348,7 +348,8 @@ fn two_errors_of_a_mebibyte_each_lose_nothing() {
     let error = pool.try_map([1u8, 2], |x| Err::<(), _>(format!("{x}").repeat(1 << 20)));
     let error = error.unwrap_err();
     assert!(matches!(error, TaskError::Failed(_)), "{}", &error.to_string()[..200]);
-    assert!(error.to_string().starts_with("1111"));
+    // The second may fail before the first has begun, which then never does.
+    assert!(["1111", "2222"].iter().any(|begin| error.to_string().starts_with(begin)));
     assert_eq!(pool.map([1], |x| x).unwrap(), [1]);
     assert!(pool.close().unwrap().is_clean());
     drop(pool);
