@@ -33,8 +33,8 @@ pub use epilogue_process as process;
 pub use epilogue_pool::{
     AsCompleted, BuildError, CloseError, EndCause, EndPolicy, Event, Histogram, Imap,
     ImapUnordered, Local, Maps, OnStall, Outcome, Poisoned, Pool, Reaction, Refusal, Report,
-    ResizeError, Stall, StallKind, Stats, SubmitError, Task, TaskError, TaskOptions, WorkerLost,
-    WorkerReport, as_completed, available_workers,
+    ResizeError, Stall, StallKind, Stats, SubmitError, Task, TaskError, TaskOptions, TaskScope,
+    WorkerLost, WorkerReport, as_completed, available_workers,
 };
 pub use epilogue_process::{
     DecodeError, EncodeError, End, Enforcement, ExitStatus, Failure, JoinError, Limits, Mechanism,

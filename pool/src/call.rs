@@ -12,11 +12,30 @@ use crate::course::{Course, Verdict};
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::event::{Tasks, WorkerId};
 use crate::mailbox::{Arrival, Index, Mailbox, Outcomes};
+use crate::scope::Tally;
 use crate::terms::Terms;
 use crate::trace::Trace;
 
 /// No state: the number that calls carry which borrow none.
 pub(crate) const NO_STATE: u64 = 0;
+
+/// Which calls are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which<'a> {
+    All,
+    Job(u64),
+    Scope(&'a Arc<Tally>),
+}
+
+impl Which<'_> {
+    pub(crate) fn has(self, call: &Call) -> bool {
+        match self {
+            Self::All => true,
+            Self::Job(job) => call.job == job,
+            Self::Scope(tally) => call.mailbox.is_of(tally),
+        }
+    }
+}
 
 /// Tasks that were submitted together and have not all got their outcome.
 ///

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use epilogue_process::child::Work;
 
-use crate::call::Call;
+use crate::call::{Call, Which};
 use crate::course::{Course, Step, Verdict};
 use crate::error::TaskError;
 use crate::floor::Floor;
@@ -55,13 +55,13 @@ impl Alarm {
 }
 
 impl Shared {
-    /// Cancels a task, or has it return if it runs. Whether it never begins.
-    pub(crate) fn cancel(&self, job: u64) -> bool {
+    /// Cancels these tasks, or has them return if they run. Whether one of them never begins.
+    pub(crate) fn cancel(&self, which: Which<'_>) -> bool {
         let mut floor = self.floor();
-        let is_cancelled = floor.cancel(job) > 0;
-        if !is_cancelled {
-            floor.cancel_running(job);
-        }
+        let is_cancelled = floor.cancel(which) > 0;
+        floor.cancel_running(which);
+        // A scope may sleep for the outcome of a task that somebody else cancels.
+        floor.tell_reader();
         if floor.alarm.is_news() {
             self.bell.ring();
         }
@@ -153,11 +153,13 @@ impl Floor {
         taken.into_iter().for_each(|call| self.queue.push_front(call));
     }
 
-    /// Asks the task of this job to return, if it runs. By its terms its worker is ended later.
-    fn cancel_running(&mut self, job: u64) {
+    /// Asks those of these tasks to return that run. By their terms their workers are ended later.
+    fn cancel_running(&mut self, which: Which<'_>) {
         let now = Instant::now();
-        if self.members.iter_mut().any(|member| member.ask_to_stop(job, now)) {
-            self.alarm.set(Some(now));
+        for member in &mut self.members {
+            if member.ask_to_stop(which, now) {
+                self.alarm.set(Some(now));
+            }
         }
     }
 }
@@ -221,13 +223,13 @@ impl Member {
         self.child.stop(None, Work::Abandon);
     }
 
-    /// Asks the task of this job to return, if it runs here.
-    fn ask_to_stop(&mut self, job: u64, now: Instant) -> bool {
+    /// Asks the task that runs here to return, if it is one of these.
+    fn ask_to_stop(&mut self, which: Which<'_>, now: Instant) -> bool {
         let running = self.running();
         let Some((call, _)) = running.and_then(|position| self.call_at(position)) else {
             return false;
         };
-        if call.job != job {
+        if !which.has(call) {
             return false;
         }
         let id = call.id;

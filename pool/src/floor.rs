@@ -26,7 +26,7 @@ use epilogue_process::ring::Patience;
 
 pub(crate) use self::work::send;
 use crate::bell::Bell;
-use crate::call::{Call, NO_STATE};
+use crate::call::{Call, NO_STATE, Which};
 use crate::deadline::Alarm;
 use crate::ends::Deadline;
 use crate::error::{Refusal, TaskError};
@@ -230,13 +230,13 @@ impl Floor {
         }
     }
 
-    /// Cancels the tasks of this job that have not begun; how many that are.
-    pub(crate) fn cancel(&mut self, job: u64) -> u64 {
+    /// Cancels those of these tasks that have not begun; how many that are.
+    pub(crate) fn cancel(&mut self, which: Which<'_>) -> u64 {
         let before = self.report.cancelled;
-        let (cancelled, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|call| call.job == job);
+        let (cancelled, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|call| which.has(call));
         self.queue = kept.into();
         cancelled.into_iter().for_each(|call| self.drop_call(call));
-        self.take_back_all(Some(job)).into_iter().for_each(|call| self.drop_call(call));
+        self.take_back_all(which).into_iter().for_each(|call| self.drop_call(call));
         self.dispatch();
         self.report.cancelled - before
     }
@@ -257,13 +257,13 @@ impl Floor {
         self.readers -= usize::from(reads == Reads::AllTheTime);
     }
 
-    fn take_back_all(&mut self, job: Option<u64>) -> Vec<Call> {
+    fn take_back_all(&mut self, which: Which<'_>) -> Vec<Call> {
         let (next, members) = (&mut self.next, &mut self.members);
         let mut number = || {
             *next += 1;
             *next
         };
-        members.iter_mut().flat_map(|member| member.take_back_all(job, &mut number)).collect()
+        members.iter_mut().flat_map(|member| member.take_back_all(which, &mut number)).collect()
     }
 
     fn drop_call(&mut self, call: Call) {

@@ -8,7 +8,7 @@ use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 
-use crate::call::NO_STATE;
+use crate::call::{NO_STATE, Which};
 use crate::error::Refusal;
 use crate::mailbox::{Arrival, Index, Mailbox};
 use crate::pool::Shared;
@@ -262,7 +262,7 @@ impl<'pool> Job<'pool> {
 
     /// Cancels the tasks that have not begun. Their outcomes arrive like all others.
     pub(crate) fn cancel(&self) {
-        self.shared.floor().cancel(self.id);
+        self.shared.floor().cancel(Which::Job(self.id));
     }
 }
 

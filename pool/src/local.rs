@@ -8,6 +8,7 @@ use epilogue_process::entry::Entry;
 
 use crate::collect::Outcomes;
 use crate::error::{SubmitError, TaskError};
+use crate::mailbox::Mailbox;
 use crate::map::Maps;
 use crate::pool::Pool;
 use crate::task::{Task, TaskOptions};
@@ -162,7 +163,12 @@ impl<S: Send + 'static> Local<'_, S> {
         T: Portable,
         R: Portable,
     {
-        self.pool.submit_entry(&TaskOptions::new(), argument, Entry::local(self.build, f))
+        self.pool.submit_entry(
+            &TaskOptions::new(),
+            argument,
+            Entry::local(self.build, f),
+            Mailbox::default(),
+        )
     }
 }
 

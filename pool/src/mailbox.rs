@@ -10,6 +10,7 @@ use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
 
 use crate::error::TaskError;
+use crate::scope::{Tally, Ticket};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::wakes::{Subscriber, Wakes};
 
@@ -65,6 +66,8 @@ struct Content {
     subscriber: Option<Subscriber>,
     /// Where everything goes instead, as the one of that position.
     forward: Option<(Arc<Mailbox>, Index)>,
+    /// That its one task, which was submitted in a scope, has no outcome yet.
+    ticket: Option<Ticket>,
 }
 
 /// The outcomes that have arrived for one owner.
@@ -76,8 +79,22 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    /// One for the outcome of a task in a scope.
+    pub(crate) fn with_ticket(ticket: Ticket) -> Self {
+        let content = Content { ticket: Some(ticket), ..Content::default() };
+        Self { content: Mutex::new(content), ..Self::default() }
+    }
+
+    /// Whether it is for a task in this scope that has no outcome yet.
+    pub(crate) fn is_of(&self, tally: &Arc<Tally>) -> bool {
+        self.lock().ticket.as_ref().is_some_and(|ticket| ticket.is_of(tally))
+    }
+
     pub(crate) fn put(&self, arrival: Arrival) {
+        // Dropped last: whoever hears of the end of the scope finds the outcome.
+        let _ticket;
         let mut content = self.lock();
+        _ticket = content.ticket.take();
         if let Some((other, first)) = content.forward.clone() {
             drop(content);
             return other.put(Arrival { first, ..arrival });

@@ -12,7 +12,7 @@ use epilogue_process::ring::{Listener, Ticket};
 use epilogue_process::wire::{Wire, WireError};
 use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
 
-use crate::call::Call;
+use crate::call::{Call, Which};
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::event::{Tasks, WorkerId};
 use crate::recycling::Recycling;
@@ -348,7 +348,7 @@ impl Member {
 
     /// Has it take no more calls; gives back what it has not begun.
     pub(crate) fn retire(&mut self, number: impl FnMut() -> u64) -> Vec<Call> {
-        let taken = self.take_back_all(None, number);
+        let taken = self.take_back_all(Which::All, number);
         match self.standing {
             Standing::Serving | Standing::Outgrown => self.standing = Standing::Retiring,
             Standing::Starting => self.finish(),

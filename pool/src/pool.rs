@@ -424,6 +424,11 @@ impl Shared {
         }
     }
 
+    /// Takes what tasks send to receivers here, as long as the result lives.
+    pub(crate) fn drain(&self) -> Option<Drain> {
+        Drain::start(&self.lock_senders())
+    }
+
     fn lock_senders(&self) -> MutexGuard<'_, Vec<u64>> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -434,7 +439,7 @@ impl Shared {
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
         self.order(order);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
-        let _drain = Drain::start(&self.lock_senders());
+        let _drain = self.drain();
         let report = self.join_supervisor();
         // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
         // lock of the supervision.

@@ -64,7 +64,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        self.submit_entry(options, argument, Entry::plain(f))
+        self.submit_entry(options, argument, Entry::plain(f), Mailbox::default())
     }
 
     pub(crate) fn submit_entry<T, R>(
@@ -72,12 +72,13 @@ impl Pool {
         options: &TaskOptions,
         argument: T,
         entry: Result<Entry, ForeignFunction>,
+        mailbox: Mailbox,
     ) -> Result<Task<R>, SubmitError<T>>
     where
         T: Portable,
         R: Portable,
     {
-        match self.try_submit(options, &argument, entry) {
+        match self.try_submit(options, &argument, entry, mailbox) {
             Ok(task) => Ok(task),
             Err(reason) => Err(SubmitError { value: argument, reason }),
         }
@@ -138,14 +139,15 @@ impl Pool {
         while let Some(item) = input.next()? {
             // The iterator may have forked, and goes on in the copy as well.
             self.shared().require_owner()?;
-            tasks.push(self.try_submit(&options, &item, Entry::plain(f)).unwrap_or_else(
-                |refusal| {
-                    let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
-                    let mailbox = Arc::new(Mailbox::default());
-                    mailbox.put(Arrival { first: 0, outcomes });
-                    Task::new(self.shared(), &options, NO_STATE, mailbox, Vec::new())
-                },
-            ));
+            tasks.push(
+                self.try_submit(&options, &item, Entry::plain(f), Mailbox::default())
+                    .unwrap_or_else(|refusal| {
+                        let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
+                        let mailbox = Arc::new(Mailbox::default());
+                        mailbox.put(Arrival { first: 0, outcomes });
+                        Task::new(self.shared(), &options, NO_STATE, mailbox, Vec::new())
+                    }),
+            );
         }
         Ok(())
     }
@@ -155,6 +157,7 @@ impl Pool {
         options: &TaskOptions,
         argument: &T,
         entry: Result<Entry, ForeignFunction>,
+        mailbox: Mailbox,
     ) -> Result<Task<R>, Refusal>
     where
         T: Portable,
@@ -165,7 +168,7 @@ impl Pool {
         let mut request = Request::new(head(entry?, NO_STATE));
         request.push(argument, &shared.limits, &shared.stock).map_err(Refusal::Encode)?;
         let senders = request.parcel().senders().to_vec();
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(mailbox);
         let terms = options.terms.or(shared.terms);
         let submitted = shared.submit(&terms, None, NO_STATE, request, 0, &mailbox)?;
         Ok(Task::new(shared, options, submitted.job, mailbox, senders))

@@ -12,6 +12,7 @@ use epilogue_process::child::this_process;
 use epilogue_process::entry::{answer, only_answer};
 use epilogue_process::{Limits, Portable};
 
+use crate::call::Which;
 use crate::callback::Callback;
 use crate::error::{Refusal, TaskError};
 use crate::future::Awaiting;
@@ -223,7 +224,7 @@ impl<R> Task<R> {
     /// ```
     pub fn cancel(&self) -> bool {
         match self.pool_to_ask() {
-            Some(pool) => pool.cancel(self.id),
+            Some(pool) => pool.cancel(Which::Job(self.id)),
             None => false,
         }
     }

@@ -6,7 +6,7 @@ use epilogue_process::child::{Event, Work};
 use epilogue_process::{ExitStatus, StartError};
 
 use super::{Floor, Phase};
-use crate::call::Call;
+use crate::call::{Call, Which};
 use crate::error::Refusal;
 use crate::event::Event as Told;
 use crate::member::{Buried, Member, Standing};
@@ -68,7 +68,7 @@ impl Floor {
     /// Takes back all that this worker has not begun, the last first.
     pub(crate) fn take_back_from(&mut self, owner: usize) -> Vec<Call> {
         let next = &mut self.next;
-        self.members[owner].take_back_all(None, || {
+        self.members[owner].take_back_all(Which::All, || {
             *next += 1;
             *next
         })

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use epilogue_process::child::Work;
 
 use super::{Floor, Phase};
+use crate::call::Which;
 use crate::ends::{Deadline, Order};
 
 impl Floor {
@@ -54,7 +55,7 @@ impl Floor {
 
     fn cancel_unbegun(&mut self) {
         let mut unbegun: Vec<_> = self.queue.drain(..).collect();
-        unbegun.extend(self.take_back_all(None));
+        unbegun.extend(self.take_back_all(Which::All));
         unbegun.into_iter().for_each(|call| self.drop_call(call));
         self.tell_reader();
     }

@@ -7,7 +7,7 @@ use epilogue_process::ring::{Reply, Ticket};
 use epilogue_process::wire::Wire;
 
 use super::{Member, Sent, Standing};
-use crate::call::{Call, Unasked};
+use crate::call::{Call, Unasked, Which};
 use crate::course::Verdict;
 use crate::event::Tasks;
 use crate::stats::{Stats, Times};
@@ -55,16 +55,16 @@ impl Member {
         tail
     }
 
-    /// Takes back all tasks that it has not begun; of one job, or of all.
+    /// Takes back those of these tasks that it has not begun.
     pub(crate) fn take_back_all(
         &mut self,
-        job: Option<u64>,
+        which: Which<'_>,
         mut number: impl FnMut() -> u64,
     ) -> Vec<Call> {
         let mut taken = Vec::new();
         for position in (0..self.in_flight.len()).rev() {
             let Sent { call, ticket } = &mut self.in_flight[position];
-            if job.is_some_and(|job| job != call.job) {
+            if !which.has(call) {
                 continue;
             }
             if self.child.wire().revoke(*ticket, call.count()) {
