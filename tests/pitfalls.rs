@@ -30,9 +30,10 @@ const GRACE: Duration = Duration::from_millis(400);
 /// Tells the story of two pools: one with workers that stay, one whose workers do one task each.
 #[track_caller]
 fn of_both(story: fn(Builder)) {
-    for builder in [Pool::builder().workers(2), Pool::builder().workers(2).max_tasks_per_worker(1)]
-    {
+    for limited in [|builder| builder, |builder: Builder| builder.max_tasks_per_worker(1)] {
         let (oracle, _watchdog) = begin();
+        // Not before: it looks at how many CPUs there are, by a descriptor.
+        let builder = limited(Pool::builder().workers(2));
         story(builder);
         oracle.nothing_left_soon();
         oracle.nothing_left();

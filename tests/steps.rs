@@ -162,8 +162,9 @@ fn is_whole(answer: &Answer, task: usize) {
 }
 
 #[track_caller]
-fn of_a_pool(builder: Builder, step: Step, fault: Fault) {
+fn of_a_pool(limited: fn(Builder) -> Builder, step: Step, fault: Fault) {
     let (oracle, _watchdog) = begin();
+    let builder = limited(Pool::builder().workers(2));
     let marks = Marks::new();
     let (name, directory) = marks.variable();
     let mut builder = builder.env(name, directory).grace_period(GRACE);
@@ -213,7 +214,7 @@ fn of_a_pool(builder: Builder, step: Step, fault: Fault) {
 fn a_pool_survives_every_fault_at_every_step_of_a_worker() {
     for step in STEPS {
         for fault in FAULTS {
-            of_a_pool(Pool::builder().workers(2), step, fault);
+            of_a_pool(|builder| builder, step, fault);
         }
     }
 }
@@ -222,7 +223,7 @@ fn a_pool_survives_every_fault_at_every_step_of_a_worker() {
 fn a_pool_whose_workers_do_one_task_each_survives_every_fault_at_every_step() {
     for step in STEPS {
         for fault in FAULTS {
-            of_a_pool(Pool::builder().workers(2).max_tasks_per_worker(1), step, fault);
+            of_a_pool(|builder| builder.max_tasks_per_worker(1), step, fault);
         }
     }
 }
