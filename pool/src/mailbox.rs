@@ -91,10 +91,8 @@ impl Mailbox {
     }
 
     pub(crate) fn put(&self, arrival: Arrival) {
-        // Dropped last: whoever hears of the end of the scope finds the outcome.
-        let _ticket;
         let mut content = self.lock();
-        _ticket = content.ticket.take();
+        let ticket = content.ticket.take();
         if let Some((other, first)) = content.forward.clone() {
             drop(content);
             return other.put(Arrival { first, ..arrival });
@@ -106,6 +104,9 @@ impl Mailbox {
         if let Some(subscriber) = content.subscriber.take() {
             subscriber.fulfil();
         }
+        drop(content);
+        // As the last: whoever hears of the end of the scope finds the outcome.
+        drop(ticket);
     }
 
     /// Has `waker` woken when something has arrived, instead of who was to be woken before. False if

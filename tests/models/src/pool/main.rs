@@ -30,7 +30,7 @@ mod terms;
 mod wakes;
 
 pub(crate) use bells::{child, poll, unistd};
-pub(crate) use outcome::{error, parcel, ring};
+pub(crate) use outcome::{error, parcel, ring, scope};
 
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
