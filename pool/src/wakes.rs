@@ -36,7 +36,10 @@ impl Wakes {
         if !self.is_due.load(Ordering::Relaxed) || !self.is_due.swap(false, Ordering::AcqRel) {
             return;
         }
-        for waker in std::mem::take(&mut *self.lock()) {
+        // Not in the head of the loop: there the lock would be held while foreign code runs, which may
+        // come back here.
+        let due = std::mem::take(&mut *self.lock());
+        for waker in due {
             // A pool's own thread comes by here, too.
             let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
