@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::io::{Write, stdin, stdout};
+use std::iter;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -381,14 +382,21 @@ fn held_by_a_thread() {
     let mut gate = Gate::new();
     let held = Arc::clone(&pool);
     let path = gate.path();
+    let (send, all_sent) = mpsc::channel();
     thread::spawn(move || {
-        let items = (0..TASKS).map(|_| path.clone());
+        // A pool that is closed takes no more: the last item has to be with it before main returns.
+        let last = iter::from_fn(|| {
+            send.send(()).ok();
+            None
+        });
+        let items = (0..TASKS).map(|_| path.clone()).chain(last);
         held.map(items, |path: PathBuf| {
             Gate::pass(&path);
             leave_mark(());
         })
     });
     gate.wait_for(2);
+    all_sent.recv().ok();
     // Both are in the middle of it, and main returns.
 }
 
