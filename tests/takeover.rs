@@ -66,3 +66,22 @@ fn so_does_one_that_becomes_idle_long_after_the_last_call_was_sent() {
     }
     oracle.nothing_left();
 }
+
+#[test]
+fn items_of_one_chunk_that_wait_for_each_other_all_begin() {
+    let (oracle, _watchdog) = begin();
+    for workers in [2, 4] {
+        let pool = Pool::new(workers).unwrap();
+        for _ in 0..10 {
+            let mut gate = Gate::new();
+            let paths = vec![Some(gate.path()); workers];
+            thread::scope(|s| {
+                let map = s.spawn(|| pool.chunk_size(workers).map(paths, pass));
+                gate.wait_for(workers);
+                gate.open_once();
+                map.join().unwrap().unwrap();
+            });
+        }
+    }
+    oracle.nothing_left();
+}

@@ -231,6 +231,13 @@ fn a_waker_may_panic_or_use_the_pool() {
     impl Wake for Submits {
         fn wake(self: Arc<Self>) {
             assert_eq!(self.0.submit(1u64, |x| x).unwrap().join().unwrap(), 1);
+            std::panic::panic_any(Bomb);
+        }
+    }
+    /// A payload that panics again.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
             panic!("on purpose");
         }
     }

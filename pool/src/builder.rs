@@ -166,7 +166,9 @@ impl Builder {
     /// took.
     ///
     /// A worker takes the next item of its chunk when it is done with the one before, and an idle
-    /// worker takes over what a busy one has not begun, so a chunk that takes long holds up nothing.
+    /// worker takes over what a busy one has not begun, so a chunk that takes long holds up nothing
+    /// but what was begun with it: items that take less than some microseconds are begun several at
+    /// a time, 256 at most, as many as take about four microseconds by how long those before took.
     /// What a chunk costs is that its items are all taken from the iterator before the first is
     /// done: one whose next item depends on what became of the last needs a size of 1.
     pub fn chunk_size(mut self, chunk_size: usize) -> Self {

@@ -16,6 +16,8 @@ pub(crate) struct Hiring {
 impl Hiring {
     const FIRST_DELAY: Duration = Duration::from_millis(1);
     const LAST_DELAY: Duration = Duration::from_secs(2);
+    /// How long nobody is started after a start that failed.
+    const RARE: Duration = Duration::from_millis(50);
     /// How many deaths in a row a pool survives, besides two for each of its workers.
     const MAX_FAILURES: usize = 8;
 
@@ -33,6 +35,11 @@ impl Hiring {
 
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+    }
+
+    /// Notes that a worker could not even be started: what it lacks is not there a moment later.
+    pub(crate) fn start_failed(&mut self, now: Instant) {
+        self.retry_at = self.retry_at.max(Some(now + Self::RARE));
     }
 
     /// Notes a failure; true if there were too many.

@@ -73,7 +73,10 @@ impl Pool {
     }
 
     /// Like [`Pool::imap`], in the order in which the workers are done: no outcome waits for that
-    /// of an item before it.
+    /// of an item before it, unless a worker began them together. It does so with items that take
+    /// less than some microseconds, by those before them; see [`Builder::chunk_size`].
+    ///
+    /// [`Builder::chunk_size`]: crate::Builder::chunk_size
     ///
     /// To know which item an outcome belongs to, return that along with it.
     ///

@@ -6,7 +6,8 @@ use nix::sys::resource::{Resource, getrlimit};
 
 /// How many workers this process has descriptors for.
 pub(crate) fn most_workers() -> usize {
-    const EACH: u64 = 3;
+    /// Socket, pidfd, ring and doorbell, and what values of 64 KiB and more lie in.
+    const EACH: u64 = 5;
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     usize::try_from(limit / EACH).unwrap_or(usize::MAX)
 }

@@ -107,7 +107,8 @@ impl Supervisor {
                 Err(error) => {
                     let mut floor = self.shared.floor();
                     floor.tell(|| Event::StartFailed { cause: error.to_string() });
-                    return floor.hiring_failed(error);
+                    floor.hiring_failed(error);
+                    return floor.start_failed();
                 }
             }
         }

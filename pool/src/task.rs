@@ -255,7 +255,12 @@ impl<R> Task<R> {
     /// Whether the task has its outcome, so that [`Task::join`] returns at once.
     pub fn is_finished(&self) -> bool {
         if let Some(pool) = self.pool_to_ask() {
-            pool.floor().collect();
+            let mut floor = pool.floor();
+            floor.collect();
+            // Who asks again and again waits, too, and a worker that has stopped is found by that.
+            if self.mailbox.is_empty() && floor.keep_vigil(Instant::now()).1 {
+                pool.bell.ring();
+            }
         }
         self.stage == Stage::Taken || !self.mailbox.is_empty()
     }

@@ -41,7 +41,12 @@ impl Wakes {
         let due = std::mem::take(&mut *self.lock());
         for waker in due {
             // A pool's own thread comes by here, too.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()))
+                && let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
+            {
+                // The payload is foreign, too, and so may be what its `Drop` panics with.
+                std::mem::forget(second);
+            }
         }
     }
 

@@ -58,7 +58,7 @@ impl Clock {
     const SAMPLE: u32 = 8;
     /// A block shall take about so long: much longer than to claim it and to ask the time.
     const BLOCK: Duration = Duration::from_micros(4);
-    const LARGEST: u32 = 1024;
+    const LARGEST: u32 = 256;
     /// What is done does not wait longer than this for what comes after it.
     const PATIENCE: Duration = Duration::from_micros(50);
     /// What takes longer than this is timed each time: to ask the time takes next to nothing of it.

@@ -1,6 +1,6 @@
 //! What happened to workers, and what becomes of their calls.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use epilogue_process::child::{Event, Work};
 use epilogue_process::{ExitStatus, StartError};
@@ -10,6 +10,10 @@ use crate::call::{Call, Which};
 use crate::error::Refusal;
 use crate::event::Event as Told;
 use crate::member::{Buried, Member, Standing};
+
+/// A worker that was up for so long did not die of being one of this pool: it is replaced, and that
+/// is all.
+const LIVED: Duration = Duration::from_millis(500);
 
 impl Floor {
     /// A worker ended without having done anything, or could not be started at all.
@@ -23,6 +27,10 @@ impl Floor {
             self.stop(None, Work::Abandon);
             return self.give_up(cause);
         }
+        self.note_failure(cause);
+    }
+
+    fn note_failure(&mut self, cause: String) {
         let alone = !self.members.iter().any(Member::serves);
         if self.hiring.failed(Instant::now(), self.size.wanted()) && alone {
             self.give_up(cause);
@@ -118,6 +126,8 @@ impl Floor {
         let stopping = matches!(self.phase, Phase::Stopping);
         let left = member.standing == Standing::Leaving;
         let was_up = member.standing != Standing::Starting;
+        // One that was up for a while died of something else than being a worker of this pool.
+        let has_lived = member.age() > LIVED;
         let start_error = (!was_up).then(|| {
             let refusal = member.refusal.take();
             member.child.start_error(refusal, status)
@@ -142,7 +152,13 @@ impl Floor {
             let last = if was_up { status.to_string() } else { error.to_string() };
             self.give_up(self.intensity.cause(&last));
         } else if !left && !productive {
-            self.hiring_failed(error);
+            match was_up {
+                true if has_lived => {}
+                true => {
+                    self.note_failure(format!("a worker ended before its first task: {status}"))
+                }
+                false => self.hiring_failed(error),
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Calls on their way: handed to workers, evened out between them, and their answers taken.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -93,16 +94,7 @@ impl Floor {
             if self.may_begin() == 0 {
                 return;
             }
-            let Some(busiest) = busiest(&self.members) else { return };
-            let victim = &mut self.members[busiest];
-            let taken: Vec<_> = match victim.load() {
-                1 => {
-                    let id = self.next + 1;
-                    self.next = id;
-                    victim.take_back_half(id).into_iter().collect()
-                }
-                load => std::iter::from_fn(|| victim.take_back()).take(load / 2).collect(),
-            };
+            let taken = self.take_from_busiest();
             if taken.is_empty() {
                 return;
             }
@@ -121,6 +113,27 @@ impl Floor {
                 rest.into_iter().for_each(|rest| queue.push_front(rest));
             }
         }
+    }
+
+    /// Takes a half of what the busiest has not begun; of the next one, if that has begun everything.
+    fn take_from_busiest(&mut self) -> Vec<Call> {
+        let mut busy: Vec<_> =
+            (0..self.members.len()).filter(|&one| self.members[one].has_spare()).collect();
+        busy.sort_by_key(|&one| Reverse(self.members[one].tasks()));
+        for one in busy {
+            let victim = &mut self.members[one];
+            let taken: Vec<_> = match victim.load() {
+                1 => {
+                    self.next += 1;
+                    victim.take_back_half(self.next).into_iter().collect()
+                }
+                load => std::iter::from_fn(|| victim.take_back()).take(load / 2).collect(),
+            };
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
+        Vec::new()
     }
 
     /// Says to each worker who sleeps and has to be told of an answer, if anybody does.
@@ -239,13 +252,6 @@ fn least_loaded(members: &mut [Member], call: &Call, most: usize) -> Option<usiz
     let all = all.filter(|(_, member)| most > 0 || member.load() > 0);
     let free = all.filter_map(|(one, member)| member.has_room(call).then(|| (member.load(), one)));
     free.min().map(|(_, one)| one)
-}
-
-/// The worker from which an idle one is to take something. However short its tasks were so far, the
-/// one that runs may never end before one behind it has begun.
-fn busiest(members: &[Member]) -> Option<usize> {
-    let busiest = (0..members.len()).max_by_key(|&one| members[one].load())?;
-    (members[busiest].load() > 0).then_some(busiest)
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.

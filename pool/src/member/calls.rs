@@ -44,11 +44,11 @@ impl Member {
         self.in_flight.iter().rposition(|sent| wire.begun(sent.ticket, sent.call.count()) > 0)
     }
 
-    /// Takes back a half of the tasks that it has not begun of its last call.
+    /// Takes back a half of the tasks that it has not begun of its last call, and the only one, too.
     pub(crate) fn take_back_half(&mut self, id: u64) -> Option<Call> {
         let last = self.in_flight.back_mut()?;
         let (ticket, count) = (last.ticket, last.call.count());
-        let end = self.child.wire().shorten(ticket, count, &|left| left - left / 2);
+        let end = self.child.wire().shorten(ticket, count, &|left| left / 2);
         let tail = last.call.split_off(end, id);
         self.bytes -= tail.as_ref().map_or(0, Call::bytes).min(self.bytes);
         self.drop_if_answered(self.in_flight.len() - 1);
