@@ -116,8 +116,9 @@ fn spoil_the_ring(gate: PathBuf) {
     let ring = maps.lines().find(|line| line.contains("epilogue-ring")).unwrap();
     let start = u64::from_str_radix(ring.split('-').next().unwrap(), 16).unwrap();
     let memory = File::options().write(true).open("/proc/self/mem").unwrap();
-    memory.write_all_at(&(1u64 << 40).to_le_bytes(), start + REPLY_TAIL * 8).unwrap();
+    // As soon as it has done this, it may be ended.
     Gate::pass(&gate);
+    memory.write_all_at(&(1u64 << 40).to_le_bytes(), start + REPLY_TAIL * 8).unwrap();
     support::park_for_ever()
 }
 
@@ -130,6 +131,7 @@ fn a_pool_that_closes_ends_a_worker_that_has_spoilt_its_ring() {
     // Nobody waits for it, so it is the pool's own thread that looks for an answer.
     let task = pool.submit(gate.path(), spoil_the_ring).unwrap();
     gate.wait();
+    gate.open_once();
     let report = pool.close().unwrap();
     assert_eq!((report.done, report.lost), (0, 1), "{report}");
     assert!(matches!(task.join(), Err(TaskError::WorkerLost(_))));
