@@ -179,12 +179,16 @@ fn each_cause_of_a_programs_end_has_the_policy_that_was_set_for_it() {
         assert_eq!(ending.signal(), Some(signal), "{ending}");
         assert_eq!(marks_of(&stage.marks), marks, "{signal}: {ending}");
     }
-    for (story, marks) in [("exit-by-policy", [2, 0, 2, 0]), ("cleanup-by-policy", [2, 2, 0, 0])] {
-        let stage = Stage::new();
-        let ending = tell(story, &stage);
-        assert_eq!(ending.code(), Some(7), "{ending}");
-        assert_eq!(marks_of(&stage.marks), marks, "{story}: {ending}");
-    }
+    let stage = Stage::new();
+    let ending = tell("cleanup-by-policy", &stage);
+    assert_eq!(ending.code(), Some(7), "{ending}");
+    assert_eq!(marks_of(&stage.marks), [2, 2, 0, 0], "{ending}");
+    let stage = Stage::new();
+    let ending = tell("exit-by-policy", &stage);
+    assert_eq!(ending.code(), Some(7), "{ending}");
+    // What has begun is asked to stop as the rest is cancelled, which opens the gate: whichever is first.
+    let [begun, let_through, asked, tasks] = marks_of(&stage.marks);
+    assert_eq!((begun, let_through + asked, tasks), (2, 2, 0), "{ending}");
 }
 
 #[test]
