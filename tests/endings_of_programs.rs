@@ -183,6 +183,8 @@ fn each_cause_of_a_programs_end_has_the_policy_that_was_set_for_it() {
     let ending = tell("cleanup-by-policy", &stage);
     assert_eq!(ending.code(), Some(7), "{ending}");
     assert_eq!(marks_of(&stage.marks), [2, 2, 0, 0], "{ending}");
+    // Its turn ends before the next begins.
+    drop(stage);
     let stage = Stage::new();
     let ending = tell("exit-by-policy", &stage);
     assert_eq!(ending.code(), Some(7), "{ending}");
