@@ -262,6 +262,16 @@ fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
     thread::Builder::new().name("epilogue-end".into()).spawn(work).map(drop)
 }
 
+/// The place in the list of what came when all of that has run, and the process dies by a signal:
+/// what another thread does next it does no more. The one that ends the process goes on, in a hook of
+/// the C library's.
+pub(crate) fn too_late(state: &State) -> u64 {
+    if state.gate.is_mine() || state.gate.was_ended_here() {
+        return u64::MAX;
+    }
+    park_for_ever()
+}
+
 /// The hook in the C library's list. Neither unwinds nor calls `exit`: both would abort.
 extern "C" fn at_exit() {
     if let Err(payload) = catch_unwind(finish) {

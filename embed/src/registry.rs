@@ -58,6 +58,8 @@ pub(crate) struct Registry(Mutex<Lists>);
 struct Lists {
     next: u64,
     waiting: Vec<Entry>,
+    /// Nothing that is added now would run: this process is about to die by a signal.
+    is_closed: bool,
     ended: Vec<FinalizerEnd>,
 }
 
@@ -68,18 +70,29 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Adds an entry that runs before all that are there, and returns its id.
+    /// Adds an entry that runs before all that are there, and returns its id. None if nothing that is
+    /// added would run any more.
     pub(crate) fn add(
         &self,
         name: Cow<'static, str>,
         kind: Kind,
         work: Box<dyn FnOnce(&Ending) + Send>,
-    ) -> u64 {
+    ) -> Option<u64> {
         let mut lists = lock(&self.0);
+        if lists.is_closed {
+            return None;
+        }
         let id = lists.next;
         lists.next += 1;
         lists.waiting.push(Entry { id, name, kind, work });
-        id
+        Some(id)
+    }
+
+    /// Takes nothing more, if nothing waits to be run. In one step: what is added is run, or refused.
+    pub(crate) fn close(&self) -> bool {
+        let mut lists = lock(&self.0);
+        lists.is_closed = lists.waiting.is_empty();
+        lists.is_closed
     }
 
     /// Takes the entry away, unless it has run or is running.

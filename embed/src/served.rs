@@ -70,6 +70,12 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     Pass::new(cause).run(state, is_in_a_hurry);
     coverage::save();
     if is_deadly(signal) {
+        // What another thread has registered since has its turn, too. After that nobody returns from
+        // registering: a finalizer that is there and does not run would be a promise broken.
+        while !state.registry.close() {
+            Pass::new(cause).run(state, is_in_a_hurry);
+            coverage::save();
+        }
         state.deadline.start_for_exit();
         exit::die_by(signal, state);
     }
