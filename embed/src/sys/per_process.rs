@@ -29,29 +29,64 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
 
     /// The value of this process, if it has made one.
     pub(crate) fn get(&'static self) -> Option<&'static T> {
-        let owned = self.owned.load(Ordering::Acquire);
-        // SAFETY: the pointer is null or comes from `Box::into_raw` in `get_or_init`, which never
-        // frees what it has published, so it is valid for the rest of the process.
-        let owned = unsafe { owned.as_ref() }?;
-        (owned.pid == std::process::id()).then_some(&owned.value)
+        Self::own(self.owned.load(Ordering::Acquire))
     }
 
     /// The value of this process, made now if there is none.
     pub(crate) fn get_or_init(&'static self, make: fn() -> T) -> &'static T {
-        if let Some(value) = self.get() {
-            return value;
+        loop {
+            // Judged and replaced by one load: between two, another thread of this process may have
+            // published, and its value would be replaced, with all that it has put there.
+            let found = self.owned.load(Ordering::Acquire);
+            if let Some(value) = Self::own(found) {
+                return value;
+            }
+            self.replace(found, make());
         }
-        let pid = std::process::id();
-        let before = self.owned.load(Ordering::Acquire);
-        let mine = Box::new(Owned { pid, value: make() });
-        // A copy's original is leaked, not dropped: its threads do not exist here.
-        let mine = Box::into_raw(mine);
-        match self.owned.compare_exchange(before, mine, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {}
+    }
+
+    /// What `owned` points to, if this process made it.
+    fn own(owned: *mut Owned<T>) -> Option<&'static T> {
+        // SAFETY: the pointer is null or comes from `Box::into_raw` in `replace`, which never frees
+        // what it has published, so it is valid for the rest of the process.
+        let owned = unsafe { owned.as_ref() }?;
+        (owned.pid == std::process::id()).then_some(&owned.value)
+    }
+
+    /// Publishes `value`, unless another thread has replaced `found` meanwhile. What a copy found of
+    /// its original's is leaked, not dropped: its threads do not exist here.
+    fn replace(&'static self, found: *mut Owned<T>, value: T) {
+        let mine = Box::into_raw(Box::new(Owned { pid: std::process::id(), value }));
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        if self.owned.compare_exchange(found, mine, order.0, order.1).is_err() {
             // SAFETY: `mine` comes from `Box::into_raw` above, and nobody else has seen it.
-            Err(_) => drop(unsafe { Box::from_raw(mine) }),
+            drop(unsafe { Box::from_raw(mine) });
         }
-        // Another thread of this process may have published between `get` and the load above.
-        self.get_or_init(make)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_need_it_first_at_once_get_the_same_value() {
+        for _ in 0..1_000 {
+            let place: &'static PerProcess<Box<u8>> = Box::leak(Box::new(PerProcess::new()));
+            let barrier = Barrier::new(4);
+            let address = || {
+                barrier.wait();
+                ptr::from_ref(place.get_or_init(Box::default)) as usize
+            };
+            thread::scope(|scope| {
+                let first = scope.spawn(address);
+                let others = [(); 3].map(|()| scope.spawn(address));
+                let first = first.join().unwrap();
+                assert!(others.into_iter().all(|other| other.join().unwrap() == first));
+            });
+        }
     }
 }
