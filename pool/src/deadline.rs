@@ -100,7 +100,7 @@ impl Floor {
         if late >= Self::PAUSE && self.was_paused() {
             self.resume(now);
         }
-        self.stand_still();
+        self.slow_down(now);
         let waiting = self.enforce_in_queue(now);
         let running =
             (0..self.members.len()).filter_map(|owner| self.enforce_with(owner, now)).min();

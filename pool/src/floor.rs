@@ -67,6 +67,8 @@ pub(crate) enum Pace {
     Still,
     /// They do, and take answers as often as they have to. The alarm is set to look again.
     Moving,
+    /// They did when it was last looked. The alarm is set to look once more.
+    Slowing,
 }
 
 /// Who takes what workers have answered, besides the supervisor.

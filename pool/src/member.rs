@@ -92,6 +92,11 @@ impl Member {
     const CALLS_AHEAD: usize = 128;
     /// How many calls it has, however long they take.
     const AT_LEAST: usize = 2;
+    /// How much work it has ahead in few calls: whoever sends the next may have to wait for a CPU that
+    /// a worker has, as long as the scheduler's slice is (about 3 ms).
+    const SLICES: Duration = Duration::from_millis(16);
+    /// So many calls are few.
+    const FEW: usize = 16;
     /// How many calls it has of which it is not known how long they take.
     const UNTRIED: usize = 17;
     /// Of so many calls it is known, after they have gone, what they were.
@@ -245,7 +250,9 @@ impl Member {
             && self.bytes < Self::BYTES_AHEAD
             && match self.backlog() {
                 Some(backlog) => {
-                    load < Self::AT_LEAST || (load < Self::CALLS_AHEAD && backlog < Self::AHEAD)
+                    load < Self::AT_LEAST
+                        || (load < Self::FEW && backlog < Self::SLICES)
+                        || (load < Self::CALLS_AHEAD && backlog < Self::AHEAD)
                 }
                 None => load < Self::UNTRIED,
             }
@@ -309,11 +316,24 @@ impl Member {
         self.listener = listener;
         match listener {
             Some(listener) => {
-                let several = self.in_flight.len().div_ceil(2).max(1);
-                let records = if is_eager { 1 } else { several };
+                let records = if is_eager { 1 } else { self.in_flight.len() - self.reserve() };
                 self.child.wire().listen(listener, records as u32);
             }
             None => self.child.wire().stop_listening(),
+        }
+    }
+
+    /// How many of its calls it still has when others are to be sent: a half, or what it does in the
+    /// time until somebody has a CPU for that.
+    fn reserve(&self) -> usize {
+        let half = self.in_flight.len() / 2;
+        match self.backlog() {
+            Some(backlog) if backlog > Self::SLICES / 4 => {
+                let each = backlog / self.in_flight.len().max(1) as u32;
+                let enough = (Self::SLICES / 4).div_duration_f32(each).ceil() as usize;
+                enough.min(half)
+            }
+            _ => half,
         }
     }
 

@@ -84,12 +84,16 @@ impl Shared {
     fn read(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
         let mut patience = std::mem::take(&mut self.floor().patience);
         while mailbox.is_empty() && !has_passed(deadline) {
-            let found = patience.look(|| {
+            let take = || {
                 self.floor().collect();
                 need.is_met_by(mailbox.len()).then_some(())
-            });
+            };
+            let is_soon = self.floor().answers_soon(mailbox);
+            let found = if is_soon { patience.look(take) } else { take() };
             if found.is_none() && mailbox.is_empty() {
                 self.sleep(mailbox, need, deadline);
+                // Whoever was woken has waited long enough, even if it needs more.
+                self.floor().collect();
             }
         }
         let mut floor = self.floor();

@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use epilogue_process::parcel::Parcel;
-use epilogue_process::ring::Listener;
+use epilogue_process::ring::{Listener, Patience};
 
 use super::{Floor, Pace, Phase, Reader};
 use crate::bell::Bell;
 use crate::call::Call;
 use crate::error::Refusal;
+use crate::mailbox::Mailbox;
 use crate::member::Member;
 
 impl Floor {
+    /// A map whose iterator takes twice as long as this for an item stands still.
+    const STILL_AFTER: Duration = Duration::from_millis(10);
+
     /// Hands calls to workers, as far as these have room.
     pub(crate) fn dispatch(&mut self) {
         loop {
@@ -39,21 +43,26 @@ impl Floor {
     /// Hands calls of a map to workers. Whoever sends them is about to send more, or to read: what is
     /// due after answers were taken, or once nobody sends any more, is left to be done then.
     pub(super) fn dispatch_for_map(&mut self) {
-        /// A map whose iterator takes longer than this for an item stands still.
-        const STILL_AFTER: Duration = Duration::from_millis(5);
         self.hand_out();
         if self.is_tuned || self.is_backed_up() || self.turns_over() {
             self.dispatch();
         }
         if self.pace == Pace::Still {
-            self.pace = Pace::Moving;
-            self.alarm.set(Some(Instant::now() + STILL_AFTER));
+            self.alarm.set(Some(Instant::now() + Self::STILL_AFTER));
         }
+        self.pace = Pace::Moving;
     }
 
-    /// It is a while since a map was seen to send something.
-    pub(crate) fn stand_still(&mut self) {
-        self.pace = Pace::Still;
+    /// The alarm went off: if maps have sent something since, it is set again, of which nobody has to
+    /// be told.
+    pub(crate) fn slow_down(&mut self, now: Instant) {
+        self.pace = match self.pace {
+            Pace::Moving => {
+                self.alarm.set(Some(now + Self::STILL_AFTER));
+                Pace::Slowing
+            }
+            Pace::Slowing | Pace::Still => Pace::Still,
+        }
     }
 
     pub(super) fn hand_out(&mut self) {
@@ -226,6 +235,13 @@ impl Floor {
         self.members.iter_mut().any(|member| {
             member.load() > 0 && member.child.is_trusted() && member.child.wire().has_reply()
         })
+    }
+
+    /// Whether a task of this mailbox may be answered while somebody looks. If not, the workers have
+    /// better use for the CPU.
+    pub(crate) fn answers_soon(&self, mailbox: &Mailbox) -> bool {
+        let workers = self.members.len().max(1) as u32;
+        mailbox.cost().of(1).is_none_or(|each| each / workers <= Patience::BUDGET)
     }
 
     /// Tells the reader of outcomes that it did not take itself.

@@ -15,7 +15,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    const BUDGET: Duration = Duration::from_micros(50);
+    /// How long it looks.
+    pub const BUDGET: Duration = Duration::from_micros(50);
     /// So many times in a row is for nothing. Then one in as many is a trial.
     const TOO_OFTEN: u32 = 4;
     const TRIAL: u32 = 16;
@@ -34,32 +35,33 @@ impl Patience {
             self.in_vain < Self::TOO_OFTEN || self.in_vain.is_multiple_of(Self::TRIAL);
         // A model tries every order of events as it is, and has no clock.
         let is_worth_it = is_worth_it && !cfg!(epilogue_model);
-        let come = match is_worth_it {
+        let (come, is_in_time) = match is_worth_it {
             true => Self::look_patiently(&mut found),
-            false => found(),
+            false => (found(), true),
         };
         match come {
-            Some(_) => self.in_vain = 0,
-            None => self.in_vain = self.in_vain.wrapping_add(1),
+            Some(_) if is_in_time => self.in_vain = 0,
+            _ => self.in_vain = self.in_vain.wrapping_add(1),
         }
         come
     }
 
-    fn look_patiently<T>(found: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    /// What it found, and whether within the time. Where all CPUs are busy, whoever gives its own
+    /// away gets it back a slice later: it finds something then, and would have been woken sooner.
+    fn look_patiently<T>(found: &mut impl FnMut() -> Option<T>) -> (Option<T>, bool) {
         for _ in 0..Self::GLANCES {
             if let Some(come) = found() {
-                return Some(come);
+                return (Some(come), true);
             }
             std::hint::spin_loop();
         }
         let until = Instant::now() + Self::BUDGET;
         loop {
             thread::yield_now();
-            if let Some(come) = found() {
-                return Some(come);
-            }
-            if Instant::now() >= until {
-                return None;
+            let is_in_time = Instant::now() < until;
+            let come = found();
+            if come.is_some() || !is_in_time {
+                return (come, is_in_time);
             }
         }
     }
