@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epilogue::{Pool, Report, Rung, TaskError, TaskOptions, embed, task};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 use support::{Gate, Marks, begin, park_for_ever, procfs, through};
 
@@ -57,7 +57,9 @@ fn limited(timeout: Duration) -> TaskOptions {
 fn a_task_that_never_ends_has_its_outcome_however_it_goes_on() {
     let (oracle, _watchdog) = begin();
     for endless in Endless::ALL {
-        let pool = Pool::builder().workers(1).grace_period(GRACE).start().unwrap();
+        // Only one needs the whole of it.
+        let grace = if endless == Endless::CannotFinalize { GRACE } else { LONG * 2 };
+        let pool = Pool::builder().workers(1).grace_period(grace).start().unwrap();
         let task = pool.submit_with(&limited(SHORT), endless, |endless| endless.go_on()).unwrap();
         let outcome: Result<(), _> = task.join();
         assert!(matches!(outcome, Err(TaskError::TimedOut)), "{endless:?}: {outcome:?}");
@@ -105,8 +107,8 @@ fn what_waits_behind_a_task_that_never_ends_is_done_by_others_once() {
 #[test]
 fn an_item_of_a_map_that_never_ends_costs_no_other_item_anything() {
     let (oracle, _watchdog) = begin();
-    let pool = Pool::builder().workers(2).task_timeout(LONG).grace_period(GRACE).start().unwrap();
-    let limited = pool.task_timeout(SHORT * 10);
+    let pool = Pool::builder().workers(2).task_timeout(LONG * 2).start().unwrap();
+    let limited = pool.task_timeout(LONG);
     let outcomes =
         limited.map_outcomes(0..100u32, |n| if n % 40 == 7 { park_for_ever() } else { n });
     for (n, outcome) in (0..).zip(outcomes.unwrap()) {
@@ -168,7 +170,7 @@ fn a_task_is_asked_to_stop_at_its_soft_limit_and_its_value_counts() {
     assert_eq!(patient.unwrap().join().unwrap(), (7, true, false));
     assert!(!pool.submit((), |()| task::should_stop()).unwrap().join().unwrap());
     assert!(!task::should_stop(), "in a process that runs no task");
-    let values = pool.soft_timeout(SHORT).map(0..3u64, |n| {
+    let values = pool.soft_timeout(LONG).map(0..3u64, |n| {
         while n == 1 && !task::should_stop() {
             thread::yield_now();
         }
@@ -183,7 +185,7 @@ fn a_task_is_asked_to_stop_at_its_soft_limit_and_its_value_counts() {
 fn who_ignores_the_soft_limit_meets_the_hard_one_and_finalizers_run() {
     let (oracle, _watchdog) = begin();
     let marks = Marks::new();
-    let pool = Pool::builder().workers(2).soft_timeout(SHORT).task_timeout(SHORT * 4).start();
+    let pool = Pool::builder().workers(2).soft_timeout(SHORT).task_timeout(LONG).start();
     let pool = pool.unwrap();
     let task = pool.submit(marks.path(), |marks| {
         let marks_there = marks.clone();
@@ -311,16 +313,14 @@ fn a_worker_that_stops_is_still_ended_for_its_task_alone() {
     let (oracle, _watchdog) = begin();
     let mut gate = Gate::new();
     let pool = Pool::builder().workers(2).grace_period(GRACE).start().unwrap();
-    let task = pool.submit_with(&limited(SHORT), gate.path(), |gate| Gate::pass(&gate)).unwrap();
     let other = pool.submit((gate.path(), 4), through).unwrap();
-    let pids = gate.wait_for(2);
-    // One of the two has the limit: whichever is stopped, the other goes on.
-    pids.iter().for_each(|&pid: &Pid| support::stop(pid));
-    assert!(matches!(task.join(), Err(TaskError::TimedOut)));
-    for pid in pids {
-        // One of them is gone.
-        let _ = kill(pid, Signal::SIGCONT);
-    }
+    let pid = gate.wait();
+    support::stop(pid);
+    // It stops itself: nobody can know where it is by the time that it has.
+    let task = pool.submit_with(&limited(SHORT), (), |()| Endless::Stops.go_on()).unwrap();
+    let outcome: Result<(), _> = task.join();
+    assert!(matches!(outcome, Err(TaskError::TimedOut)), "{outcome:?}");
+    kill(pid, Signal::SIGCONT).unwrap();
     gate.open_once();
     assert_eq!(other.join().unwrap(), 4);
     let report = end(pool);
