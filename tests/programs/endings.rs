@@ -469,6 +469,7 @@ fn starting(workers: usize) {
     loop {
         let pool = pool_of(workers);
         pool.map(0..workers * 4, register).unwrap();
+        say("registered");
         let process = Process::start(0, register).unwrap();
         drop(pool);
         process.join().unwrap();
