@@ -7,11 +7,10 @@ use std::{env, fs, process};
 use epilogue::pool::Builder;
 use epilogue::process::Refusal;
 use epilogue::{BuildError, ExitStatus, Pool, StartError, embed};
-use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, getpid};
-use support::{Gate, Marks, begin, park_for_ever};
+use support::{Gate, Marks, begin, cpus, nice, nicer, park_for_ever};
 
 const WORKERS: usize = 3;
 
@@ -130,8 +129,7 @@ fn where_one_initializer_fails_the_finalizers_of_the_others_run() {
 fn a_worker_finds_the_environment_directory_limits_and_cpu_that_its_pool_was_given() {
     let (oracle, _watchdog) = begin();
     let directory = fs::canonicalize(env::temp_dir()).unwrap();
-    let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let cpu = (0..CpuSet::count()).find(|&cpu| cpus.is_set(cpu).unwrap()).unwrap();
+    let cpu = cpus()[0];
     let pool = Pool::builder()
         .workers(1)
         .env("EPILOGUE_A", "1")
@@ -139,23 +137,18 @@ fn a_worker_finds_the_environment_directory_limits_and_cpu_that_its_pool_was_giv
         .current_dir(&directory)
         .limit_core(0)
         .limit_cpu(1000)
-        .nice(7)
+        .nice(nicer())
         .cpu_affinity([cpu]);
     let pool = pool.start().unwrap();
     let look = |()| {
-        let nice = fs::read_to_string("/proc/self/stat").unwrap();
-        let nice = nice.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned();
-        let cpus = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let cpus = (0..CpuSet::count()).filter(|&cpu| cpus.is_set(cpu).unwrap());
         let limits = [Resource::RLIMIT_CORE, Resource::RLIMIT_CPU];
         (
             (env::var("EPILOGUE_A").ok(), env::var("PATH").ok()),
-            (env::current_dir().unwrap(), nice, cpus.collect::<Vec<_>>()),
+            (env::current_dir().unwrap(), nice(), cpus()),
             limits.map(|limit| getrlimit(limit).unwrap().1),
         )
     };
-    let expected =
-        ((Some("1".to_owned()), None), (directory, "7".to_owned(), vec![cpu]), [0, 1000]);
+    let expected = ((Some("1".to_owned()), None), (directory, nicer(), vec![cpu]), [0, 1000]);
     assert_eq!(pool.submit((), look).unwrap().join().unwrap(), expected);
     pool.submit((), |()| -> u8 { process::abort() }).unwrap().join().unwrap_err();
     assert_eq!(pool.submit((), look).unwrap().join().unwrap(), expected, "in its replacement");

@@ -15,7 +15,7 @@ use nix::libc::c_int;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use support::{begin, raw, refused, refused_step};
+use support::{begin, nicer, raw, refused, refused_step};
 
 fn new() -> Builder {
     Process::builder()
@@ -338,7 +338,7 @@ fn all_options_hold_together_and_a_builder_is_good_for_many_starts() {
         .limit_cpu(100)
         .limit_descriptors(50)
         .limit_core(0)
-        .nice(1)
+        .nice(nicer())
         .own_process_group()
         .initializer(|| print!("initialized, "))
         .backtrace();

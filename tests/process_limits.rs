@@ -8,10 +8,10 @@ use std::process::{self};
 
 use epilogue::process::{Builder, Refusal};
 use epilogue::{JoinError, Process, SendError, SharedSlice, StartError, Stdio, channel};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, Uid, getpgrp, setuid};
-use support::{begin, refused_step};
+use support::{begin, cpus, nice, nicer, refused_step};
 
 const MIB: usize = 1 << 20;
 
@@ -201,7 +201,7 @@ fn a_limit_above_the_hard_one_of_an_unprivileged_user_fails_the_start_by_name() 
             (new().limit_descriptors(101), "limiting descriptors"),
             (new().limit_file_size(high), "limiting the size of files"),
             (new().limit_core(4097), "limiting core files"),
-            (new().nice(-5), "setting the nice value"),
+            (new().nice(-20), "setting the nice value"),
         ] {
             let error = builder.start((), |()| ()).expect_err(step);
             let StartError::Refused(Refusal::Step { step: found, .. }) = error else {
@@ -210,7 +210,8 @@ fn a_limit_above_the_hard_one_of_an_unprivileged_user_fails_the_start_by_name() 
             assert_eq!(found, step);
         }
         // What is not above is set.
-        let builder = new().limit_memory(1 << 39).limit_cpu(999).limit_descriptors(99).nice(5);
+        let builder =
+            new().limit_memory(1 << 39).limit_cpu(999).limit_descriptors(99).nice(nicer());
         assert_eq!(builder.start(7, |x: u8| x).unwrap().join().unwrap(), 7);
     });
     oracle.nothing_left();
@@ -219,21 +220,11 @@ fn a_limit_above_the_hard_one_of_an_unprivileged_user_fails_the_start_by_name() 
 #[test]
 fn the_nice_value_and_the_cpus_are_as_set() {
     let (oracle, _watchdog) = begin();
-    let ours = sched_getaffinity(Pid::from_raw(0)).unwrap();
-    let allowed: Vec<usize> =
-        (0..CpuSet::count()).filter(|&cpu| ours.is_set(cpu).unwrap()).collect();
-    let facts = |()| {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap();
-        let fields = stat.rsplit_once(')').unwrap().1;
-        let nice: i32 = fields.split_whitespace().nth(16).unwrap().parse().unwrap();
-        let set = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let cpus = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap());
-        (nice, cpus.collect::<Vec<_>>())
-    };
-    let (nice, cpus) = new().start((), facts).unwrap().join().unwrap();
-    assert_eq!(cpus, allowed);
-    let builder = new().nice(nice + 3).cpu_affinity(allowed.last().copied());
-    let expected = (nice + 3, allowed[allowed.len() - 1..].to_vec());
+    let allowed = cpus();
+    let facts = |()| (nice(), cpus());
+    assert_eq!(new().start((), facts).unwrap().join().unwrap(), (nice(), allowed.clone()));
+    let builder = new().nice(nicer()).cpu_affinity(allowed.last().copied());
+    let expected = (nicer(), allowed[allowed.len() - 1..].to_vec());
     assert_eq!(builder.start((), facts).unwrap().join().unwrap(), expected);
     oracle.nothing_left();
 }
@@ -247,8 +238,7 @@ fn a_cpu_that_is_not_there_fails_the_start_by_name() {
     // One that is there, but not for us.
     apart(|()| {
         let mut only = CpuSet::new();
-        let ours = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        let first = (0..CpuSet::count()).find(|&cpu| ours.is_set(cpu).unwrap()).unwrap();
+        let first = cpus()[0];
         only.set(first).unwrap();
         sched_setaffinity(Pid::from_raw(0), &only).unwrap();
         let builder = new().cpu_affinity([first]);

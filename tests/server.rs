@@ -13,7 +13,7 @@ use epilogue::{
 };
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
-use support::{Gate, Marks, Oracle, Program, Watchdog, hooks, procfs, raw};
+use support::{Gate, Marks, Oracle, Program, Watchdog, cpus, hooks, nice, nicer, procfs, raw};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
@@ -135,27 +135,27 @@ fn every_option_of_a_builder_holds_with_either_method() {
             .stderr(Stdio::Null)
             .own_process_group()
             .limit_descriptors(33)
-            .nice(7)
-            .cpu_affinity([0])
+            .nice(nicer())
+            .cpu_affinity(cpus().first().copied())
             .initializer(|| print!("before, "));
         let look = |()| {
             println!("from within");
             let stream = |fd| fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
             let streams = [stream(0), stream(2)].map(|path| path.ends_with("null"));
             let stat = fs::read_to_string("/proc/self/stat").unwrap();
-            let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-            let own_group = fields[2] == std::process::id().to_string();
+            let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
+            let own_group = fields.nth(2).unwrap() == std::process::id().to_string();
             let limits = fs::read_to_string("/proc/self/limits").unwrap();
             let limit = limits.lines().find(|line| line.starts_with("Max open files"));
             let limit = limit.unwrap().split_whitespace().nth(3).unwrap().to_owned();
             let directory = std::env::current_dir().unwrap();
             let environment: BTreeSet<_> = std::env::vars().collect();
-            (streams, own_group, fields[16].to_owned(), limit, directory, environment)
+            (streams, own_group, nice(), limit, directory, environment)
         };
         let output = builder.start((), look).unwrap().join_output();
-        let (streams, own_group, nice, limit, seen, environment) = output.result.unwrap();
+        let (streams, own_group, set, limit, seen, environment) = output.result.unwrap();
         assert_eq!(streams, [false, true]);
-        assert!(own_group && nice == "7" && limit == "33", "{own_group} {nice} {limit}");
+        assert!(own_group && set == nicer() && limit == "33", "{own_group} {set} {limit}");
         assert_eq!(seen, directory.path().canonicalize().unwrap());
         assert!(environment.contains(&("STORY".to_owned(), "told".to_owned())));
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "before, from within\n");
@@ -225,8 +225,9 @@ fn what_is_set_for_a_process_holds_for_each_of_its_threads() {
             };
             threads.map(|thread| one(thread.unwrap().path())).collect::<Vec<_>>()
         };
-        let process = by(method).nice(7).cpu_affinity([0]).start((), look).unwrap();
-        let both = [(); 2].map(|()| ("Cpus_allowed_list:\t0".to_owned(), "7".to_owned()));
+        let first = cpus()[0];
+        let process = by(method).nice(nicer()).cpu_affinity([first]).start((), look).unwrap();
+        let both = [(); 2].map(|()| (format!("Cpus_allowed_list:\t{first}"), nicer().to_string()));
         assert_eq!(process.join().unwrap(), both);
     });
 }

@@ -19,9 +19,12 @@ use nix::poll::ppoll;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use support::raw;
+use support::{raw, sys};
 
 fn main() {
+    // Before any step: whoever started the tests may have us ignore these.
+    let usual = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+    usual.into_iter().for_each(sys::reset);
     let steps: Vec<String> = std::env::args().skip(1).collect();
     take_all(&steps);
 }

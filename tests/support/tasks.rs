@@ -1,5 +1,6 @@
 //! Small things that tasks of many tests do.
 
+use std::fs;
 use std::future::Future;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
@@ -65,6 +67,23 @@ pub fn fifo(directory: &Path, name: &str) -> PathBuf {
     let path = directory.join(name);
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     path
+}
+
+/// The nice value of this process.
+pub fn nice() -> i32 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+/// One that anybody may set, however the tests were started: higher than ours, if there is a higher.
+pub fn nicer() -> i32 {
+    19.min(nice() + 1)
+}
+
+/// The CPUs that this process may run on.
+pub fn cpus() -> Vec<usize> {
+    let ours = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    (0..CpuSet::count()).filter(|&cpu| ours.is_set(cpu).unwrap()).collect()
 }
 
 /// Stops a process, and waits until all of its threads are.
