@@ -1,5 +1,7 @@
 //! One worker as its pool sees it: a child, and the calls that it was sent.
 
+mod ahead;
+mod burial;
 mod calls;
 
 use std::collections::{HashSet, VecDeque};
@@ -10,14 +12,15 @@ use epilogue_process::link::Link;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::{Listener, Ticket};
 use epilogue_process::wire::{Wire, WireError};
-use epilogue_process::{ExitStatus, Refusal as StartRefusal, Rung, StartError};
+use epilogue_process::{Refusal as StartRefusal, StartError};
 
 use crate::call::{Call, Which};
-use crate::error::{Refusal, TaskError, WorkerLost};
+use crate::error::Refusal;
 use crate::event::{Tasks, WorkerId};
 use crate::recycling::Recycling;
-use crate::report::WorkerReport;
 use crate::vigil::Watched;
+
+pub(crate) use burial::Buried;
 
 /// How far a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,35 +78,9 @@ pub(crate) struct Member {
     pub(crate) watched: Watched,
 }
 
-/// What is left of a worker that has ended.
-#[derive(Debug)]
-pub(crate) struct Buried {
-    /// What it never began.
-    pub(crate) unbegun: Vec<Call>,
-    /// What it began, and is to be begun again.
-    pub(crate) again: Vec<Call>,
-    pub(crate) report: WorkerReport,
-}
-
 impl Member {
-    /// How much work a worker has ahead: enough that it does not wait for the next call.
-    pub(crate) const AHEAD: Duration = Duration::from_micros(100);
-    /// How many calls it has ahead at most, however short they are.
-    const CALLS_AHEAD: usize = 128;
-    /// How many calls it has, however long they take.
-    const AT_LEAST: usize = 2;
-    /// How much work it has ahead in few calls: whoever sends the next may have to wait for a CPU that
-    /// a worker has, as long as the scheduler's slice is (about 3 ms).
-    const SLICES: Duration = Duration::from_millis(16);
-    /// So many calls are few.
-    const FEW: usize = 16;
-    /// How many calls it has of which it is not known how long they take.
-    const UNTRIED: usize = 17;
     /// Of so many calls it is known, after they have gone, what they were.
     const RECENT: usize = 256;
-    /// How many bytes of calls it is sent, if there is more than one.
-    const BYTES_AHEAD: usize = 1 << 20;
-
     pub(crate) fn start(
         spec: &Spec,
         number: u64,
@@ -157,15 +134,6 @@ impl Member {
         sent.is_some_and(|sent| self.child.wire().begun(sent.ticket, sent.call.count()) > 0)
     }
 
-    /// How long it will be busy with what it has. None if that is not known.
-    pub(crate) fn backlog(&self) -> Option<Duration> {
-        // Calls of one job mostly, so the last tells for all.
-        match self.in_flight.back() {
-            None => Some(Duration::ZERO),
-            Some(Sent { call, .. }) => call.mailbox().cost().of(call.left() * self.in_flight.len()),
-        }
-    }
-
     /// Whether it takes calls, or will. One that does not come up is not replaced before it is known
     /// why: it may be the last of too many.
     pub(crate) fn stays(&self) -> bool {
@@ -191,13 +159,6 @@ impl Member {
         self.in_flight.iter().map(|sent| sent.call.left()).sum()
     }
 
-    /// How many tasks it may do besides those that it has. None if that has no end.
-    pub(crate) fn tasks_left(&self) -> Option<u64> {
-        // Without an end there is nothing to count.
-        self.recycling.left_after(0)?;
-        self.recycling.left_after(self.done + self.tasks() as u64)
-    }
-
     /// Whether another worker is to be started, to take its place.
     pub(crate) fn is_worn(&self) -> bool {
         let each = self.in_flight.back().and_then(|sent| sent.call.mailbox().cost().of(1));
@@ -215,47 +176,10 @@ impl Member {
         takes_none && self.in_flight.is_empty()
     }
 
-    /// Takes the tasks out of a call that are more than it may do.
-    pub(crate) fn cut(&self, call: &mut Call, number: impl FnOnce() -> u64) -> Option<Call> {
-        let left = u32::try_from(self.tasks_left()?).unwrap_or(u32::MAX);
-        call.split_off(call.answered().saturating_add(left), number())
-    }
-
     /// Whether it has had nothing to do since this was last asked.
     pub(crate) fn has_rested(&mut self) -> bool {
         let before = self.done_before.replace(self.done);
         self.is_idle() && before == Some(self.done)
-    }
-
-    /// Whether it can be sent this call.
-    pub(crate) fn has_room(&mut self, call: &Call) -> bool {
-        let takes = self.in_flight.is_empty() || self.has_room_ahead(call);
-        if !self.serves() || !takes || self.tasks_left() == Some(0) {
-            return false;
-        }
-        match self.child.wire().has_room(call.bytes()) {
-            Ok(has_room) => has_room,
-            Err(error) => {
-                self.spoilt(error);
-                false
-            }
-        }
-    }
-
-    fn has_room_ahead(&self, call: &Call) -> bool {
-        let load = self.in_flight.len();
-        // What is meant to have one owner is not sent ahead: it would lie with a worker that is
-        // busy, and be open there while another one runs the call.
-        !call.request.parcel().moves()
-            && self.bytes < Self::BYTES_AHEAD
-            && match self.backlog() {
-                Some(backlog) => {
-                    load < Self::AT_LEAST
-                        || (load < Self::FEW && backlog < Self::SLICES)
-                        || (load < Self::CALLS_AHEAD && backlog < Self::AHEAD)
-                }
-                None => load < Self::UNTRIED,
-            }
     }
 
     /// It broke the protocol where nobody was waiting for news of it.
@@ -323,20 +247,6 @@ impl Member {
         }
     }
 
-    /// How many of its calls it still has when others are to be sent: a half, or what it does in the
-    /// time until somebody has a CPU for that.
-    fn reserve(&self) -> usize {
-        let half = self.in_flight.len() / 2;
-        match self.backlog() {
-            Some(backlog) if backlog > Self::SLICES / 4 => {
-                let each = backlog / self.in_flight.len().max(1) as u32;
-                let enough = (Self::SLICES / 4).div_duration_f32(each).ceil() as usize;
-                enough.min(half)
-            }
-            _ => half,
-        }
-    }
-
     /// What it was told of its listener is said again, and may be something else.
     pub(crate) fn listen_anew(&mut self) {
         self.listener = None;
@@ -388,80 +298,5 @@ impl Member {
     pub(crate) fn stop(&mut self, limit: Option<Duration>, work: Work) {
         self.standing = Standing::Leaving;
         self.child.stop(limit, work);
-    }
-
-    /// It has ended: the tasks that it never began come back, and those that may be begun again.
-    /// The others have their outcome.
-    pub(crate) fn bury(
-        mut self,
-        status: ExitStatus,
-        stopping: bool,
-        mut number: impl FnMut() -> u64,
-    ) -> Buried {
-        let (mut unbegun, mut again) = (Vec::new(), Vec::new());
-        for Sent { mut call, ticket } in std::mem::take(&mut self.in_flight) {
-            let (begun, first) = (self.child.wire().begun(ticket, call.count()), call.answered());
-            // Items are claimed several at a time, and answered one by one: after the last answer
-            // one can have run. Not so if its answers were not believed.
-            let running = begun.min(if self.child.is_trusted() { first + 1 } else { begun });
-            unbegun.extend(call.split_off(running, number()));
-            if call.left() == 0 {
-                continue;
-            }
-            if call.is_traced() {
-                call.begun(self.child.wire().began(ticket));
-            }
-            let error = match (call.verdict(), stopping) {
-                (Some(verdict), _) => verdict.into(),
-                (None, true) => TaskError::Cancelled { begun: true },
-                (None, false) => match call.lost(self.loss(status), number()) {
-                    Ok(rest) => {
-                        again.push(rest);
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-            };
-            self.fail(call, error);
-        }
-        let report = WorkerReport {
-            name: self.child.name().to_owned(),
-            pid: self.child.id(),
-            end: self.child.end(),
-            done: self.done,
-            lost: self.lost,
-            cancelled: self.cancelled,
-            timed_out: self.timed_out,
-            retried: again.iter().map(|call| call.left() as u64).sum(),
-            detail: self.detail,
-        };
-        Buried { unbegun, again, report }
-    }
-
-    /// Gives the tasks of a call that it had begun this outcome, and counts them.
-    fn fail(&mut self, call: Call, error: TaskError) {
-        let counter = match error {
-            TaskError::TimedOut => &mut self.timed_out,
-            TaskError::Cancelled { .. } => &mut self.cancelled,
-            _ => &mut self.lost,
-        };
-        *counter += call.fail(error) as u64;
-    }
-
-    fn loss(&self, status: ExitStatus) -> WorkerLost {
-        // A kill that was not ours is the user's, or the kernel's that had no memory left.
-        let end = self.child.end();
-        let foreign = status.signal() == Some(9) && end.rung < Rung::Kill;
-        let memory = foreign.then(|| match end.out_of_memory {
-            true => "the kernel had no memory left for its cgroup".to_owned(),
-            false => "somebody killed it, or memory had run out".to_owned(),
-        });
-        WorkerLost {
-            worker: self.child.name().to_owned(),
-            pid: self.child.id(),
-            status,
-            begun: true,
-            detail: self.detail.clone().or(memory),
-        }
     }
 }
