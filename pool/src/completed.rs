@@ -10,8 +10,9 @@ use epilogue_process::{Limits, Portable};
 use crate::collect::outcomes;
 use crate::error::{Refusal, TaskError};
 use crate::mailbox::{Arrival, Mailbox, Outcomes};
-use crate::pool::{Pool, Shared};
+use crate::pool::Pool;
 use crate::reader::Need;
+use crate::shared::Shared;
 use crate::task::Task;
 use crate::wakes::Presence;
 

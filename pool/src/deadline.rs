@@ -18,7 +18,7 @@ use crate::course::{Course, Step, Verdict};
 use crate::error::TaskError;
 use crate::floor::Floor;
 use crate::member::{Member, Standing};
-use crate::pool::Shared;
+use crate::shared::Shared;
 use crate::terms::{Terms, earlier};
 
 /// When the supervisor looks next, and whether it has heard of that.

@@ -11,9 +11,9 @@ use epilogue_process::parcel::Parcel;
 use crate::call::{NO_STATE, Which};
 use crate::error::Refusal;
 use crate::mailbox::{Arrival, Index, Mailbox};
-use crate::pool::Shared;
 use crate::progress::Progress;
 use crate::reader::Need;
+use crate::shared::Shared;
 use crate::terms::Terms;
 
 /// The tasks of one map, from the side of the thread that waits for them.

@@ -63,6 +63,7 @@ mod reduce;
 mod report;
 mod resize;
 mod scope;
+mod shared;
 mod size;
 mod stall;
 mod stats;

@@ -14,8 +14,8 @@ use crate::collect::{Collect, GoOn, Values};
 use crate::error::{Refusal, TaskError};
 use crate::job::{Job, More, Reads};
 use crate::mailbox::{Arrival, Outcomes as Arrived};
-use crate::pool::Shared;
 use crate::progress::Progress;
+use crate::shared::Shared;
 use crate::terms::Terms;
 
 /// A pool whose maps put a certain number of items into each call, or go by certain terms.

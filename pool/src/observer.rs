@@ -27,7 +27,7 @@ use crate::floor::Floor;
 use crate::mailbox::{Index, Outcomes};
 use crate::member::Member;
 use crate::note::Note;
-use crate::pool::Shared;
+use crate::shared::Shared;
 use crate::trace::Trace;
 
 impl Builder {

@@ -1,36 +1,17 @@
 //! The pool as its owner sees it.
 
-use std::num::NonZero;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::bounded;
-use epilogue_embed::ending::{self, Ending};
-use epilogue_embed::{Finalizer, on_stop};
-use epilogue_process::Limits;
-use epilogue_process::channel::{Drain, forget_foreign};
-use epilogue_process::child::this_process;
-use epilogue_process::entry::Request;
-use epilogue_process::parcel::Parcel;
-use epilogue_process::segment::Stock;
+use epilogue_embed::Finalizer;
+use epilogue_embed::ending;
 
-use crate::bell::Bell;
 use crate::builder::Builder;
-use crate::call::{Call, time};
-use crate::callback::Callbacks;
-use crate::ends::{Deadline, EndCause, EndPolicies, Order};
-use crate::error::{BuildError, CloseError, Refusal};
-use crate::floor::Floor;
-use crate::intensity::Intensity;
-use crate::mailbox::{Index, Mailbox};
-use crate::observer::{Observer, Watched};
+use crate::ends::{Deadline, EndCause, Order};
+use crate::error::{BuildError, CloseError};
 use crate::report::Report;
-use crate::supervisor::Supervisor;
-use crate::terms::Terms;
-use crate::vigil::Vigil;
-use crate::wakes::Wakes;
+use crate::shared::Shared;
 
 /// A number of worker processes, and one queue of tasks for them.
 ///
@@ -66,83 +47,6 @@ pub struct Pool {
     at_exit: Mutex<Option<Finalizer>>,
 }
 
-/// What the pool's handle and the hook that runs at exit have in common.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    floor: Mutex<Floor>,
-    /// Wakes the supervisor.
-    pub(crate) bell: Arc<Bell>,
-    /// Wakes the reader.
-    pub(crate) news: Arc<Bell>,
-    /// Those who wait without a thread.
-    pub(crate) wakes: Arc<Wakes>,
-    pub(crate) callbacks: Callbacks,
-    supervision: Mutex<Supervision>,
-    /// Set once, by whoever closes the pool or finds that it cannot go on.
-    closed: Arc<OnceLock<Refusal>>,
-    owner: u32,
-    pub(crate) limits: Limits,
-    /// The memory that long arguments lie in.
-    pub(crate) stock: Arc<Stock>,
-    /// How many tasks a map puts into one call; as many as take a while if nothing is said.
-    pub(crate) chunk_size: Option<NonZero<usize>>,
-    /// By which its tasks go where they have no terms of their own.
-    pub(crate) terms: Terms,
-    /// The channels whose sending end went along with a task, and that are received here.
-    senders: Mutex<Vec<u64>>,
-    /// Who tells of what happens, if anybody listens.
-    pub(crate) observer: Option<Observer>,
-    on_end: EndPolicies,
-}
-
-/// The floor, behind its lock. When that has been given back, those are woken whose outcomes came.
-#[derive(Debug)]
-pub(crate) struct Held<'a> {
-    // Dropped first.
-    floor: MutexGuard<'a, Floor>,
-    _after: After<'a>,
-}
-
-#[derive(Debug)]
-struct After<'a>(&'a Wakes);
-
-impl Deref for Held<'_> {
-    type Target = Floor;
-
-    fn deref(&self) -> &Floor {
-        &self.floor
-    }
-}
-
-impl DerefMut for Held<'_> {
-    fn deref_mut(&mut self) -> &mut Floor {
-        &mut self.floor
-    }
-}
-
-impl Drop for After<'_> {
-    fn drop(&mut self) {
-        self.0.wake();
-    }
-}
-
-/// Tasks that a pool took.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Submitted {
-    /// The number of their job: of its own, for a task that has none.
-    pub(crate) job: u64,
-    /// Whether the workers have room for more.
-    pub(crate) has_room: bool,
-}
-
-#[derive(Debug)]
-enum Supervision {
-    /// The thread is about to be known.
-    Starting,
-    Running(JoinHandle<Report>),
-    Ended(Result<Report, CloseError>),
-}
-
 impl Pool {
     /// Starts a pool of `workers` processes.
     ///
@@ -161,59 +65,8 @@ impl Pool {
     }
 
     pub(crate) fn start(builder: Builder) -> Result<Self, BuildError> {
-        let (size, recycling) = (builder.size()?, builder.recycling()?);
-        let at = |step| move |source| BuildError::System { step, source };
-        let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
-        let news = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
-        let closed = Arc::new(OnceLock::new());
-        let (started, up) = bounded(1);
-        let Builder { spec, chunk_size, terms, intensity, stall_after, on_stall, on_end, .. } =
-            builder;
-        let observer = Observer::start(builder.listeners).map_err(at("starting a thread"))?;
-        let name = spec.name.clone();
-        let bells = [Arc::clone(&bell), Arc::clone(&news)];
-        let staff = (size, recycling);
-        let mut floor = Floor::new(name.clone(), staff, Arc::clone(&closed), started, bells);
-        floor.intensity = Intensity::new(intensity);
-        floor.vigil = Vigil::new(stall_after, on_stall);
-        floor.feed = observer.as_ref().map(|observer| Arc::clone(observer.feed()));
-        let name = format!("epilogue: close pool {name}");
-        let wakes = Arc::clone(&floor.wakes);
-        let shared = Arc::new(Shared {
-            floor: Mutex::new(floor),
-            wakes,
-            callbacks: Callbacks::default(),
-            bell,
-            news,
-            supervision: Mutex::new(Supervision::Starting),
-            closed,
-            owner: this_process(),
-            limits: spec.limits.clone(),
-            stock: Stock::new(Stock::POOL),
-            chunk_size,
-            terms,
-            senders: Mutex::default(),
-            observer,
-            on_end,
-        });
-        let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
-        let thread = thread::Builder::new().name("epilogue-pool".into());
-        let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
-        match up.recv() {
-            Ok(Ok(())) => *shared.lock_supervision() = Supervision::Running(thread),
-            Ok(Err(error)) => {
-                // The thread ends when all that it had started is gone.
-                let _ = thread.join();
-                shared.end_observation(None);
-                return Err(BuildError::Worker(error));
-            }
-            Err(_) => {
-                let message =
-                    join(thread).map_or_else(|error| error.to_string(), |_| String::new());
-                shared.end_observation(None);
-                return Err(BuildError::Supervisor { message });
-            }
-        }
+        let name = format!("epilogue: close pool {}", builder.spec.name);
+        let shared = Shared::start(builder)?;
         let hook = Arc::clone(&shared);
         let at_exit = ending::register(name, move |ending| hook.end_with_program(ending));
         Ok(Self { shared, at_exit: Mutex::new(Some(at_exit)) })
@@ -320,190 +173,4 @@ impl Drop for Pool {
             let _ = self.end(self.shared.on_end.order(cause, None));
         }
     }
-}
-
-impl Shared {
-    #[inline]
-    pub(crate) fn is_ours(&self) -> bool {
-        self.owner == this_process()
-    }
-
-    /// Whether this process owns the pool, rather than being a fork of the one that does.
-    #[inline]
-    pub(crate) fn require_owner(&self) -> Result<(), Refusal> {
-        if self.is_ours() { Ok(()) } else { Err(Refusal::Forked) }
-    }
-
-    /// Whether the pool takes tasks.
-    pub(crate) fn check(&self) -> Result<(), Refusal> {
-        self.require_owner()?;
-        match self.closed.get() {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(()),
-        }
-    }
-
-    /// The lock. Not to be taken in a fork, where nobody would give it back.
-    pub(crate) fn floor(&self) -> Held<'_> {
-        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        Held { floor, _after: After(&self.wakes) }
-    }
-
-    fn lock_supervision(&self) -> MutexGuard<'_, Supervision> {
-        self.supervision.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands tasks to the pool: of a job, or of none.
-    pub(crate) fn submit(
-        &self,
-        terms: &Terms,
-        job: Option<u64>,
-        state: u64,
-        mut request: Request,
-        first: Index,
-        mailbox: &Arc<Mailbox>,
-    ) -> Result<Submitted, Refusal> {
-        // An input may have forked after it gave some of these: in the copy, the lock may be held for
-        // ever, and the memory of the workers is that of the original.
-        self.require_owner()?;
-        self.note_senders(request.parcel());
-        let watched = self.watch(job, first, request.count());
-        let mut floor = self.floor();
-        // Under the lock: whoever closes comes after this, or is seen here. A map that goes on for
-        // as long as it is taken from would keep a pool from ending.
-        if let Some(refusal) = self.closed.get() {
-            drop(floor);
-            watched.into_iter().for_each(|watched| watched.refuse(refusal));
-            return Err(refusal.clone());
-        }
-        let (id, trace) = match watched {
-            Some(Watched { id, trace, .. }) => {
-                floor.look_later(Instant::now());
-                (id, Some(trace))
-            }
-            None => (floor.number(), floor.times.sample(request.count())),
-        };
-        if trace.is_some() || terms.first_limit().is_some() {
-            time(&mut request.parcel_mut().bytes);
-        }
-        let job = job.unwrap_or(id);
-        let call = Call::new(id, job, state, request, Arc::clone(mailbox), first);
-        floor.submit(call.by(terms).traced(trace));
-        // What was answered before the supervisor listened is not told to it.
-        while floor.needs_supervisor() && floor.has_answers() {
-            floor.collect();
-        }
-        if floor.alarm.is_news() {
-            self.bell.ring();
-        }
-        Ok(Submitted { job, has_room: !floor.is_backed_up() })
-    }
-
-    /// Leaves the floor to whoever reads from here on; that is the supervisor, if nobody waits and
-    /// somebody has to.
-    pub(crate) fn leave(&self, floor: &mut Floor) {
-        floor.tune();
-        if floor.needs_supervisor() && floor.has_answers() {
-            self.bell.ring();
-        }
-    }
-
-    /// The supervisor is gone: nobody is left who could do anything.
-    pub(crate) fn give_up(&self, refusal: Refusal) {
-        let _ = self.closed.set(refusal);
-        let mut floor = self.floor();
-        floor.abandon();
-    }
-
-    /// Remembers the channels whose sending end goes along, as long as they are received here.
-    pub(crate) fn note_senders(&self, payload: &Parcel) {
-        if !payload.senders().is_empty() {
-            let mut senders = self.lock_senders();
-            senders.extend(payload.senders());
-            forget_foreign(&mut senders);
-        }
-    }
-
-    /// Takes what tasks send to receivers here, as long as the result lives.
-    pub(crate) fn drain(&self) -> Option<Drain> {
-        Drain::start(&self.lock_senders())
-    }
-
-    fn lock_senders(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends the pool and waits for its end, unless it has ended already.
-    fn end(&self, order: Order) -> Result<Report, CloseError> {
-        let _ = self.closed.set(Refusal::Closed);
-        // Before the next lock is taken: a stop must reach a pool that another thread closes.
-        self.order(order);
-        // What the tasks send to receivers here, or they might wait for us as we wait for them.
-        let _drain = self.drain();
-        let report = self.join_supervisor();
-        // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
-        // lock of the supervision.
-        self.callbacks.end(self.observer.as_ref().map(Observer::id));
-        report
-    }
-
-    fn join_supervisor(&self) -> Result<Report, CloseError> {
-        let mut supervision = self.lock_supervision();
-        let ended = Supervision::Ended(Err(CloseError::NotOwner));
-        let report = match std::mem::replace(&mut *supervision, ended) {
-            Supervision::Running(thread) => join(thread),
-            Supervision::Ended(report) => report,
-            Supervision::Starting => Err(CloseError::NotOwner),
-        };
-        self.stock.close();
-        *supervision = Supervision::Ended(report.clone());
-        report
-    }
-
-    /// Has all told that there is to be told, and waits for that, or as long as said.
-    fn end_observation(&self, limit: Option<Duration>) {
-        self.observer.iter().for_each(|observer| observer.end(limit));
-    }
-
-    fn order(&self, order: Order) {
-        let mut floor = self.floor();
-        // A pool that is gone needs no order.
-        if !floor.is_over() {
-            floor.end(order);
-        }
-        drop(floor);
-        self.bell.ring();
-    }
-
-    /// Closes a pool whose handle nobody will drop any more: it was leaked, or is in a static.
-    fn end_with_program(self: &Arc<Self>, ending: &Ending) {
-        // The errors that remain are those of a supervisor that is gone, with all its workers.
-        if ending.remaining().is_none() {
-            self.stop_on_request(*ending);
-        }
-        let _ = self.end(self.on_end.order_with_program(ending));
-        // Who listens is not to keep a program from ending.
-        let most = Duration::from_secs(1);
-        self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));
-    }
-
-    /// A pool that ends as the program exits has all the time that it needs, until a signal arrives:
-    /// from then on it is as if that had come before.
-    fn stop_on_request(self: &Arc<Self>, ending: Ending) {
-        let shared = Arc::clone(self);
-        on_stop(move |reason| {
-            // Without a clock that runs, it was an earlier one: the program went on after it.
-            if let Some(left) = ending.remaining() {
-                shared.order(shared.on_end.order_on_request(reason, left * 4 / 5));
-            }
-        });
-    }
-}
-
-fn join(thread: JoinHandle<Report>) -> Result<Report, CloseError> {
-    thread.join().map_err(|payload| {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-        CloseError::Supervisor { message: text.unwrap_or("(no message)").to_owned() }
-    })
 }

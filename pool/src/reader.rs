@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::floor::{Floor, Reader};
 use crate::mailbox::Mailbox;
-use crate::pool::Shared;
+use crate::shared::Shared;
 use crate::terms::earlier;
 
 /// How soon a reader has to know of an answer.

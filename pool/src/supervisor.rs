@@ -17,8 +17,8 @@ use std::os::fd::AsFd;
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::member::Member;
-use crate::pool::Shared;
 use crate::report::Report;
+use crate::shared::Shared;
 use crate::stall::Look;
 use crate::terms::earlier;
 

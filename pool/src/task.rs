@@ -17,8 +17,8 @@ use crate::callback::Callback;
 use crate::error::{Refusal, TaskError};
 use crate::future::Awaiting;
 use crate::mailbox::{Arrival, Mailbox, Outcomes};
-use crate::pool::Shared;
 use crate::reader::Need;
+use crate::shared::Shared;
 use crate::terms::Terms;
 
 pub use epilogue_process::task::should_stop;

@@ -16,7 +16,7 @@ mod bells;
 mod floor;
 mod models;
 mod outcome;
-mod pool;
+mod shared;
 
 #[path = "../../../../pool/src/mailbox.rs"]
 #[expect(dead_code, reason = "not all of it is modelled")]

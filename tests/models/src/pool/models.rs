@@ -8,8 +8,8 @@ use shuttle::thread;
 use crate::bells;
 use crate::floor::{Break, Reader};
 use crate::mailbox::Mailbox;
-use crate::pool::Shared;
 use crate::reader::Need;
+use crate::shared::Shared;
 use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct Model {
