@@ -191,28 +191,68 @@ impl Mailbox {
     }
 }
 
-/// How long a task of this job takes: a moving average, as the workers measure it.
+/// How long a task of this job takes: the mean of the last ones, as the workers measure it.
 #[derive(Debug, Default)]
-pub(crate) struct Cost(AtomicU64);
+pub(crate) struct Cost {
+    /// Nanoseconds, and how many tasks took them. At each look three quarters of both remain, so a
+    /// record of many tasks counts for as many: what is known of a single one is mostly how long it
+    /// takes to begin.
+    nanos: AtomicU64,
+    tasks: AtomicU64,
+    /// The one by the other; zero as long as nothing is known.
+    each: AtomicU64,
+}
 
 impl Cost {
-    /// Takes notice of so many tasks that took so long.
+    /// The sums are of so many parts of what was measured, for what is left of a few is not nothing.
+    const PARTS: u64 = 256;
+
+    /// Takes notice of so many tasks that took so long. Of those who do, one at a time.
     pub(crate) fn note(&self, count: u32, nanos: u64) {
-        let each = (nanos / u64::from(count.max(1))).max(1);
-        let before = self.0.load(Ordering::Relaxed);
-        let now = if before == 0 { each } else { before - before / 4 + each / 4 };
-        self.0.store(now.max(1), Ordering::Relaxed);
+        let add = |sum: &AtomicU64, more: u64| {
+            let before = sum.load(Ordering::Relaxed);
+            let now = (before - before / 4).saturating_add(more.saturating_mul(Self::PARTS));
+            sum.store(now, Ordering::Relaxed);
+            now
+        };
+        let (nanos, tasks) = (add(&self.nanos, nanos), add(&self.tasks, count.into()));
+        self.each.store((nanos / tasks.max(1)).max(1), Ordering::Relaxed);
+    }
+
+    fn each(&self) -> Option<u64> {
+        Some(self.each.load(Ordering::Relaxed)).filter(|&each| each > 0)
     }
 
     /// How long so many tasks will take. None as long as nothing is known.
     pub(crate) fn of(&self, count: usize) -> Option<Duration> {
-        let each = Some(self.0.load(Ordering::Relaxed)).filter(|&each| each > 0)?;
-        Some(Duration::from_nanos(each.saturating_mul(count as u64)))
+        Some(Duration::from_nanos(self.each()?.saturating_mul(count as u64)))
     }
 
     /// How many tasks take so long. None as long as nothing is known.
     pub(crate) fn in_time(&self, time: Duration) -> Option<usize> {
-        let each = Some(self.0.load(Ordering::Relaxed)).filter(|&each| each > 0)?;
-        usize::try_from(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / each).ok()
+        usize::try_from(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) / self.each()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cost;
+    use std::time::Duration;
+
+    #[test]
+    fn a_record_of_many_tasks_counts_for_as_many() {
+        let cost = Cost::default();
+        assert_eq!(cost.of(1), None);
+        let is_about = |nanos: u64| {
+            let each = cost.of(1).unwrap();
+            Duration::from_nanos(nanos * 9 / 10) < each && each < Duration::from_nanos(nanos * 2)
+        };
+        (0..20).for_each(|_| cost.note(1, 1_000));
+        assert!(is_about(1_000));
+        cost.note(1_000, 10_000);
+        assert!(is_about(10));
+        // And is forgotten as fast.
+        (0..30).for_each(|_| cost.note(1, 1_000));
+        assert!(is_about(1_000));
     }
 }
