@@ -66,6 +66,7 @@ pub(crate) struct Call {
 pub(crate) struct Unasked;
 
 impl Call {
+    #[inline]
     pub(crate) fn new(
         id: u64,
         job: u64,
@@ -154,9 +155,9 @@ impl Call {
     }
 
     /// Has it go by these terms, if they say anything.
-    pub(crate) fn by(mut self, terms: &Terms) -> Self {
+    pub(crate) fn go_by(&mut self, terms: &Terms) {
         if terms.are_none() {
-            return self;
+            return;
         }
         let mut terms = *terms;
         if self.request.parcel().moves() {
@@ -164,7 +165,6 @@ impl Call {
             terms.retries = None;
         }
         self.course = Some(Box::new(Course::new(terms, Instant::now())));
-        self
     }
 
     /// Why its tasks get no value, whatever comes of them.
@@ -222,9 +222,8 @@ impl Call {
     // What is remembered of it.
 
     /// Has it remembered how it goes.
-    pub(crate) fn traced(mut self, trace: Option<Box<Trace>>) -> Self {
+    pub(crate) fn remember(&mut self, trace: Option<Box<Trace>>) {
         self.trace = trace;
-        self
     }
 
     pub(crate) fn is_traced(&self) -> bool {

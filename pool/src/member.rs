@@ -216,6 +216,7 @@ impl Member {
     }
 
     /// Sends it a call, for which it has room.
+    #[inline]
     pub(crate) fn send(&mut self, mut call: Call) {
         match self.child.wire().call(call.id, call.count(), call.request.parcel()) {
             Ok(ticket) => {

@@ -271,6 +271,7 @@ fn least_loaded(members: &mut [Member], call: &Call, most: usize) -> Option<usiz
 }
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
+#[inline]
 pub(crate) fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
     if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
         && member.share(call.state, encoded).is_err()
