@@ -36,6 +36,26 @@ fn a_task_that_has_not_begun_is_cancelled_and_never_begins() {
 }
 
 #[test]
+fn tens_of_thousands_are_cancelled_one_by_one_in_either_order() {
+    let (oracle, _watchdog) = begin();
+    for backwards in [false, true] {
+        let (mut gate, marks) = (Gate::new(), Marks::new());
+        let (pool, first, second) = busy_pool(&mut gate, &marks);
+        let mut tasks = pool.submit_all(0..50_000u64, |x| x).unwrap();
+        if backwards {
+            tasks.reverse();
+        }
+        // The first few are with the worker, who begins none.
+        assert!(tasks.iter().all(Task::cancel));
+        gate.open_once();
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (1, 2));
+        assert_eq!(pool.close().unwrap().cancelled, 50_000);
+        drop((tasks, pool, gate));
+    }
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_task_that_has_begun_is_not_cancelled() {
     let (oracle, _watchdog) = begin();
     let (mut gate, marks) = (Gate::new(), Marks::new());

@@ -235,12 +235,33 @@ impl Floor {
     /// Cancels those of these tasks that have not begun; how many that are.
     pub(crate) fn cancel(&mut self, which: Which<'_>) -> u64 {
         let before = self.report.cancelled;
-        let (cancelled, kept) = self.queue.drain(..).partition::<Vec<_>, _>(|call| which.has(call));
-        self.queue = kept.into();
-        cancelled.into_iter().for_each(|call| self.drop_call(call));
-        self.take_back_all(which).into_iter().for_each(|call| self.drop_call(call));
+        let queued = match which {
+            Which::Job(job) if self.is_one_call(job) => self.take_out(job).into_iter().collect(),
+            _ => {
+                let queue = self.queue.drain(..);
+                let (cancelled, kept) = queue.partition::<Vec<_>, _>(|call| which.has(call));
+                self.queue = kept.into();
+                cancelled
+            }
+        };
+        let taken = queued.into_iter().chain(self.take_back_all(which));
+        taken.for_each(|call| self.drop_call(call));
         self.dispatch();
         self.report.cancelled - before
+    }
+
+    /// Whether this job is one call, and it is found where it is looked for first: with a worker, or in
+    /// the queue at its place, which is in the order of the numbers but for what came back from workers.
+    /// To go through all of a queue for each of many tasks would take minutes.
+    fn is_one_call(&self, job: u64) -> bool {
+        let is_it = |call: &Call| call.id == job && call.job == job;
+        self.members.iter().any(|member| member.in_flight.iter().any(|sent| is_it(&sent.call)))
+            || self.queue.binary_search_by_key(&job, |call| call.id).is_ok()
+    }
+
+    fn take_out(&mut self, call: u64) -> Option<Call> {
+        let position = self.queue.binary_search_by_key(&call, |call| call.id).ok()?;
+        self.queue.remove(position)
     }
 
     /// Whether a worker has begun this task and not answered it.
