@@ -169,6 +169,32 @@ fn a_state_that_a_task_does_not_give_back_in_time_stays_and_the_report_says_so()
 }
 
 #[test]
+fn tasks_that_borrow_a_state_go_by_the_limits_that_were_set_before() {
+    let (oracle, _watchdog) = begin();
+    let marks = Marks::new();
+    let pool = builder(1, &marks).start().unwrap();
+    let limited = pool.task_timeout(Duration::from_secs(2)).local(Model::load).chunk_size(8);
+    let stuck =
+        |model: &mut Model, x: usize| if x == 1 { park_for_ever() } else { model.count(x).0 };
+    let outcomes = limited.map_local_outcomes(0..3, stuck).unwrap();
+    assert!(matches!(outcomes[..], [Ok(1), Err(TaskError::TimedOut), Ok(1)]), "{outcomes:?}");
+    let task = limited.submit_local(1, stuck).unwrap();
+    assert!(matches!(task.join(), Err(TaskError::TimedOut)));
+    let again = pool.retries(1).local(Model::load);
+    let dies = |_: &mut Model, marks: PathBuf| {
+        let marks = Marks::at(&marks);
+        marks.leave("begun");
+        if marks.count("begun") == 1 {
+            process::abort();
+        }
+        marks.count("begun")
+    };
+    assert_eq!(again.map_local([marks.path()], dies).unwrap(), [2]);
+    drop(pool);
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_state_is_dropped_however_its_worker_comes_to_end() {
     let (oracle, _watchdog) = begin();
     let marks = Marks::new();

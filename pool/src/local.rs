@@ -48,7 +48,7 @@ impl Pool {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn local<S: Send + 'static>(&self, build: fn() -> S) -> Local<'_, S> {
-        Local { pool: self, maps: self.maps(), build }
+        self.maps().local(build)
     }
 
     /// As [`Local::map_local`], for a state that begins as its type's default.
@@ -79,13 +79,47 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
+        self.maps().map_local(items, f)
+    }
+}
+
+impl<'pool> Maps<'pool> {
+    /// As [`Pool::local`], for work that goes by what was set before: limits of time, retries, the chunk
+    /// size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epilogue_pool::{Pool, TaskError};
+    ///
+    /// let pool = Pool::new(1)?;
+    /// let limited = pool.task_timeout(Duration::from_millis(100)).local(String::new);
+    /// let outcomes = limited.map_local_outcomes([0u64, 1], |_, x| match x {
+    ///     0 => loop { std::thread::park() },
+    ///     x => x,
+    /// })?;
+    /// assert!(matches!(outcomes[..], [Err(TaskError::TimedOut), Ok(1)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn local<S: Send + 'static>(self, build: fn() -> S) -> Local<'pool, S> {
+        Local { maps: self, build }
+    }
+
+    /// As [`Pool::map_local`], and so are the errors.
+    pub fn map_local<S, I, T, R>(self, items: I, f: fn(&mut S, T) -> R) -> Result<Vec<R>, TaskError>
+    where
+        S: Default + Send + 'static,
+        I: IntoIterator<Item = T>,
+        T: Portable,
+        R: Portable,
+    {
         self.local(S::default).map_local(items, f)
     }
 }
 
 /// A state that each worker of a pool has for itself; see [`Pool::local`].
 pub struct Local<'pool, S> {
-    pool: &'pool Pool,
     maps: Maps<'pool>,
     build: fn() -> S,
 }
@@ -94,7 +128,7 @@ impl<S: Send + 'static> Local<'_, S> {
     /// Has its maps put so many items into each call; see [`Pool::chunk_size`].
     #[must_use = "it is the result that has the chunk size"]
     pub fn chunk_size(mut self, chunk_size: usize) -> Self {
-        self.maps = self.pool.chunk_size(chunk_size);
+        self.maps = self.maps.chunk_size(chunk_size);
         self
     }
 
@@ -163,17 +197,14 @@ impl<S: Send + 'static> Local<'_, S> {
         T: Portable,
         R: Portable,
     {
-        self.pool.submit_entry(
-            &TaskOptions::new(),
-            argument,
-            Entry::local(self.build, f),
-            Mailbox::default(),
-        )
+        let options = TaskOptions { terms: self.maps.terms, ..TaskOptions::default() };
+        let entry = Entry::local(self.build, f);
+        self.maps.pool.submit_entry(&options, argument, entry, Mailbox::default())
     }
 }
 
 impl<S> fmt::Debug for Local<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("pool", self.pool).finish_non_exhaustive()
+        f.debug_struct("Local").field("maps", &self.maps).finish_non_exhaustive()
     }
 }

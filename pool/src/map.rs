@@ -4,6 +4,7 @@
 use std::borrow::Borrow;
 use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 
 use epilogue_process::entry::{Entry, ForeignFunction, Request};
 use epilogue_process::parcel::Parcel;
@@ -21,7 +22,7 @@ use crate::terms::Terms;
 /// A pool whose maps put a certain number of items into each call, or go by certain terms.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps<'pool> {
-    pub(crate) pool: &'pool Shared,
+    pub(crate) pool: &'pool Arc<Shared>,
     pub(crate) chunk_size: Option<NonZero<usize>>,
     pub(crate) terms: Terms,
     pub(crate) progress: Progress<'pool>,

@@ -140,7 +140,7 @@ impl TaskScope<'_> {
         R: Portable,
     {
         let mailbox = Mailbox::with_ticket(Ticket::new(&self.tally));
-        self.pool.submit_entry(options, argument, Entry::plain(f), mailbox)
+        self.pool.shared().submit_entry(options, argument, Entry::plain(f), mailbox)
     }
 }
 

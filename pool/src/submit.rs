@@ -10,6 +10,7 @@ use crate::error::{Refusal, SubmitError};
 use crate::mailbox::{Arrival, Mailbox, Outcomes};
 use crate::map::Input;
 use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::task::{Task, TaskOptions};
 
 impl Pool {
@@ -64,24 +65,7 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        self.submit_entry(options, argument, Entry::plain(f), Mailbox::default())
-    }
-
-    pub(crate) fn submit_entry<T, R>(
-        &self,
-        options: &TaskOptions,
-        argument: T,
-        entry: Result<Entry, ForeignFunction>,
-        mailbox: Mailbox,
-    ) -> Result<Task<R>, SubmitError<T>>
-    where
-        T: Portable,
-        R: Portable,
-    {
-        match self.try_submit(options, &argument, entry, mailbox) {
-            Ok(task) => Ok(task),
-            Err(reason) => Err(SubmitError { value: argument, reason }),
-        }
+        self.shared().submit_entry(options, argument, Entry::plain(f), Mailbox::default())
     }
 
     /// Hands a task for each item to the pool, and gives their handles in the order of the items.
@@ -140,7 +124,8 @@ impl Pool {
             // The iterator may have forked, and goes on in the copy as well.
             self.shared().require_owner()?;
             tasks.push(
-                self.try_submit(&options, &item, Entry::plain(f), Mailbox::default())
+                self.shared()
+                    .try_submit(&options, &item, Entry::plain(f), Mailbox::default())
                     .unwrap_or_else(|refusal| {
                         let outcomes = Outcomes::Failed { count: 1, error: refusal.into() };
                         let mailbox = Arc::new(Mailbox::default());
@@ -151,9 +136,28 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+impl Shared {
+    pub(crate) fn submit_entry<T, R>(
+        self: &Arc<Self>,
+        options: &TaskOptions,
+        argument: T,
+        entry: Result<Entry, ForeignFunction>,
+        mailbox: Mailbox,
+    ) -> Result<Task<R>, SubmitError<T>>
+    where
+        T: Portable,
+        R: Portable,
+    {
+        match self.try_submit(options, &argument, entry, mailbox) {
+            Ok(task) => Ok(task),
+            Err(reason) => Err(SubmitError { value: argument, reason }),
+        }
+    }
 
     fn try_submit<T, R>(
-        &self,
+        self: &Arc<Self>,
         options: &TaskOptions,
         argument: &T,
         entry: Result<Entry, ForeignFunction>,
@@ -163,14 +167,13 @@ impl Pool {
         T: Portable,
         R: Portable,
     {
-        let shared = self.shared();
-        shared.check()?;
+        self.check()?;
         let mut request = Request::new(head(entry?, NO_STATE));
-        request.push(argument, &shared.limits, &shared.stock).map_err(Refusal::Encode)?;
+        request.push(argument, &self.limits, &self.stock).map_err(Refusal::Encode)?;
         let senders = request.parcel().senders().to_vec();
         let mailbox = Arc::new(mailbox);
-        let terms = options.terms.or(shared.terms);
-        let submitted = shared.submit(&terms, None, NO_STATE, request, 0, &mailbox)?;
-        Ok(Task::new(shared, options, submitted.job, mailbox, senders))
+        let terms = options.terms.or(self.terms);
+        let submitted = self.submit(&terms, None, NO_STATE, request, 0, &mailbox)?;
+        Ok(Task::new(self, options, submitted.job, mailbox, senders))
     }
 }
