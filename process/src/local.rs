@@ -68,11 +68,6 @@ impl LocalWire {
         self.ring.has_reply()
     }
 
-    /// Whether the child sleeps: to send it a call takes a system call, and some time.
-    pub fn is_asleep(&self) -> bool {
-        self.ring.is_asleep()
-    }
-
     /// Wakes a child that may wait for room, after answers were taken.
     pub fn made_room(&self) {
         self.ring.made_room();

@@ -68,7 +68,7 @@ pub(super) fn hostile(bytes: &[u8]) {
             _ => {
                 near.stop_listening();
                 near.made_room();
-                let _ = (near.has_reply(), near.is_listening(), near.is_asleep());
+                let _ = (near.has_reply(), near.is_listening());
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use super::near::nudge;
+use super::near::wake_if;
 use super::{
-    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Form, HEADER, Listener, PLACE, Patience, Place,
-    REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, FOR_A_CALL, FOR_ROOM, Form, HEADER, Listener, PLACE,
+    Patience, Place, REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair,
+    words_of,
 };
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
@@ -142,7 +143,7 @@ impl Far {
         let tail = &shared.words()[CALL_TAIL];
         let is_due = || tail.load(Ordering::Acquire) != head || is_over();
         if self.patience.look(|| is_due().then_some(())).is_none() {
-            sleep(&shared.words()[ASLEEP], is_due);
+            sleep(&shared.words()[ASLEEP], FOR_A_CALL, is_due);
         }
     }
 
@@ -243,7 +244,7 @@ impl Far {
     /// Waits until there may be room. The parent has been told to make some.
     pub(crate) fn wait_for_room(&self) {
         let (head, seen) = (self.control(REPLY_HEAD), self.reply_head);
-        sleep(self.control(ASLEEP), || head.load(Ordering::Acquire) != seen);
+        sleep(self.control(ASLEEP), FOR_ROOM, || head.load(Ordering::Acquire) != seen);
     }
 
     /// The staged answer counts from here on, even if we die.
@@ -314,16 +315,18 @@ pub(crate) fn stop_of(shared: &SharedWords) -> u64 {
 
 /// Wakes the thread that has the child's end, from another thread of the child.
 pub(crate) fn wake(shared: &SharedWords) {
-    nudge(&shared.words()[ASLEEP]);
+    // Pairs with the fence in `sleep`: either we see that it sleeps, or it sees our news.
+    fence(Ordering::SeqCst);
+    wake_if(&shared.words()[ASLEEP], |reason| reason != 0);
 }
 
 /// Sleeps unless `is_due`. It may return for no reason.
-fn sleep(asleep: &AtomicU64, is_due: impl Fn() -> bool) {
-    asleep.store(1, Ordering::Relaxed);
-    // Pairs with the fence in `nudge`: either that sees that we sleep, or we see its news.
+fn sleep(asleep: &AtomicU64, reason: u32, is_due: impl Fn() -> bool) {
+    asleep.store(reason.into(), Ordering::Relaxed);
+    // Pairs with what who wakes does: either that sees that we sleep, or we see its news.
     fence(Ordering::SeqCst);
     if !is_due() {
-        futex::wait(asleep, 1);
+        futex::wait(asleep, reason);
     }
     asleep.store(0, Ordering::Relaxed);
 }

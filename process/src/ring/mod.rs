@@ -63,8 +63,13 @@ impl Size {
 const CALL_TAIL: usize = 0;
 /// How far they are done with: the child's.
 const CALL_HEAD: usize = 8;
-/// Whether the child sleeps: set by it, taken back by whoever wakes it.
+/// Whether the child sleeps, and for what: set by it, taken back by whoever wakes it.
 const ASLEEP: usize = 16;
+/// It has no call.
+const FOR_A_CALL: u32 = 1;
+/// It has an answer, and no room for it. It is not woken for less: who has just been answered would
+/// wake each child that has nothing else to do.
+const FOR_ROOM: u32 = 2;
 /// How far replies have been written: the child's.
 const REPLY_TAIL: usize = 24;
 /// How far they have been taken: the parent's.

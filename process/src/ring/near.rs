@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, Form, HEADER, Listener, PLACE, Place,
-    REPLY_HEAD, REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair, words_of,
+    ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, Deposit, FOR_A_CALL, FOR_ROOM, Form, HEADER,
+    Listener, PLACE, Place, REPLY_HEAD, REPLY_TAIL, Region, Reply, STOP, Size, claim, pair, unpair,
+    words_of,
 };
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
@@ -74,19 +75,16 @@ impl Near {
         Ticket(at)
     }
 
-    /// Wakes the child if it sleeps, after a call was pushed.
+    /// Wakes the child if it has none, after a call was pushed.
     pub(crate) fn nudge(&self) {
-        wake_if_asleep(self.control(ASLEEP));
+        wake_if(self.control(ASLEEP), |reason| reason == FOR_A_CALL.into());
     }
 
-    /// Wakes the child if it sleeps, after replies were taken.
+    /// Wakes the child if it waits for room, after replies were taken.
     pub(crate) fn made_room(&self) {
-        nudge(self.control(ASLEEP));
-    }
-
-    /// Whether the child sleeps, and would have to be woken.
-    pub(crate) fn is_asleep(&self) -> bool {
-        self.control(ASLEEP).load(Ordering::Relaxed) != 0
+        // Pairs with the fence in `Far::sleep`: either we see that it sleeps, or it sees the room.
+        fence(Ordering::SeqCst);
+        wake_if(self.control(ASLEEP), |reason| reason == FOR_ROOM.into());
     }
 
     /// The claim word of a call. None once the child is done with it: then another may lie there.
@@ -216,15 +214,9 @@ impl Near {
     }
 }
 
-/// Wakes whoever sleeps on this word, if it says that somebody does.
-pub(super) fn nudge(asleep: &AtomicU64) {
-    // Pairs with the fence in `Far::sleep`: either we see that it sleeps, or it sees our news.
-    fence(Ordering::SeqCst);
-    wake_if_asleep(asleep);
-}
-
-fn wake_if_asleep(asleep: &AtomicU64) {
-    if asleep.load(Ordering::SeqCst) != 0 && asleep.swap(0, Ordering::Relaxed) != 0 {
+/// Wakes whoever sleeps on this word, if that is for such a reason.
+pub(super) fn wake_if(asleep: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
+    if is_meant(asleep.load(Ordering::SeqCst)) && asleep.swap(0, Ordering::Relaxed) != 0 {
         futex::wake(asleep);
     }
 }
