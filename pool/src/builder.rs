@@ -162,7 +162,7 @@ impl Builder {
     }
 
     /// Sets how many items of a map go to a worker together. Without it, or with 0, as many as take
-    /// about a tenth of a millisecond: the first go alone, and those that follow by how long these
+    /// about a fifth of a millisecond: the first go alone, and those that follow by how long these
     /// took.
     ///
     /// A worker takes the next item of its chunk when it is done with the one before, and an idle
