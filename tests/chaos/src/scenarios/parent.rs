@@ -82,10 +82,14 @@ fn stop_some(parent: Pid, random: &mut Random) -> u64 {
 /// to be woken by the end of its parent, so no library can see to that. How many they were.
 fn wake_unborn(killed: Instant) -> u64 {
     let is_unborn = |pid: Pid| {
-        let caught = status_field(pid, "SigCgt");
-        let caught = caught.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
-        // Whoever has asked goes on to handle SIGTERM.
-        caught.is_some_and(|caught| caught & (1 << (Signal::SIGTERM as u64 - 1)) == 0)
+        let has = |field: &str, signal: Signal| {
+            let mask = u64::from_str_radix(&status_field(pid, field)?, 16).ok()?;
+            Some(mask & (1 << (signal as u64 - 1)) != 0)
+        };
+        // Whoever has asked goes on to handle SIGTERM. Until it executes its program it may have its
+        // parent's handlers, but there all signals are blocked.
+        has("SigCgt", Signal::SIGTERM) == Some(false)
+            || has("SigBlk", Signal::SIGSEGV) == Some(true)
     };
     let mut woken = 0;
     while killed.elapsed() < BOUND * 3 / 4 {
