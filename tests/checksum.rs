@@ -19,7 +19,7 @@ use nix::unistd::{Uid, mkfifo};
 use support::{Oracle, Watchdog};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 static CHECKSUM: LazyLock<PathBuf> = LazyLock::new(|| support::example("checksum"));
 

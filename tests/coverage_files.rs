@@ -13,7 +13,7 @@ use coverage::Profiles;
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 const CALL: &str = "measured_call";
 
 /// Built before the first story: a compiler's run would be seen as left behind by it.

@@ -13,7 +13,7 @@ use coverage::Profiles;
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 const CALL: &str = "measured_call";
 const TESTS: &str = env!("CARGO_MANIFEST_DIR");
 

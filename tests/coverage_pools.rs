@@ -17,7 +17,7 @@ mod coverage;
 #[path = "support/lines.rs"]
 mod lines;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 const SOURCE: &str = "programs/coverage_pools.rs";
 const BRANCH: &str = "branch";
 

@@ -15,7 +15,7 @@ use coverage::Profiles;
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const MEASURED: &str = "-Cinstrument-coverage";
 const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/coverage_recipes");
 

@@ -13,7 +13,7 @@ use coverage::{Profiles, count};
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 const MEASURED: &str = "-Cinstrument-coverage";
 
 struct Builds {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::{Build, Ending, Oracle, Program, Watchdog, example};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const LIBRARIES: [&str; 3] = ["signal-hook", "ctrlc", "tokio"];
 
 struct Programs {

@@ -19,7 +19,7 @@ use coverage::{Profiles, count};
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(180);
 const CALL: &str = "measured_call";
 const FINALIZER: &str = "measured_finalizer";
 

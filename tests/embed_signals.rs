@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::{Ending, Oracle, Program, Watchdog};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn story(steps: &[&str]) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_embed_story"));

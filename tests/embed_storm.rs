@@ -14,7 +14,7 @@ use coverage::{Profiles, count};
 #[path = "support/coverage.rs"]
 mod coverage;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 fn measured() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use support::{Oracle, Watchdog};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const CTRL_C: &[u8] = b"\x03";
 
 /// Reads until each of `lines` has come, in any order, and nothing else.

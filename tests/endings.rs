@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Marks, Oracle, Watchdog, hooks, procfs, sys};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Long enough for any machine to end a process that can be ended, in the tests in which one
 /// cannot be; those have to wait for the whole of it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use support::{Ending, Marks, Oracle, Program, Watchdog, hooks};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const WORKERS: usize = 2;
 const TASKS: usize = 6;

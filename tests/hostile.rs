@@ -9,10 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::{Build, Ending, Gate, Marks, Oracle, Program, Watchdog, hooks};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// For what is built first, on a machine that has other things to do as well.
-const BUILD_PATIENCE: Duration = Duration::from_secs(540);
+const BUILD_PATIENCE: Duration = Duration::from_secs(1800);
 
 fn start(story: &str, marks: &Marks, closing: &Gate) -> Program {
     let (name, directory) = marks.variable();

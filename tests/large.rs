@@ -16,7 +16,7 @@ use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 use support::{Gate, Oracle, Watchdog, raw};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -469,7 +469,7 @@ fn an_answer_that_changes_while_it_is_read_is_some_value_or_an_error() {
 #[test]
 fn gigabytes_travel_if_the_limit_is_raised() {
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(300));
+    let _watchdog = Watchdog::start(Duration::from_secs(900));
     let huge = std::env::var("EPILOGUE_TEST_HUGE").ok().and_then(|len| len.parse().ok());
     let len: usize = huge.unwrap_or(300 * MIB);
     let mut limits = Limits::default();

@@ -14,7 +14,7 @@ const BOUND: Duration = Duration::from_secs(30);
 #[track_caller]
 fn tell(story: &str) -> Ending {
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(60));
+    let _watchdog = Watchdog::start(Duration::from_secs(180));
     let mut command = Command::new(env!("CARGO_BIN_EXE_process_neighbours"));
     let mut program = Program::start(command.arg(story).process_group(0));
     program.reap();

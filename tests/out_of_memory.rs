@@ -64,7 +64,7 @@ fn starve((group, limit): (PathBuf, String)) -> Option<Vec<String>> {
 #[test]
 fn a_process_that_the_kernel_ends_for_want_of_memory_is_told_as_that() {
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(60));
+    let _watchdog = Watchdog::start(Duration::from_secs(180));
     let name = format!("epilogue-test-{}", std::process::id());
     match make(&name) {
         Some((group, limit)) => {

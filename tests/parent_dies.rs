@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::{Gate, Marks, Oracle, Program, Random, Watchdog, hooks, procfs, stop};
 
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// When everything must be gone.
 const BOUND: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use epilogue::{JoinError, Portable, Process, StartError};
 use serde::{Deserialize, Serialize};
 use support::Watchdog;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Sends a value to a process, whichever of the two notices what is wrong with it.
 fn refused<T: Portable, R: Portable>(argument: T, f: fn(T) -> R) -> Problem {

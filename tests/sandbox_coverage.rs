@@ -22,7 +22,7 @@ fn measured() -> &'static Path {
 fn coverage_data_is_written_from_within_a_sandbox_that_allows_its_directory() {
     measured();
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(60));
+    let _watchdog = Watchdog::start(Duration::from_secs(180));
     for pattern in ["p-%p.profraw", "p-%p-%m.profraw"] {
         let (profiles, marks) = (Profiles::new(), Marks::new());
         let (name, directory) = marks.variable();

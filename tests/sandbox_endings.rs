@@ -74,7 +74,7 @@ fn the_finalizers_of_a_process_that_only_computes_run_and_are_told_of_however_it
 /// Kills the program that tells this story; how many of its processes ran what they had registered.
 fn orphans(story: &str) -> usize {
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(60));
+    let _watchdog = Watchdog::start(Duration::from_secs(180));
     let marks = Marks::new();
     let mut program = Program::start(&mut program(story, &marks));
     program.wait_for_line("ready");

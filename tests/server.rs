@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Marks, Oracle, Program, Watchdog, cpus, hooks, nice, nicer, procfs, raw};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
 
 fn by(method: StartMethod) -> Builder {

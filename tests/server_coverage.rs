@@ -21,7 +21,7 @@ fn measured() -> &'static Path {
 fn every_child_of_a_server_leaves_its_counts_however_it_ends_and_preload_leaves_its_own() {
     measured();
     let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(Duration::from_secs(60));
+    let _watchdog = Watchdog::start(Duration::from_secs(180));
     for pattern in ["p-%p.profraw", "p-%p-%m.profraw"] {
         let profiles = Profiles::new();
         let mut command = profiles.command(measured(), pattern);

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Oracle, Watchdog, procfs, stop};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 static LOADED: OnceLock<(u32, Vec<u64>)> = OnceLock::new();
 

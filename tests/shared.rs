@@ -17,7 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use support::{Oracle, Watchdog};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn numbers(len: u64) -> SharedSlice<u64> {
     let mut buf = SharedBuf::with_len(len as usize).unwrap();

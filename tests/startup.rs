@@ -15,7 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
 use support::{Ending, Marks, Oracle, Program, Watchdog};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const STARTUP: &str = env!("CARGO_BIN_EXE_startup");
 const VARIABLE: &str = concat!(
     "EPILOGUE_CHILD_",

@@ -13,7 +13,7 @@ use nix::unistd::Uid;
 use support::{Build, Ending, Oracle, Program, Watchdog, cargo_test};
 
 /// For what is built first, on a machine that has other things to do as well.
-const PATIENCE: Duration = Duration::from_secs(540);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 fn run(program: &Path, role: &str) -> Ending {
     Program::start(Command::new(program).args(role.split_whitespace())).finish()

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use support::{Oracle, Watchdog, padded};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Long enough that nobody who is right waits for it.
 const FOREVER: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(20);

@@ -13,7 +13,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use nix::unistd::getpid;
 use support::{Gate, Oracle, Watchdog, procfs, sys};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The worker's end of its wire.
 const WIRE: RawFd = 3;

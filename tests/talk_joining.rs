@@ -15,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::getpid;
 use support::{Oracle, Watchdog, padded, procfs};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Many more than wait in a channel of the tests.
 const MANY: u64 = 1000;
 

@@ -18,7 +18,7 @@ use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 use support::{Gate, Marks, Oracle, Random, Watchdog, hooks, kill_a_child, procfs, raw, sys};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How many workers the storm kills. More by `EPILOGUE_TEST_DEATHS`.
 const DEATHS: usize = 1000;
