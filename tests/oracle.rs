@@ -122,6 +122,23 @@ fn a_thread_that_is_left_is_listed_with_or_without_a_name() {
 }
 
 #[test]
+fn a_thread_of_a_scope_that_is_still_ending_is_not_left() {
+    struct Slow;
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            (0..100).for_each(|_| thread::yield_now());
+        }
+    }
+    thread_local!(static SLOW: Slow = const { Slow });
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    thread::scope(|scope| {
+        scope.spawn(|| SLOW.with(|_| ()));
+    });
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_thread_of_the_test_harness_is_not_taken_for_one_of_the_story() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

@@ -70,9 +70,12 @@ fn a_task_that_has_begun_is_not_cancelled() {
 #[test]
 fn cancelling_is_exact_while_workers_begin_what_is_cancelled() {
     let (oracle, _watchdog) = begin();
-    let marks = Marks::new();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
     let pool = Pool::new(2).unwrap();
     let mut cancelled = 0;
+    // In the first round none can begin; in the others some do.
+    let held = [0, 1].map(|n| pool.submit((gate.path(), n), through).unwrap());
+    gate.wait_for(2);
     for round in 0..20 {
         fn leave((marks, name): (PathBuf, String)) {
             Marks::at(&marks).leave(&name);
@@ -81,6 +84,7 @@ fn cancelling_is_exact_while_workers_begin_what_is_cancelled() {
         let tasks = (0..40).map(|n| pool.submit((marks.path(), name(n)), leave).unwrap());
         let tasks: Vec<_> = tasks.collect();
         let answers: Vec<bool> = tasks.iter().map(Task::cancel).collect();
+        gate.open_once();
         for (n, (task, was_cancelled)) in tasks.into_iter().zip(answers).enumerate() {
             let outcome = task.join();
             let ran = marks.count(&name(n));
@@ -92,10 +96,11 @@ fn cancelling_is_exact_while_workers_begin_what_is_cancelled() {
             cancelled += u64::from(was_cancelled);
         }
     }
+    assert_eq!(held.map(|task| task.join().unwrap()), [0, 1]);
     let report = pool.close().unwrap();
-    assert_eq!((report.done, report.cancelled), (800 - cancelled, cancelled));
-    assert!(cancelled > 0, "none was cancelled in 20 rounds");
-    drop(pool);
+    assert_eq!((report.done, report.cancelled), (802 - cancelled, cancelled));
+    assert!(cancelled >= 40, "{cancelled} were cancelled, and 40 could not begin");
+    drop((pool, gate));
     oracle.nothing_left();
 }
 

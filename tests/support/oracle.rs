@@ -100,10 +100,20 @@ impl Oracle {
     /// If anything is left. The message lists it.
     #[track_caller]
     pub fn nothing_left(&self) {
+        self.await_own_threads();
         let left = self.leftovers();
         if !left.is_empty() {
             end_descendants();
             panic!("left behind:\n{left}");
+        }
+    }
+
+    /// Waits for the ends of threads that the test has started itself: `thread::scope` waits for
+    /// what they do, and their ends come a little later. The library's have names of their own.
+    fn await_own_threads(&self) {
+        let own = self.name.to_string_lossy();
+        while self.leftovers().threads.iter().any(|thread| thread.name == own) {
+            thread::yield_now();
         }
     }
 
