@@ -241,7 +241,8 @@ fn an_iterator_that_closes_the_pool_ends_its_own_map() {
         }
         Some(taken.get())
     });
-    let error = pool.map(items, |x| x).unwrap_err();
+    // One at a time: the second must not wait to be sent together with the third.
+    let error = pool.chunk_size(1).map(items, |x| x).unwrap_err();
     assert!(matches!(error, TaskError::Refused(Refusal::Closed)), "{error:?}");
     assert_eq!(taken.get(), 3);
     drop(pool);
