@@ -141,6 +141,16 @@ fn nothing_reads_the_clock_on_the_wall() {
 }
 
 #[test]
+fn nothing_panics_where_there_are_no_random_numbers() {
+    // Users' values, in the fuzzer.
+    let exceptions = [
+        ("process/src/fuzzing/values.rs", "use std::collections"),
+        ("process/src/fuzzing/values.rs", "value::<HashMap"),
+    ];
+    nowhere_but(&exceptions, &["HashMap", "HashSet", "RandomState"]);
+}
+
+#[test]
 fn nobody_is_signalled_by_a_number() {
     let exceptions = [
         // A child that nobody has waited for: the number is its own.

@@ -16,7 +16,7 @@ mod ending;
 mod staffing;
 mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
@@ -88,7 +88,7 @@ pub(crate) struct Floor {
     pub(crate) phase: Phase,
     pub(crate) members: Vec<Member>,
     pub(crate) queue: VecDeque<Call>,
-    pub(crate) states: HashMap<u64, Parcel>,
+    pub(crate) states: BTreeMap<u64, Parcel>,
     pub(crate) report: Report,
     hired: u64,
     hiring: Hiring,
@@ -135,7 +135,7 @@ impl Floor {
             phase: Phase::Starting(started),
             members: Vec::new(),
             queue: VecDeque::new(),
-            states: HashMap::new(),
+            states: BTreeMap::new(),
             report: Report::new(name),
             hired: 0,
             hiring: Hiring::default(),

@@ -4,7 +4,7 @@ mod ahead;
 mod burial;
 mod calls;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use epilogue_process::child::{Child, Event, Spec, Work};
@@ -61,7 +61,7 @@ pub(crate) struct Member {
     /// Who it was told to tell of answers, unless it has done so since.
     listener: Option<Listener>,
     /// The states that it has.
-    states: HashSet<u64>,
+    states: BTreeSet<u64>,
     /// Why it could not start, if it said so.
     pub(crate) refusal: Option<StartRefusal>,
     /// What else is to be said of its end.
@@ -99,7 +99,7 @@ impl Member {
             recent: VecDeque::new(),
             bytes: 0,
             listener: None,
-            states: HashSet::new(),
+            states: BTreeSet::new(),
             refusal: None,
             detail: None,
             done: 0,

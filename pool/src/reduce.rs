@@ -11,7 +11,7 @@
 //! 2. Whatever is joined here covers items that follow one another, and neighbours are joined as
 //!    soon as both are there: there are never more values than lists on their way, and gaps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZero;
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Maps<'_> {
             job,
             input: Input::new(items)?,
             again: VecDeque::new(),
-            on_their_way: HashMap::new(),
+            on_their_way: BTreeMap::new(),
             next_list: 0,
             size: Size { fixed, ..Size::default() },
             failed: None,
@@ -118,7 +118,7 @@ struct Lists<'pool, I, T> {
     /// What workers gave back.
     again: VecDeque<List<T>>,
     /// By its number, where each begins and how long it is.
-    on_their_way: HashMap<Index, (usize, usize)>,
+    on_their_way: BTreeMap<Index, (usize, usize)>,
     next_list: Index,
     size: Size,
     /// The error of the first item that had one.

@@ -1,6 +1,6 @@
 //! What a worker does: one call after the other, until it is told that there are no more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use epilogue_process::entry::{Entry, State};
 use epilogue_process::link::{Link, Order};
@@ -10,7 +10,7 @@ use crate::call::{Timing, split};
 /// The main function of a worker.
 pub(crate) fn serve(mut link: Link) {
     let limits = link.limits().clone();
-    let mut states: HashMap<u64, State> = HashMap::new();
+    let mut states: BTreeMap<u64, State> = BTreeMap::new();
     while let Some(order) = link.next_order() {
         match order {
             Order::Call(mut call) => {

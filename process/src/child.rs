@@ -14,6 +14,7 @@
 mod events;
 
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -94,6 +95,27 @@ pub enum Event {
 pub(crate) struct Ties {
     pub(crate) pidfd: OwnedFd,
     pub(crate) stream: UnixStream,
+}
+
+impl Ties {
+    /// Kills the child; false if the kernel refuses that. Then it is to be tried again, and the child
+    /// learns from its wire meanwhile that nobody wants it any more, and ends by itself.
+    pub(crate) fn kill(&self) -> bool {
+        let killed = pidfd::kill(self.pidfd.as_fd());
+        if !killed {
+            // What it has sent can still be received.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+        killed
+    }
+
+    /// Kills the child and blocks until it has ended. It is not reaped.
+    pub(crate) fn end(&self) {
+        if !self.kill() {
+            pidfd::end(self.pidfd.as_fd());
+        }
+        pidfd::await_end(self.pidfd.as_fd());
+    }
 }
 
 #[derive(Debug)]
@@ -373,7 +395,13 @@ impl Child {
                 self.signal(Signal::SIGTERM);
                 self.signal(Signal::SIGCONT);
             }
-            Some(Step::Kill) => self.signal(Signal::SIGKILL),
+            Some(Step::Kill) => self.send_kill(),
+        }
+    }
+
+    fn send_kill(&mut self) {
+        if !self.ties.kill() {
+            self.ladder.refused(Instant::now());
         }
     }
 
@@ -534,8 +562,7 @@ impl Drop for Child {
         if let Life::Running = self.life
             && self.owner == std::process::id()
         {
-            self.signal(Signal::SIGKILL);
-            pidfd::await_end(self.ties.pidfd.as_fd());
+            self.ties.end();
             self.fell_tree();
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }

@@ -2,14 +2,18 @@
 
 use std::ffi::{CString, NulError, OsString};
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread;
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::{self, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
@@ -19,7 +23,8 @@ use crate::server::{self, Born, Order, StartMethod};
 use crate::stdio::{Prepared, Stdio};
 use crate::sys::image::Image;
 use crate::sys::memory::SharedWords;
-use crate::sys::{hook, pidfd, process, spawn};
+use crate::sys::pidfd::{self, AGAIN};
+use crate::sys::{hook, process, random, spawn};
 
 /// A child that was started.
 #[derive(Debug)]
@@ -96,7 +101,7 @@ impl Launch {
             None => Connection::make(spec.ring)?,
         };
         let stdio = prepare(&spec.stdio).map_err(at("preparing the standard streams"))?;
-        Ok((Self { token: token(), wire, claims, stdio }, near))
+        Ok((Self { token: token()?, wire, claims, stdio }, near))
     }
 
     /// Starts the child. When this returns it alone has its end of the connection.
@@ -120,8 +125,8 @@ fn doorbell() -> io::Result<Arc<OwnedFd>> {
 }
 
 /// Proves to a child that its wire and what called it belong together.
-pub(crate) fn token() -> u64 {
-    RandomState::new().build_hasher().finish()
+pub(crate) fn token() -> Result<u64, StartError> {
+    random::number().map_err(at("drawing a random number"))
 }
 
 /// Starts this executable as a start server.
@@ -184,10 +189,23 @@ pub(crate) fn adopt(pid: libc::pid_t) -> Result<Born, StartError> {
     match pidfd::open(pid) {
         Ok(pidfd) => Ok(Born { pid, pidfd }),
         Err(error) => {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            let _ = nix::sys::wait::waitpid(pid, None);
+            end_by_number(Pid::from_raw(pid));
             Err(at("opening a pidfd")(error))
+        }
+    }
+}
+
+/// Kills and reaps a child for which there is no pidfd: its number is its own until it is reaped here.
+fn end_by_number(pid: Pid) {
+    loop {
+        let flags = signal::kill(pid, Signal::SIGKILL).err().map(|_| {
+            // Refused, or not there: waiting for its end could be for ever.
+            thread::sleep(AGAIN);
+            WaitPidFlag::WNOHANG
+        });
+        match waitpid(pid, flags) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! what was registered later, before what was there already.
 
 use std::any::{Any, TypeId, type_name};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::resume_unwind;
@@ -16,7 +16,7 @@ use epilogue_embed::finalizer;
 use crate::growth;
 use crate::sys::per_process::PerProcess;
 
-type Known = Mutex<HashMap<(TypeId, usize), Arc<dyn Any + Send + Sync>>>;
+type Known = Mutex<BTreeMap<(TypeId, usize), Arc<dyn Any + Send + Sync>>>;
 
 /// A copy of a process has no states: what it had belongs to its original.
 static KNOWN: PerProcess<Known> = PerProcess::new();

@@ -340,8 +340,7 @@ fn end_with_program(ties: &Arc<Ties>, ending: &Ending) {
             let kill_at = left.map(|left| begin + left * 4 / 5);
             ask_to_stop(ties);
             drain_until_end(ties, kill_at);
-            // One that has ended already needs no signal.
-            let _ = pidfd::send_signal(ties.pidfd.as_fd(), Signal::SIGKILL as i32);
+            ties.end();
         }
     }
     let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);

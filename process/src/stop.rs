@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::pidfd::AGAIN;
+
 /// How far up the ladder a child had to be taken. Later is rougher.
 ///
 /// # Examples
@@ -144,6 +146,15 @@ impl Ladder {
         }
     }
 
+    /// The kernel has refused to kill it, which will be due again in a moment: the child may never
+    /// end otherwise.
+    pub fn refused(&mut self, now: Instant) {
+        match self.rung {
+            Rung::Kill => self.due = Some(now + AGAIN),
+            Rung::None | Rung::Finish | Rung::Stop | Rung::Signal => {}
+        }
+    }
+
     /// Takes the next rung if it is due.
     pub fn tick(&mut self, now: Instant) -> Option<Step> {
         if self.due.is_none_or(|due| now < due) {
@@ -158,7 +169,10 @@ impl Ladder {
                 Some(Step::Signal)
             }
             Rung::Signal => self.kill(),
-            Rung::Kill => None,
+            Rung::Kill => {
+                self.due = None;
+                Some(Step::Kill)
+            }
         }
     }
 }
@@ -190,6 +204,18 @@ mod tests {
         assert_eq!(ladder.tick(now + GRACE), Some(Step::Kill));
         assert_eq!(ladder.tick(now + GRACE * 2), None);
         assert_eq!(ladder.rung(), Rung::Kill);
+    }
+
+    #[test]
+    fn a_kill_that_was_refused_is_due_again() {
+        let (mut ladder, now) = (Ladder::new(GRACE), Instant::now());
+        assert_eq!(ladder.kill(), Some(Step::Kill));
+        assert_eq!(ladder.due(), None);
+        ladder.refused(now);
+        assert_eq!(ladder.tick(now), None);
+        let due = ladder.due().unwrap();
+        assert_eq!(ladder.tick(due), Some(Step::Kill));
+        assert_eq!(ladder.due(), None);
     }
 
     #[test]

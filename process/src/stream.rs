@@ -7,10 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
 
 use crate::parcel::Parcel;
 use crate::ring::{Reply, Ticket};
@@ -103,6 +103,8 @@ impl<S: AsFd> Wire for StreamWire<S> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) if is_gone(&error) => {
                 self.outbox.clear();
+                // Should anybody be there that reads on, it would wait for ever for what was dropped.
+                let _ = shutdown(fd.as_raw_fd(), Shutdown::Write);
                 Ok(true)
             }
             Err(error) => Err(error.into()),

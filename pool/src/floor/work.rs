@@ -1,7 +1,7 @@
 //! Calls on their way: handed to workers, evened out between them, and their answers taken.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use epilogue_process::parcel::Parcel;
@@ -272,7 +272,7 @@ fn least_loaded(members: &mut [Member], call: &Call, most: usize) -> Option<usiz
 
 /// Sends a call to a worker, after the state that it borrows if the worker has not got that.
 #[inline]
-pub(crate) fn send(states: &HashMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
+pub(crate) fn send(states: &BTreeMap<u64, Parcel>, bell: &Bell, member: &mut Member, call: Call) {
     if let Some(encoded) = states.get(&call.state).filter(|_| !member.knows(call.state))
         && member.share(call.state, encoded).is_err()
     {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
@@ -164,8 +165,7 @@ impl State {
 
     fn wake(&self) {
         for drain in &self.drains {
-            // It fails only if it was woken 2^64 times since it last looked.
-            let _ = drain.write(1);
+            ring(drain);
         }
     }
 }
@@ -314,7 +314,7 @@ impl Drop for Drain {
     fn drop(&mut self) {
         *lock(&self.shared) = Phase::Over;
         if let Some(bell) = &self.bell {
-            let _ = bell.write(1);
+            ring(bell);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -351,6 +351,11 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&EventFd>, phase: &Mutex<Phase>
             break;
         }
     }
+}
+
+fn ring(bell: &EventFd) {
+    // Full means that it rings already. Interrupted, it does not.
+    while bell.write(1) == Err(Errno::EINTR) {}
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -62,7 +62,6 @@ mod receiver;
 mod sender;
 mod socket;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 
@@ -75,6 +74,7 @@ pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use sender::Sender;
 
 use crate::portable::Portable;
+use crate::sys::random;
 
 /// The capacity of a channel that was made by [`channel`].
 pub const DEFAULT_CAPACITY: usize = 64;
@@ -130,7 +130,7 @@ pub fn channel_with<T: Portable>(capacity: usize) -> io::Result<(Sender<T>, Rece
         let message = "the capacity of a channel is from 1 to 256";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let id = RandomState::new().build_hasher().finish();
+    let id = random::number()?;
     let pair = socket::pair(capacity)?;
     let sender = Sender::new(id, Arc::new(pair.sending), pair.inline);
     let receiver = Receiver::new(id, Arc::new(pair.receiving));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{ResGid, ResUid, getresgid, getresuid};
 
@@ -88,7 +89,7 @@ impl Server {
         deadline: Instant,
         patience: Duration,
     ) -> Result<Self, StartError> {
-        let token = launch::token();
+        let token = launch::token()?;
         let (socket, far) = passing::pair().map_err(at("making a socket pair"))?;
         let (slot, slot_fd) = SharedWords::create(1).map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
@@ -293,10 +294,7 @@ impl Server {
 
     /// Asks it to end, and ends it at `kill_at`.
     pub(super) fn end(mut self, kill_at: Instant) {
-        use nix::sys::socket::{Shutdown, shutdown};
-        use std::os::fd::AsRawFd;
-        // Not by closing it: somebody may have forked, and hold a copy.
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        hang_up(&self.socket);
         // One that was stopped cannot see it.
         let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGCONT as i32);
         while Instant::now() < kill_at && !pidfd::has_ended(self.pidfd.as_fd()) {
@@ -309,7 +307,8 @@ impl Server {
     /// Kills it if it is there, and reaps it, with the child that nobody needs.
     fn reap(&mut self) -> ExitStatus {
         self.reaped = true;
-        let _ = pidfd::send_signal(self.pidfd.as_fd(), Signal::SIGKILL as i32);
+        hang_up(&self.socket);
+        pidfd::end(self.pidfd.as_fd());
         let status = pidfd::wait(self.pidfd.as_fd(), Wait::Block);
         match std::mem::replace(&mut self.next, Next::Nobody) {
             Next::Nobody => {}
@@ -322,6 +321,9 @@ impl Server {
     /// Ends the spare child that was asked for, if it was forked, whether or not the server came to
     /// say so. Nobody writes its pid any more.
     fn end_unannounced(&self) {
+        // The message that tells of it holds its socket, and may be here: with both it ends by itself,
+        // should the kernel refuse to kill it.
+        let _ = passing::receive::<UP>(self.socket.as_fd());
         let pid = self.slot.words().first().map_or(0, |word| word.load(Ordering::Acquire));
         // The kernel wrote four bytes of the eight, in its own order.
         let [a, b, c, d, ..] = pid.to_ne_bytes();
@@ -341,13 +343,20 @@ impl Server {
 
 impl Spare {
     fn end(self) {
+        hang_up(&self.socket);
         end(&self.born.pidfd);
     }
 }
 
+/// Says that nothing more comes: whoever is at the other end then ends by itself, should the kernel
+/// refuse to kill it. Not by closing it: somebody may have forked, and hold a copy.
+fn hang_up(socket: &OwnedFd) {
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+}
+
 /// Ends a child that has not become anything yet.
 fn end(pidfd: &OwnedFd) {
-    let _ = pidfd::send_signal(pidfd.as_fd(), Signal::SIGKILL as i32);
+    pidfd::end(pidfd.as_fd());
     let _ = pidfd::wait(pidfd.as_fd(), Wait::Block);
 }
 

@@ -17,6 +17,7 @@
 //! | `pid` | which process this is, without a system call |
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
+//! | `random` | a random number, or an error |
 //! | `raw` | numbers, and vectors of them, as the bytes that they are |
 //! | `segment` | memory that one process writes and others read, again and again |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
@@ -39,6 +40,7 @@ pub(crate) mod per_process;
 pub(crate) mod pid;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod segment;
 pub(crate) mod spawn;

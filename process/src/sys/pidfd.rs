@@ -4,6 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 use std::{io, mem, ptr};
 
 use nix::errno::Errno;
@@ -11,6 +12,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::status::ExitStatus;
 use crate::usage::Usage;
+use crate::waiting::wait_for;
+
+/// When a kill that the kernel has refused is tried again.
+pub(crate) const AGAIN: Duration = Duration::from_millis(20);
 
 /// Opens a descriptor for `pid`, which must not have been reaped: afterwards it may be another.
 pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
@@ -32,6 +37,20 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Kills the process; false if the kernel refuses that and it runs on. Who waits for its end then
+/// tries again, since nothing else may bring it about.
+pub(crate) fn kill(pidfd: BorrowedFd<'_>) -> bool {
+    send_signal(pidfd, libc::SIGKILL).is_ok() || has_ended(pidfd)
+}
+
+/// Kills the process and blocks until it has ended. It is not reaped.
+pub(crate) fn end(pidfd: BorrowedFd<'_>) {
+    while !kill(pidfd) {
+        wait_for(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], Some(Instant::now() + AGAIN));
+    }
+    await_end(pidfd);
 }
 
 /// Whether the process has ended, reaped or not.

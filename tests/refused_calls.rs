@@ -1,0 +1,68 @@
+//! The kernel may refuse what seems to be there always: to kill a process, or a random number. Nobody
+//! waits for ever for that, and nothing panics.
+
+use std::collections::BTreeMap;
+
+use epilogue::{Pool, Process, Rung, StartMethod, channel, end_servers};
+use nix::libc;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use support::{begin, park_for_ever};
+
+/// Makes one system call fail in this process from here on, and in all that it starts.
+fn refuse(call: i64, error: i32) {
+    let rules = BTreeMap::from([(call, Vec::new())]);
+    let fail = SeccompAction::Errno(error as u32);
+    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).unwrap();
+    seccompiler::apply_filter_all_threads(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+fn increment(n: u64) -> u64 {
+    n + 1
+}
+
+#[test]
+fn a_kill_that_the_kernel_refuses_is_no_hang_since_who_shall_end_hears_of_it_otherwise() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::EPERM, libc::ESRCH] {
+        let program = Process::start(error, |error| {
+            refuse(libc::SYS_pidfd_send_signal, error);
+            let parked = Process::start((), |()| -> u8 { park_for_ever() }).unwrap();
+            assert_eq!(parked.kill().unwrap().rung, Rung::Kill);
+            // A server has a child in reserve, which is killed when nobody needs it any more.
+            let forked = Process::builder().start_method(StartMethod::Server);
+            assert_eq!(forked.start(1, increment).unwrap().join().unwrap(), 2);
+            end_servers();
+        });
+        program.unwrap().join().unwrap();
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn without_random_numbers_all_works_but_the_hash_maps_of_the_standard_library() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::EAGAIN, libc::ENOSYS] {
+        let program = Process::start(error, |error| {
+            refuse(libc::SYS_getrandom, error);
+            let pool = Pool::new(2).unwrap();
+            assert_eq!(pool.map(0..4, increment).unwrap(), [1, 2, 3, 4]);
+            let seven = |n: &u64, m: u64| n + m;
+            assert_eq!(pool.map_with(&7u64, 0..2, seven).unwrap(), [7, 8]);
+            let sum = pool.map_reduce(0..100, increment, |a, b| a + b).unwrap();
+            assert_eq!(sum, Some(5050));
+            let counted = pool.local(|| 0u64).map_local(0..9u64, |count, _| {
+                *count += 1;
+                *count
+            });
+            assert_eq!(counted.unwrap().len(), 9);
+            assert_eq!(pool.close().unwrap().broken, None);
+            let (sender, receiver) = channel::<u64>().unwrap();
+            let process = Process::start(sender, |sender| sender.send(7).unwrap()).unwrap();
+            assert_eq!(receiver.recv().unwrap(), 7);
+            process.join().unwrap();
+        });
+        program.unwrap().join().unwrap();
+    }
+    oracle.nothing_left();
+}
