@@ -13,7 +13,8 @@ use epilogue::{JoinError, Mechanism, Process, Rung, scope};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
-use support::{Gate, Oracle, begin, park_for_ever, procfs};
+use serde::{Deserialize, Serialize};
+use support::{Gate, Oracle, begin, park_for_ever, procfs, stop};
 
 /// By when all must have ended that nobody waits for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -84,7 +85,7 @@ type Told = (bool, usize, usize);
 
 /// A process that starts these and returns; what its end tells of them.
 fn fell(numbers: Vec<usize>) -> Told {
-    let builder = Process::builder().end_tree().grace_period(Duration::from_secs(1));
+    let builder = Process::builder().end_tree().grace_period(Duration::from_secs(3));
     let process = builder.start(numbers, |numbers| start_all(&numbers)).unwrap();
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
     let tree = process.terminate().unwrap().tree.unwrap();
@@ -258,10 +259,21 @@ fn what_a_process_starts_is_its_users_by_default() {
     oracle.nothing_left_within(BOUND);
 }
 
-/// A program whose process starts these, and is then killed.
-fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
-    let (oracle, _watchdog) = begin();
-    let mut gate = Gate::new();
+/// What becomes of a process once it has passed the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Then {
+    Parks,
+    Returns,
+}
+
+/// A program whose process starts these, and stands at the gate.
+fn family(
+    gate: &mut Gate,
+    grandchildren: &[Grandchild],
+    as_nobody: bool,
+    then: Then,
+    grace_period: Duration,
+) -> (Process<()>, Pid) {
     if as_nobody {
         // Everybody may stand at the gate.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
@@ -269,24 +281,30 @@ fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
         fs::set_permissions(directory, Clone::clone(&everybody)).unwrap();
         fs::set_permissions(gate.path(), everybody).unwrap();
     }
-    let argument = (gate.path(), numbers(grandchildren), as_nobody);
-    let program =
-        Process::start(argument, |(gate, numbers, as_nobody): (PathBuf, Vec<_>, bool)| {
-            if as_nobody && Uid::effective().is_root() {
-                setuid(Uid::from_raw(65534)).unwrap();
+    let argument = ((gate.path(), numbers(grandchildren), then), as_nobody, grace_period);
+    let program = Process::start(argument, |(argument, as_nobody, grace_period)| {
+        if as_nobody && Uid::effective().is_root() {
+            setuid(Uid::from_raw(65534)).unwrap();
+        }
+        let builder = Process::builder().end_tree().grace_period(grace_period);
+        let process = builder.start(argument, |(gate, numbers, then): (PathBuf, Vec<_>, Then)| {
+            start_all(&numbers);
+            Gate::pass(&gate);
+            if then == Then::Parks {
+                park_for_ever()
             }
-            let builder = Process::builder().end_tree().grace_period(Duration::from_secs(12));
-            let process =
-                builder.start((gate, numbers), |(gate, numbers): (PathBuf, Vec<usize>)| {
-                    start_all(&numbers);
-                    Gate::pass(&gate);
-                    park_for_ever()
-                });
-            let process: Process<()> = process.unwrap();
-            process.join().unwrap();
-        })
-        .unwrap();
-    gate.wait();
+        });
+        process.unwrap().join().unwrap();
+    });
+    (program.unwrap(), gate.wait())
+}
+
+/// A program whose process starts these, and is then killed.
+fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let (program, _) =
+        family(&mut gate, grandchildren, as_nobody, Then::Parks, Duration::from_secs(12));
     let id = program.id();
     let end = program.kill().unwrap();
     assert_eq!(end.rung, Rung::Kill);
@@ -301,6 +319,29 @@ fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
     for as_nobody in [false, true] {
         parent_is_killed(&[Plain, Plain], as_nobody);
         parent_is_killed(&[Plain, Deaf], as_nobody);
+    }
+}
+
+#[test]
+fn a_process_ends_its_tree_itself_so_nothing_is_left_to_a_parent_that_is_killed_before_it_looks() {
+    for as_nobody in [false, true] {
+        let (oracle, _watchdog) = begin();
+        let mut gate = Gate::new();
+        let (then, grace_period) = (Then::Returns, Duration::from_secs(3));
+        let (program, process) = family(&mut gate, &[Plain, Deaf], as_nobody, then, grace_period);
+        let parent = Pid::from_raw(program.id().cast_signed());
+        // It will not look.
+        stop(parent);
+        gate.open_once();
+        while procfs::descendants_of(parent).iter().any(|it| it.pid == process && it.state != 'Z') {
+            std::thread::yield_now();
+        }
+        let left: Vec<_> = running(&oracle).iter().map(|process| process.pid).collect();
+        assert_eq!(left, [parent], "as nobody: {as_nobody}");
+        program.kill().unwrap();
+        oracle.orphans_end_within(BOUND);
+        drop(gate);
+        oracle.nothing_left();
     }
 }
 

@@ -27,8 +27,10 @@ use epilogue_embed::ending::Attendant;
 use epilogue_embed::{self as embed, ending};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::MsgFlags;
+use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
+use crate::child::Grandchildren;
 use crate::codec::{Limits, decode, encode};
 use crate::end::{Finalizer, Goodbye};
 use crate::entry::MainEntry;
@@ -39,7 +41,7 @@ use crate::port::Port;
 use crate::ring::Far;
 use crate::sandbox::Sandbox;
 use crate::server;
-use crate::setup::{Bounds, Setup};
+use crate::setup::{Bounds, Setup, end_tree};
 use crate::sys::descriptors::receive;
 use crate::sys::dress;
 use crate::sys::hook;
@@ -307,8 +309,8 @@ fn prepare(
         step("handling the terminal's signals", process::swallow(signal))?;
     }
     panics::remember(start.setup.backtraces);
-    start.setup.apply(port)?;
-    register_goodbye(port, inherited);
+    start.setup.apply()?;
+    register_goodbye(start, port, inherited);
     embed::set_deadline(start.finalizers);
     Ok(main)
 }
@@ -337,12 +339,16 @@ fn handle_signals(
     step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))
 }
 
-/// The last finalizer, since it is the first to be registered: it tells the parent of the others.
-fn register_goodbye(port: &Arc<Port>, inherited: Inherited) {
-    let port = Arc::clone(port);
+/// The last finalizer, since it is the first to be registered: it ends what this process has started,
+/// if it shall, and tells the parent of that and of the other finalizers.
+fn register_goodbye(start: &Start, port: &Arc<Port>, inherited: Inherited) {
+    let (parent, port, time) = (getppid(), Arc::clone(port), start.finalizers);
+    let ends_tree = start.setup.grandchildren == Grandchildren::Ended;
     ending::register("epilogue: goodbye", move |ending| {
+        let tree = ends_tree.then(|| ending.remaining().unwrap_or(time));
+        let tree = tree.and_then(|time| end_tree(parent, &port, time));
         let finalizers = ending::finished().iter().map(Finalizer::from).collect();
-        let goodbye = Goodbye { finalizers, peak_memory: peak_memory(inherited) };
+        let goodbye = Goodbye { finalizers, peak_memory: peak_memory(inherited), tree };
         let mut payload = Vec::new();
         if encode(&goodbye, &mut payload, &Limits::default()).is_ok() {
             // A part of the time that is left: whoever writes may be stuck.

@@ -513,7 +513,7 @@ impl Child {
             rung: self.ladder.rung(),
             out_of_memory: self.out_of_memory,
             usage,
-            tree: self.tree_end,
+            tree: self.tree_end.map(|end| end.after(goodbye.and_then(|goodbye| goodbye.tree))),
             sandbox: self.sandbox.clone(),
             finalizers: goodbye.map(|goodbye| goodbye.finalizers.clone()),
         }

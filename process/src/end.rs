@@ -67,6 +67,8 @@ pub struct Finalizer {
 pub(crate) struct Goodbye {
     pub(crate) finalizers: Vec<Finalizer>,
     pub(crate) peak_memory: Option<u64>,
+    /// What it had started and has ended, where that was asked for.
+    pub(crate) tree: Option<TreeEnd>,
 }
 
 impl From<&FinalizerEnd> for Finalizer {

@@ -193,12 +193,16 @@ macro_rules! setters {
             #[doc = concat!("Ends what ", $subject, " starts itself (by `Command`, say) with it. It is the user's by")]
             /// default, and may outlive it.
             ///
-            /// What is left at its end is sent `SIGTERM`, and killed when the grace period is over. A
-            /// cgroup tells who belongs to it, where this program may make one; else a process
-            /// group, which a grandchild can leave. `End::tree` says which it was.
+            /// It does that itself, after its finalizers: what is left is sent `SIGTERM`, and killed
+            /// after two fifths of the grace period, or two thirds of what it has left where it was
+            /// told to stop. So nothing is left to do for a program that is killed meanwhile. What
+            /// that misses, since it was killed, has crashed or could not look, this program ends,
+            /// with the grace period between the two signals; only if both are killed, and this
+            /// program before it has looked, is that left to run. Whoever first sees that it has
+            /// ended waits for that, also calls that do not block otherwise.
             ///
-            /// Whoever first sees that it has ended waits for that, also calls that do not block
-            /// otherwise.
+            /// A cgroup tells who belongs to it, where this program may make one; else a process
+            /// group, which a grandchild can leave. `End::tree` says which it was.
             pub fn end_tree(mut self) -> Self {
                 self.spec.end_tree();
                 self

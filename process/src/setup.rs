@@ -7,10 +7,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use epilogue_embed::{self as embed, ending};
+use epilogue_embed as embed;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -25,7 +24,7 @@ use crate::panics::{self, Backtraces};
 use crate::port::Port;
 use crate::sys::image::Image;
 use crate::sys::process;
-use crate::tree::Tree;
+use crate::tree::{Tree, TreeEnd};
 
 /// 0, 1, 2 and the wire.
 const OWN_DESCRIPTORS: u64 = 4;
@@ -108,7 +107,7 @@ impl Setup {
     }
 
     /// All that needs no watcher.
-    pub(crate) fn apply(&self, port: &Arc<Port>) -> Result<(), Refusal> {
+    pub(crate) fn apply(&self) -> Result<(), Refusal> {
         if let Some(directory) = &self.directory {
             let name = format!("changing to the directory {}", Path::new(directory).display());
             step(&name, std::env::set_current_dir(OsStr::from_bytes(directory.as_bytes())))?;
@@ -122,12 +121,6 @@ impl Setup {
             };
             step(name, set)?;
         }
-        if self.grandchildren == Grandchildren::Ended {
-            let (parent, port) = (getppid(), Arc::clone(port));
-            ending::register("epilogue: end the tree", move |ending| {
-                end_orphans(parent, &port, ending.remaining());
-            });
-        }
         if let Some(nice) = self.nice {
             step("setting the nice value", process::set_nice(nice))?;
         }
@@ -138,15 +131,16 @@ impl Setup {
     }
 }
 
-/// Where the parent is gone, nobody but the child itself can end what it started.
-fn end_orphans(parent: Pid, port: &Port, remaining: Option<Duration>) {
-    if is_gone(parent, port)
-        && let Some(tree) = Tree::own(parent.as_raw())
-    {
-        // A quarter for the request: what is deaf to it must be killed before this process is,
-        // however busy the machine.
-        tree.fell_own(remaining.unwrap_or_default() / 4);
-    }
+/// Ends what this process started, which is about to end and has `time` left: nobody else may be
+/// there for it a moment later.
+pub(crate) fn end_tree(parent: Pid, port: &Port, time: Duration) -> Option<TreeEnd> {
+    let tree = Tree::own(parent.as_raw())?;
+    let is_alone = || is_gone(parent, port);
+    // A part for the request: what is deaf to it must be killed before this process is, however busy
+    // the machine. Where a parent is left that goes on with it, that is no matter of life and death.
+    let grace_period = if is_alone() { time / 4 } else { time * 2 / 3 };
+    let until = Instant::now() + time * 5 / 6;
+    Some(tree.fell_own(grace_period, || until <= Instant::now() && !is_alone()))
 }
 
 /// As it dies, a parent first closes the wire, and only then is it not our parent any more. If it

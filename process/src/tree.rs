@@ -1,8 +1,10 @@
 //! The children of a child: ended with it, if that was asked for.
 //!
 //! What a process starts by `Command` is its user's by default. With `end_tree` it ends with the
-//! process: it is sent `SIGTERM`, and killed when the grace period is over. Two mechanisms can
-//! tell who belongs to the tree:
+//! process, which sees to that itself, as the last that it does: should its parent be killed a moment
+//! later, nothing is left to be ended. What outlives that, since the process was killed, say, is ended
+//! by its parent. Either asks by `SIGTERM`, and kills when time is up. Two mechanisms can tell who
+//! belongs to the tree:
 //!
 //! - a cgroup of the process's own, where this program may make one: nothing leaves it, and the
 //!   kernel kills it whole;
@@ -20,12 +22,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use crate::child::wait_for;
-use crate::sys::pidfd;
+use crate::sys::pidfd::{self, AGAIN};
 
 /// What told who belongs to a tree of processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Mechanism {
     /// A cgroup (version 2) of the process's own. Nothing escapes it.
@@ -35,15 +38,24 @@ pub enum Mechanism {
 }
 
 /// How the children of a process were ended with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TreeEnd {
     /// What told who they were.
     pub mechanism: Mechanism,
-    /// How many had outlived the process.
+    /// How many there were as the process ended.
     pub left: usize,
     /// How many of them had to be killed, since they did not end when they were asked.
     pub killed: usize,
+}
+
+impl TreeEnd {
+    /// With those that the process itself had ended before.
+    pub(crate) fn after(self, own: Option<Self>) -> Self {
+        let (left, killed) = own.map_or((0, 0), |own| (own.left, own.killed));
+        let (left, killed) = (self.left.saturating_add(left), self.killed.saturating_add(killed));
+        Self { left, killed, ..self }
+    }
 }
 
 /// The tree below one child, before it is known whether anything is in it.
@@ -64,7 +76,7 @@ impl Tree {
         }
     }
 
-    /// The tree that this process was planted in by its parent, which is gone.
+    /// The tree that this process was planted in by its parent.
     pub(crate) fn own(parent: libc::pid_t) -> Option<Self> {
         let group = nix::unistd::getpgrp();
         let made_by_parent = |path: &PathBuf| {
@@ -92,8 +104,7 @@ impl Tree {
             // All at once, and also if a look finds nobody: one that forks and ends, again and
             // again, is a step ahead of every look. The child itself has ended.
             self.kill_all();
-            self.kill(&stubborn);
-            await_ends(&stubborn, None);
+            kill(&stubborn, || false);
             stubborn = self.open_members(child);
             if stubborn.is_empty() {
                 break;
@@ -102,18 +113,24 @@ impl Tree {
         TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
     }
 
-    /// Ends what is left below this process, which is about to end and has nobody else to do it.
-    pub(crate) fn fell_own(&self, grace_period: Duration) {
+    /// Ends what is left below this process, which is about to end. Where `is_over` says so, the rest
+    /// is left to somebody else.
+    pub(crate) fn fell_own(
+        &self,
+        grace_period: Duration,
+        is_over: impl Fn() -> bool + Copy,
+    ) -> TreeEnd {
         let this = Pid::this().as_raw();
-        self.ask(this, grace_period);
-        loop {
+        let (left, mut killed) = (self.ask(this, grace_period), 0);
+        while !is_over() {
             let stubborn = self.open_members(this);
             if stubborn.is_empty() {
                 break;
             }
-            self.kill(&stubborn);
-            await_ends(&stubborn, None);
+            killed += stubborn.len();
+            kill(&stubborn, is_over);
         }
+        TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
     }
 
     /// Asks all that run in the tree, but the child itself, to end, and waits for that: how many
@@ -127,7 +144,7 @@ impl Tree {
                 let _ = pidfd::send_signal(member.as_fd(), signal as i32);
             }
         }
-        await_ends(&left, Some(deadline));
+        await_ends(&mut left.iter().collect(), deadline);
         left.len()
     }
 
@@ -147,12 +164,6 @@ impl Tree {
             Self::ProcessGroup(group) => {
                 let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
             }
-        }
-    }
-
-    fn kill(&self, members: &[OwnedFd]) {
-        for member in members {
-            let _ = pidfd::send_signal(member.as_fd(), Signal::SIGKILL as i32);
         }
     }
 
@@ -180,13 +191,24 @@ impl Tree {
     }
 }
 
-/// Waits until all have ended, or until `deadline`.
-fn await_ends(members: &[OwnedFd], deadline: Option<Instant>) {
+/// Kills them all, and waits until they have ended, or until `is_over`. Again and again: the kernel
+/// may refuse it.
+fn kill(members: &[OwnedFd], is_over: impl Fn() -> bool) {
     let mut running: Vec<&OwnedFd> = members.iter().collect();
-    while !running.is_empty() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+    while !running.is_empty() && !is_over() {
+        for member in &running {
+            pidfd::kill(member.as_fd());
+        }
+        await_ends(&mut running, Instant::now() + AGAIN);
+    }
+}
+
+/// Waits until all have ended, or until `deadline`; takes those out that have.
+fn await_ends(running: &mut Vec<&OwnedFd>, deadline: Instant) {
+    while !running.is_empty() && Instant::now() < deadline {
         let mut fds: Vec<_> =
             running.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
-        if wait_for(&mut fds, deadline) {
+        if wait_for(&mut fds, Some(deadline)) {
             let ended: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
             let mut ended = ended.into_iter();
             running.retain(|_| !ended.next().unwrap_or(false));

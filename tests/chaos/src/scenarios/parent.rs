@@ -163,18 +163,20 @@ pub(super) fn descend(depth: u32) {
 }
 
 /// Processes that start programs which are to end with them.
-///
-/// They do not end by themselves: what one that has ended left behind is its parent's to end, and
-/// nobody's if that is killed just then (`tests/FIGURES.md`, "What is not held").
 fn grandchildren() {
-    let family = |()| -> () {
-        register(());
-        let mut sleep = Command::new("sleep");
-        sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        drop(sleep.spawn().unwrap());
-        park_for_ever()
-    };
-    let start = |()| Process::builder().end_tree().start((), family).unwrap();
-    let _processes = [(); 4].map(start);
-    park_for_ever()
+    loop {
+        let start = |_| {
+            let family = |()| -> () {
+                register(());
+                let mut sleep = Command::new("sleep");
+                sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                drop(sleep.spawn().unwrap());
+                park_for_ever();
+            };
+            Process::builder().end_tree().start((), family).unwrap()
+        };
+        let processes: Vec<_> = (0..2u64).map(start).collect();
+        thread::sleep(Duration::from_millis(20));
+        processes.into_iter().for_each(|process| drop(process.terminate().unwrap()));
+    }
 }
