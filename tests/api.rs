@@ -413,7 +413,8 @@ fn a_map_that_failed_begins_nothing_more() {
         }
         (number, directory.clone())
     });
-    let result = pool.map(items, |(number, directory)| {
+    // One at a time: of several that go together, all are taken before the first is sent.
+    let result = pool.chunk_size(1).map(items, |(number, directory)| {
         Marks::at(&directory).leave("begun");
         assert_ne!(number, 0, "the first fails");
     });
