@@ -51,6 +51,8 @@ struct Clock {
     total: Duration,
     /// What the parent granted, if that is less.
     latest: Option<Instant>,
+    /// Whether it may not stand still any more in this ending, which may not have started it yet.
+    hurried: bool,
     running: Option<Running>,
 }
 
@@ -59,15 +61,13 @@ struct Running {
     ends: Option<Instant>,
     /// What was left when the clock was made to stand still.
     paused: Option<Duration>,
-    /// Whether it may not stand still any more.
-    hurried: bool,
     enforcer: Enforcer,
     timer: Option<KillTimer>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { total: DEFAULT, latest: None, running: None }
+        Self { total: DEFAULT, latest: None, hurried: false, running: None }
     }
 }
 
@@ -91,15 +91,15 @@ impl Deadline {
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
         let mut clock = lock(&self.0);
         let ends = earlier(Instant::now().checked_add(total), clock.latest);
-        let (paused, hurried) = (None, false);
-        let running = Running { ends, paused, hurried, enforcer, timer };
+        let running = Running { ends, paused: None, enforcer, timer };
         running.arm();
         clock.running = Some(running);
     }
 
-    /// Stops the clock and disarms the timer.
+    /// Stops the clock and disarms the timer. The next ending is not hurried by this one's signal.
     pub(crate) fn stop(&self) {
-        lock(&self.0).running = None;
+        let mut clock = lock(&self.0);
+        (clock.running, clock.hurried) = (None, false);
     }
 
     /// What is left, or `None` where there is no deadline or the clock stands still.
@@ -112,11 +112,7 @@ impl Deadline {
     /// Runs `work` outside the deadline: the clock stands still until it returns, or until
     /// [`Deadline::hurry`].
     pub(crate) fn pause_for<R>(&self, work: impl FnOnce() -> R) -> R {
-        if let Some(running) = &mut lock(&self.0).running
-            && !running.hurried
-        {
-            running.pause();
-        }
+        self.pause();
         let result = work();
         self.resume();
         result
@@ -124,10 +120,17 @@ impl Deadline {
 
     /// Lets a clock that stands still run on, and not stand still again in this ending.
     pub(crate) fn hurry(&self) {
-        if let Some(running) = &mut lock(&self.0).running {
-            running.hurried = true;
-        }
+        lock(&self.0).hurried = true;
         self.resume();
+    }
+
+    fn pause(&self) {
+        let mut clock = lock(&self.0);
+        if !clock.hurried
+            && let Some(running) = &mut clock.running
+        {
+            running.pause();
+        }
     }
 
     /// Lets a clock that stands still run on.
@@ -180,5 +183,22 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (moment, None) | (None, moment) => moment,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Deadline, Enforcer};
+
+    #[test]
+    fn an_ending_that_is_hurried_before_its_clock_starts_is_hurried() {
+        let deadline = Deadline::default();
+        deadline.hurry();
+        deadline.start(Enforcer::Waiter);
+        assert!(deadline.pause_for(|| deadline.remaining()).is_some());
+        deadline.stop();
+        deadline.start(Enforcer::Waiter);
+        assert!(deadline.pause_for(|| deadline.remaining()).is_none(), "the next one is not");
+        deadline.stop();
     }
 }

@@ -87,8 +87,7 @@ pub fn exit_now(code: c_int) -> ! {
     if is_inside(state) {
         stop_here();
     }
-    cleanup();
-    give_way_to_death(state);
+    clean_up_for_good(state);
     coverage::dump_gcov();
     sys::exit::exit_at_once(code)
 }
@@ -119,10 +118,25 @@ pub fn exec(command: &mut Command) -> io::Error {
     if is_inside(state) {
         return io::Error::other("this program is ending, and a finalizer cannot replace it");
     }
-    cleanup();
-    give_way_to_death(state);
+    clean_up_for_good(state);
     coverage::dump_gcov();
-    command.exec()
+    let error = command.exec();
+    if state.gate.is_mine() {
+        state.gate.open();
+    }
+    error
+}
+
+/// Cleans up and keeps the turn: a thread that got it before this one is gone would hand the coverage
+/// data over to the runtime, and be cut off before that has written it. So would one that is on its
+/// way out already: then this one waits for that.
+fn clean_up_for_good(state: &'static State) {
+    if state.gate.enter(Cause::Cleanup).is_ok() {
+        clean_up(state, Cause::Cleanup, Enforcer::Waiter, Place::Apart);
+    } else if !state.gate.was_ended_here() {
+        park_for_ever();
+    }
+    give_way_to_death(state);
 }
 
 /// See [`crate::ending::leave`].
@@ -196,6 +210,7 @@ fn give_way_to_death(state: &State) {
             // In a hook of the C library: this thread would have died at the end of its exit.
             action::die_by(signal);
         }
+        state.gate.open();
         park_for_ever();
     }
 }
@@ -211,7 +226,7 @@ pub(crate) fn end_copy_of(original: u32, code: c_int) {
 /// Has this process clean up when it exits normally.
 pub(crate) fn hook() {
     coverage::prepare();
-    sys::exit::at_exit_once(at_exit);
+    sys::exit::at_exit(at_exit);
 }
 
 /// Leaves by way of the C library's hooks, and dies by `signal` at their end.
@@ -288,8 +303,9 @@ fn finish() {
         false => state.gate.enter(Cause::Exit),
     };
     let cause = match entered {
-        // Everything is saved, and the clock runs until the death.
-        Err(Phase::Ended(_, Cause::Signal(_))) => return,
+        // Everything is saved, and the clock runs until the death. The thread that had the turn waits
+        // for this one's exit: what its later hooks ask for is for this one to do.
+        Err(Phase::Ended(_, cause @ Cause::Signal(_))) => return state.gate.end(cause),
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };

@@ -25,6 +25,21 @@ pub(crate) enum Phase {
     Ended(pid_t, Cause),
 }
 
+impl Phase {
+    fn take_turn(&mut self, cause: Cause) -> Option<Result<(), Self>> {
+        match *self {
+            Self::Open => {
+                *self = Self::Busy(this_thread(), cause);
+                Some(Ok(()))
+            }
+            Self::Busy(owner, _) if owner == this_thread() => Some(Err(*self)),
+            // A normal exit never gives its turn back; who waits here would wait for ever.
+            Self::Busy(..) => None,
+            Self::Ended(..) => Some(Err(*self)),
+        }
+    }
+}
+
 /// The gate and those who wait at it.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -37,22 +52,16 @@ impl Gate {
     pub(crate) fn enter(&self, cause: Cause) -> Result<(), Phase> {
         let mut phase = lock(&self.phase);
         loop {
-            match *phase {
-                Phase::Open => {
-                    *phase = Phase::Busy(this_thread(), cause);
-                    return Ok(());
-                }
-                Phase::Busy(owner, _) if owner == this_thread() => return Err(*phase),
-                // A normal exit never gives its turn back; who waits here would wait for ever.
-                Phase::Busy(..) => phase = self.wait(phase),
-                Phase::Ended(..) => return Err(*phase),
+            match phase.take_turn(cause) {
+                Some(turn) => return turn,
+                None => phase = self.wait(phase),
             }
         }
     }
 
-    /// Whether nobody is ending this process.
-    pub(crate) fn is_open(&self) -> bool {
-        *lock(&self.phase) == Phase::Open
+    /// As [`Gate::enter`]; none where it would wait.
+    pub(crate) fn try_enter(&self, cause: Cause) -> Option<Result<(), Phase>> {
+        lock(&self.phase).take_turn(cause)
     }
 
     /// Whether this thread has the turn.

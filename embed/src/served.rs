@@ -56,13 +56,16 @@ pub(crate) fn serve_all(desk: &Desk, state: &'static State) {
 fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     let signal = letter.delivery.signal;
     let reason = StopReason::Signal(signal);
-    if !state.gate.is_open() {
+    let cause = Cause::Signal(signal);
+    // In one step with the look whether somebody has the turn: who took it between two steps would
+    // hear of nothing, and we would wait for it as long as it likes.
+    let turn = state.gate.try_enter(cause);
+    if !matches!(turn, Some(Ok(()))) {
         // A pool that finishes its queue at exit, outside the deadline, must hear of it now.
         state.deadline.hurry();
         stop::request(reason);
     }
-    let cause = Cause::Signal(signal);
-    if state.gate.enter(cause).is_err() {
+    if turn.unwrap_or_else(|| state.gate.enter(cause)).is_err() {
         return follow_exit(letter, desk, state);
     }
     state.deadline.start(Enforcer::Kernel);

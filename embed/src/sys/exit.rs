@@ -9,15 +9,19 @@ use super::action;
 /// Whether the hook is in the C library's list, which `fork` copies.
 static HOOKED: AtomicBool = AtomicBool::new(false);
 
-/// Has `hook` run once when this process exits normally. Later calls do nothing.
-pub(crate) fn at_exit_once(hook: extern "C" fn()) {
-    if HOOKED.swap(true, Ordering::AcqRel) {
+/// Has `hook` run when this process exits normally, in all that exits after this has returned. Later
+/// calls do nothing. Of several first ones at once each may put it there: it may run twice.
+pub(crate) fn at_exit(hook: extern "C" fn()) {
+    if HOOKED.load(Ordering::Acquire) {
         return;
     }
     // SAFETY: `hook` is a function of this image, callable on any thread, and does not unwind.
     let refused = unsafe { libc::atexit(hook) };
-    // Out of memory is the only refusal; the next call tries again.
-    HOOKED.store(refused == 0, Ordering::Release);
+    // Only now: a thread that saw it before could exit without the hook, and so would a copy that is
+    // made by `fork` in between, for ever. Out of memory is the only refusal; the next call tries again.
+    if refused == 0 {
+        HOOKED.store(true, Ordering::Release);
+    }
 }
 
 /// The signal that this process dies by at the end of its exit, or zero.

@@ -1,0 +1,40 @@
+//! Two threads that end a program at once, at the worst moment: it ends once, and as a whole.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use support::{Ending, Program};
+
+#[track_caller]
+fn told(story: &str) -> Ending {
+    let (oracle, _watchdog) = support::begin();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_embed_crossing"));
+    let ending = Program::start(command.arg(story)).finish();
+    oracle.nothing_left();
+    ending
+}
+
+#[test]
+fn a_thread_that_is_late_with_its_first_finalizer_keeps_no_exit_from_running_the_others() {
+    let ending = told("first-hook");
+    assert!(ending.status.success(), "{ending}");
+    assert_eq!(ending.stdout, "b\na\n", "{ending}");
+}
+
+#[test]
+fn a_thread_that_leaves_at_once_or_for_another_program_cuts_no_exit_short() {
+    for story in ["exit-now", "exec"] {
+        let ending = told(story);
+        assert_eq!(ending.code(), Some(3), "{story}: {ending}");
+        assert_eq!(ending.stdout, "a\nat the end\n", "{story}: {ending}");
+    }
+}
+
+#[test]
+fn what_an_exit_still_asks_for_behind_a_signal_does_not_keep_it_from_dying_by_that() {
+    for story in ["finalizer", "exit-now-after-signal"] {
+        let ending = told(story);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{story}: {ending}");
+        assert_eq!(ending.stdout, "a\nat the end\n", "{story}: {ending}");
+    }
+}

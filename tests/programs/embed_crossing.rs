@@ -1,0 +1,114 @@
+//! A program two threads of which end it at once: its argument says how they cross.
+#![expect(unsafe_code, reason = "a function of the C library is replaced")]
+
+use std::ffi::{c_int, c_void};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use epilogue::embed;
+use nix::libc;
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::Pid;
+use support::{procfs, sys};
+
+/// Whether the next hook for the C library's list never gets there.
+static HELD: AtomicBool = AtomicBool::new(false);
+/// Whether it would be there by now.
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+/// Whether the second thread may go on.
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn main() {
+    sys::reset(Signal::SIGTERM);
+    let story = std::env::args().nth(1).unwrap();
+    match story.as_str() {
+        "first-hook" => first_hook(),
+        "exit-now" => second_thread(|| embed::exit_now(7)),
+        "exec" => second_thread(|| drop(embed::exec(&mut Command::new("/bin/false")))),
+        "finalizer" => signal_in_exit(|| {
+            embed::finalizer("late", || println!("late"));
+        }),
+        "exit-now-after-signal" => signal_in_exit(|| embed::exit_now(7)),
+        _ => panic!("no story {story:?}"),
+    }
+}
+
+/// A thread is stopped where it puts the hook into the C library's list, and this one exits.
+fn first_hook() {
+    HELD.store(true, Ordering::SeqCst);
+    thread::spawn(|| embed::finalizer("a", || println!("a")));
+    until(&IS_HELD);
+    embed::finalizer("b", || println!("b"));
+}
+
+/// A thread leaves as this one is past embed's hook, and in one that was there before.
+fn second_thread(leave: fn()) -> ! {
+    extern "C" fn at_the_end() {
+        GO.store(true, Ordering::SeqCst);
+        // It waits for this one's exit, or it has ended the process.
+        let waits = |thread: &procfs::Entry| thread.name == "second" && thread.state == 'S';
+        while !procfs::threads_of(Pid::this()).iter().any(waits) {}
+        println!("at the end");
+    }
+    sys::at_exit(at_the_end);
+    embed::finalizer("a", || println!("a"));
+    let second = thread::Builder::new().name("second".to_owned());
+    second
+        .spawn(move || {
+            IS_HELD.store(true, Ordering::SeqCst);
+            until(&GO);
+            leave();
+        })
+        .unwrap();
+    until(&IS_HELD);
+    std::process::exit(3)
+}
+
+/// A signal comes in the middle of the exit, before embed's hook, and `late` is done behind it.
+fn signal_in_exit(late: fn()) -> ! {
+    static LATE: std::sync::OnceLock<fn()> = std::sync::OnceLock::new();
+    extern "C" fn at_the_end() {
+        println!("at the end");
+        LATE.get().unwrap()();
+    }
+    extern "C" fn at_the_beginning() {
+        raise(Signal::SIGTERM).unwrap();
+        until(&GO);
+    }
+    LATE.set(late).unwrap();
+    sys::at_exit(at_the_end);
+    embed::finalizer("a", || {
+        println!("a");
+        GO.store(true, Ordering::SeqCst);
+    });
+    embed::cleanup_on_sigterm().unwrap();
+    sys::at_exit(at_the_beginning);
+    std::process::exit(3)
+}
+
+fn until(flag: &AtomicBool) {
+    while !flag.load(Ordering::SeqCst) {
+        std::hint::spin_loop();
+    }
+}
+
+type Hook = extern "C" fn(*mut c_void);
+
+/// In place of the C library's, by which all hooks come into its list.
+#[unsafe(no_mangle)]
+extern "C" fn __cxa_atexit(hook: Hook, argument: *mut c_void, image: *mut c_void) -> c_int {
+    if HELD.swap(false, Ordering::SeqCst) {
+        IS_HELD.store(true, Ordering::SeqCst);
+        loop {
+            thread::park();
+        }
+    }
+    // SAFETY: looks a name up among the libraries that are loaded.
+    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"__cxa_atexit".as_ptr()) };
+    assert!(!real.is_null());
+    type Real = extern "C" fn(Hook, *mut c_void, *mut c_void) -> c_int;
+    // SAFETY: the C library's function of this type.
+    let real = unsafe { std::mem::transmute::<*mut c_void, Real>(real) };
+    real(hook, argument, image)
+}
