@@ -198,6 +198,10 @@ impl Pass {
     /// Leaves behind what still runs and skips the rest, at the end of the time.
     fn abandon(&self, state: &State) {
         let mut progress = lock(&self.progress);
+        if progress.state != Walk::Going {
+            // It has just come to its end: what was registered since is for the next ending.
+            return;
+        }
         progress.state = Walk::Abandoned;
         if let Some(name) = progress.running.take() {
             let end = state.registry.record(FinalizerEnd::new(name, Outcome::TimedOut));
@@ -297,4 +301,19 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
     // Dropping a payload runs user code, which could panic again with nobody to catch it.
     std::mem::forget(payload);
     Outcome::Panicked { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Kind, Pass, State};
+
+    #[test]
+    fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
+        let state: &'static State = Box::leak(Box::default());
+        let pass = Pass::new(Cause::Cleanup);
+        pass.run(state, || false);
+        state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()));
+        pass.abandon(state);
+        assert!(!state.registry.is_empty());
+    }
 }

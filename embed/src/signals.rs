@@ -228,7 +228,7 @@ pub(crate) fn serve_if_handling() {
 
 pub(crate) fn is_handled(signal: c_int) -> bool {
     let place = usize::try_from(signal).ok().and_then(|signal| HANDLED.get(signal));
-    place.is_some_and(|handled| handled.load(Ordering::Relaxed))
+    place.is_some_and(|handled| handled.load(Ordering::SeqCst))
 }
 
 fn is_crash(signal: c_int) -> bool {
@@ -256,7 +256,8 @@ fn handle(signal: c_int, entry: fn(&Delivery), stack: Stack) -> Result<(), Signa
     if action::install(signal, entry, stack).map_err(refused)? != Previous::Ignored
         && let Some(handled) = usize::try_from(signal).ok().and_then(|place| HANDLED.get(place))
     {
-        handled.store(true, Ordering::Release);
+        // SeqCst: an attendant that is not called, for it had no number yet, sees this as it waits.
+        handled.store(true, Ordering::SeqCst);
         // The thread lets the new signal in.
         desk.inbox.nudge();
         desk.call_attendant();
@@ -267,6 +268,8 @@ fn handle(signal: c_int, entry: fn(&Delivery), stack: Stack) -> Result<(), Signa
 /// Starts embed's thread, once in each process.
 fn serve() -> io::Result<()> {
     let desk = DESK.get_or_init(Desk::new);
+    // Whoever finds it served is not told that the thread could not be started: one at a time tries.
+    let _one_at_a_time = lock(&desk.install);
     if desk.is_served.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
@@ -300,7 +303,10 @@ fn leave_at(desk: &Desk, delivery: &Delivery) {
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = desk.death.compare_exchange(0, delivery.signal, order.0, order.1);
     }
-    desk.inbox.put(delivery);
+    if !desk.inbox.put(delivery) {
+        // A copy that was made as its original installed the handler, and knows nothing of it.
+        return carry_out(delivery);
+    }
     desk.call_attendant();
 }
 

@@ -78,6 +78,12 @@ pub(crate) fn install(signal: c_int, entry: fn(&Delivery), stack: Stack) -> io::
     if old.sa_sigaction == libc::SIG_IGN {
         return Ok(Previous::Ignored);
     }
+    let trampoline: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
+    if old.sa_sigaction == trampoline as usize {
+        // In a copy that was made as its original installed it. It must not come to be its own
+        // previous handler, which would call itself for ever.
+        return Ok(previous(signal));
+    }
     if let Some(before) = before(signal) {
         before.entry.store(entry as usize, Ordering::Release);
         before.flags.store(old.sa_flags, Ordering::Release);
@@ -90,7 +96,6 @@ pub(crate) fn install(signal: c_int, entry: fn(&Delivery), stack: Stack) -> io::
         Previous::Handler => old.sa_flags & kept,
         Previous::Default | Previous::Ignored => libc::SA_RESTART,
     };
-    let trampoline: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;
     let mut action = default_action();
     action.sa_sigaction = trampoline as usize;
     action.sa_flags = libc::SA_SIGINFO | kept;
@@ -274,4 +279,17 @@ fn empty_info(signal: c_int) -> libc::siginfo_t {
 fn empty_context() -> libc::ucontext_t {
     // SAFETY: plain data for which all zeroes is a valid value.
     unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Previous, Stack, install, previous};
+
+    #[test]
+    fn our_own_handler_is_not_taken_for_the_one_before_it() {
+        for _ in 0..2 {
+            install(libc::SIGWINCH, |_| (), Stack::Own).unwrap();
+            assert_eq!(previous(libc::SIGWINCH), Previous::Default);
+        }
+    }
 }

@@ -71,7 +71,8 @@ impl Inbox {
             repeated_to: AtomicI32::new(0),
             repeated: UnsafeCell::new(Delivery::empty()),
         }));
-        let order = (Ordering::AcqRel, Ordering::Acquire);
+        // SeqCst, as the look at it: see `Desk::attendant`.
+        let order = (Ordering::SeqCst, Ordering::Acquire);
         if place.compare_exchange(ptr::null_mut(), made, order.0, order.1).is_err() {
             // SAFETY: from `Box::into_raw` above, and nobody else has seen it.
             drop(unsafe { Box::from_raw(made) });
@@ -82,9 +83,9 @@ impl Inbox {
         look(self.places.get(usize::try_from(signal).ok()?)?)
     }
 
-    /// Leaves a signal for the thread and wakes it.
-    pub(crate) fn put(&self, delivery: &Delivery) {
-        let Some(place) = self.place(delivery.signal) else { return };
+    /// Leaves a signal for the thread and wakes it. False if there is no place for it.
+    pub(crate) fn put(&self, delivery: &Delivery) -> bool {
+        let Some(place) = self.place(delivery.signal) else { return false };
         let order = (Ordering::Acquire, Ordering::Relaxed);
         if place.state.compare_exchange(EMPTY, TAKEN, order.0, order.1).is_ok() {
             let letter = Letter { delivery: delivery.without_context(), thread: this_thread() };
@@ -93,6 +94,7 @@ impl Inbox {
             place.state.store(FULL, Ordering::SeqCst);
         }
         self.wake.post();
+        true
     }
 
     /// Takes one signal out, if there is one: `first` before all others.
@@ -164,5 +166,5 @@ impl Inbox {
 
 fn look(place: &AtomicPtr<Place>) -> Option<&Place> {
     // SAFETY: null, or from `Box::into_raw` in `prepare`, and never freed once published.
-    unsafe { place.load(Ordering::Acquire).as_ref() }
+    unsafe { place.load(Ordering::SeqCst).as_ref() }
 }
