@@ -102,6 +102,29 @@ fn a_finalizer_that_never_returns_keeps_no_worker_alive_without_its_parent() {
 }
 
 #[test]
+fn a_hook_of_the_c_library_that_never_returns_keeps_no_worker_alive_without_its_parent() {
+    a_worker_that_resists("stubborn-hook");
+}
+
+#[test]
+fn a_worker_that_finishes_a_queue_of_its_own_as_it_exits_ends_with_its_parent() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let mut command = program("exiting-worker", 0, &marks);
+    let mut program = Program::start(command.env("GATE", gate.path()));
+    // One has the task that goes on, the other one leaves, and is let through.
+    let standing = gate.wait_for(2);
+    let worker = procfs::descendants_of(program.pid())[0].pid;
+    gate.open_for(standing.iter().position(|&pid| pid == worker).unwrap());
+    program.signal(Signal::SIGKILL);
+    program.reap();
+    oracle.orphans_end_within(BOUND);
+    drop((program, gate, marks));
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_parent_that_is_killed_at_any_instant_leaves_nothing() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

@@ -163,7 +163,16 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     if is_inside(state) {
         stop_here();
     }
-    if state.gate.enter(cause).is_err() {
+    let turn = state.gate.try_enter(cause);
+    let is_orphan = cause == Cause::Parent;
+    if is_orphan && turn.is_none() {
+        // Nobody else would end what takes all the time it needs at an exit of the program's own.
+        state.deadline.hurry();
+    }
+    if turn.unwrap_or_else(|| state.gate.enter(cause)).is_err() {
+        if is_orphan {
+            state.deadline.start_for_exit();
+        }
         park_for_ever();
     }
     hook();
@@ -172,6 +181,10 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     }
     clean_up(state, cause, Enforcer::Kernel, place);
     state.gate.end(cause);
+    if is_orphan {
+        // Nor a hook of the C library's that does not return.
+        state.deadline.start_for_exit();
+    }
     go(code)
 }
 

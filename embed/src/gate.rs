@@ -64,6 +64,11 @@ impl Gate {
         lock(&self.phase).take_turn(cause)
     }
 
+    /// Whether nobody is ending this process.
+    pub(crate) fn is_open(&self) -> bool {
+        *lock(&self.phase) == Phase::Open
+    }
+
     /// Whether this thread has the turn.
     pub(crate) fn is_mine(&self) -> bool {
         let phase = lock(&self.phase);

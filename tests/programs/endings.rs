@@ -127,6 +127,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         "stubborn-finalizer" => stubborn(|()| {
             embed::finalizer("stubborn", || park_for_ever());
         }),
+        "stubborn-hook" => stubborn(|()| {
+            extern "C" fn never_returns() {
+                park_for_ever()
+            }
+            sys::at_exit(never_returns);
+        }),
+        "exiting-worker" => exiting_worker(),
         "stubborn-spin" => stubborn(|()| {
             embed::finalizer("stubborn", || {
                 SigSet::all().thread_block().unwrap();
@@ -442,6 +449,20 @@ fn stubborn(resist: fn(())) {
     let pool = Pool::builder().workers(1).grace_period(Duration::from_millis(400)).start().unwrap();
     pool.submit((), resist).unwrap().join().unwrap();
     wait();
+}
+
+/// A worker that has been told to end, and finishes the queue of a pool of its own as it exits.
+fn exiting_worker() {
+    let gate = std::env::var_os("GATE").map(PathBuf::from).unwrap();
+    let pool = Pool::builder().workers(1).grace_period(Duration::from_millis(400)).start().unwrap();
+    let task = pool.submit(gate, |gate: PathBuf| {
+        let inner = Pool::new(1).unwrap();
+        let task = inner.submit(gate.clone(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
+        std::mem::forget((inner, task));
+        embed::finalizer("leaving", move || Gate::pass(&gate));
+    });
+    task.unwrap().join().unwrap();
+    assert!(pool.close().is_ok());
 }
 
 /// Pools in the workers of pools, `depth` deep, all busy.
