@@ -296,14 +296,16 @@ impl Far {
     fn bell(&self, is_due: impl Fn(u32, u32) -> bool) -> Bell {
         let bell = self.control(BELL);
         let [listener, after] = unpair(bell.load(Ordering::SeqCst));
-        if listener == 0 || !is_due(after, self.written) || bell.swap(0, Ordering::Relaxed) == 0 {
+        if listener == 0 || !is_due(after, self.written) {
             return None;
         }
-        Some(if listener == Listener::Doorbell as u32 {
-            Listener::Doorbell
-        } else {
-            Listener::Socket
-        })
+        // Whom it takes away is who is told: since the look the one may have left, and another one
+        // have come, who sleeps elsewhere.
+        match unpair(bell.swap(0, Ordering::Relaxed))[0] {
+            0 => None,
+            doorbell if doorbell == Listener::Doorbell as u32 => Some(Listener::Doorbell),
+            _ => Some(Listener::Socket),
+        }
     }
 }
 
@@ -329,4 +331,28 @@ fn sleep(asleep: &AtomicU64, reason: u32, is_due: impl Fn() -> bool) {
         futex::wait(asleep, reason);
     }
     asleep.store(0, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+#[cfg(not(epilogue_model))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Listener, Near, Size};
+    use super::Far;
+    use crate::sys::memory::SharedWords;
+
+    #[test]
+    fn who_came_between_the_look_at_the_bell_and_its_ringing_is_the_one_that_is_told() {
+        let (near, fd) = SharedWords::create(Size::Once.words()).unwrap();
+        let far = Far::new(Arc::new(SharedWords::map(&fd).unwrap())).unwrap();
+        let near = Near::new(near, Size::Once);
+        near.listen(Listener::Doorbell, 1);
+        let told = far.bell(|_, _| {
+            near.stop_listening();
+            near.listen(Listener::Socket, 1);
+            true
+        });
+        assert_eq!(told, Some(Listener::Socket));
+    }
 }
