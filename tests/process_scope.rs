@@ -2,11 +2,13 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
 use epilogue::{ExitStatus, JoinError, Process, Rung, Stdio, embed, join_all, scope};
-use support::{Gate, Marks, begin, block_on, park_for_ever, through};
+use nix::unistd::Pid;
+use support::{Gate, Marks, begin, block_on, park_for_ever, procfs, through};
 
 fn new() -> Builder {
     Process::builder()
@@ -115,5 +117,36 @@ fn a_handle_that_a_caught_panic_dropped_is_waited_for_by_the_scope() {
     });
     assert_eq!(marks.count("end"), 1);
     drop(gate);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_process_is_started_while_another_thread_waits_for_one_of_the_same_scope() {
+    let (oracle, _watchdog) = begin();
+    let gate = Gate::new();
+    let path = gate.path();
+    scope(|s| {
+        let start = |n: u32| s.start((path.clone(), n), through);
+        // More than are remembered without a look at those that were joined.
+        let mut first = start(0)?;
+        let some = (1..4).map(start).collect::<Result<Vec<_>, _>>()?;
+        let (waits, others) = thread::scope(|threads| {
+            let waiter = thread::Builder::new().name("waiter".to_owned());
+            let waits = waiter.spawn_scoped(threads, || first.join_timeout(Duration::MAX));
+            let sleeps = |one: &procfs::Entry| one.name == "waiter" && one.state == 'S';
+            while !procfs::threads_of(Pid::this()).iter().any(sleeps) {
+                thread::yield_now();
+            }
+            let others = (4..9).map(start).collect::<Result<Vec<_>, _>>();
+            drop(gate);
+            (waits.unwrap().join().unwrap(), others)
+        });
+        assert_eq!(waits?, Some(0));
+        for (process, n) in some.into_iter().chain(others?).zip(1..) {
+            assert_eq!(process.join()?, n);
+        }
+        Ok::<_, JoinError>(())
+    })
+    .unwrap();
     oracle.nothing_left();
 }

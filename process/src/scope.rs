@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
@@ -71,6 +71,9 @@ type Slot<R> = Arc<Mutex<Option<Process<R>>>>;
 
 /// What a scope knows of a process whose handle it gave out.
 trait Leftover: Send {
+    /// Whether the process may not have been joined. Waits for nobody who does so.
+    fn is_left(&self) -> bool;
+
     /// What there is to wait for, unless the process was joined.
     fn running(&self) -> Option<SharedRunning>;
 
@@ -81,6 +84,15 @@ trait Leftover: Send {
 struct Started<R>(Slot<R>);
 
 impl<R> Leftover for Started<R> {
+    fn is_left(&self) -> bool {
+        match self.0.try_lock() {
+            Ok(process) => process.is_some(),
+            Err(TryLockError::Poisoned(process)) => process.into_inner().is_some(),
+            // Another thread waits for it.
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
     fn running(&self) -> Option<SharedRunning> {
         lock_slot(&self.0).as_ref().map(|process| Arc::clone(process.handle().0))
     }
@@ -190,7 +202,7 @@ impl<'scope> Scope<'scope, '_> {
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         if started.len() == started.capacity() {
             // A scope that starts processes for ever must not grow for ever.
-            started.retain(|one| one.running().is_some());
+            started.retain(|one| one.is_left());
         }
         started.push(leftover);
     }
