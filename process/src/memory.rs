@@ -6,15 +6,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What the counter was when it was last looked at; none before the first child.
-static SEEN: Mutex<Option<u64>> = Mutex::new(None);
+use crate::sys::per_process::PerProcess;
+
+/// What the counter was when it was last looked at; none before the first child. Files are read
+/// meanwhile: a copy made by `fork` would often find its original's locked, for ever.
+static SEEN: PerProcess<Mutex<Option<u64>>> = PerProcess::new();
+
+fn seen() -> MutexGuard<'static, Option<u64>> {
+    SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Notes where the counter stands, before the first child can be ended.
 pub(crate) fn note() {
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen();
     if seen.is_none() {
         *seen = Some(kills().unwrap_or(0));
     }
@@ -22,7 +28,7 @@ pub(crate) fn note() {
 
 /// Whether the kernel has ended a process of this cgroup since this was last asked.
 pub(crate) fn has_run_out() -> bool {
-    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen();
     let Some(now) = kills() else { return false };
     let before = seen.replace(now).unwrap_or(now);
     now > before
@@ -58,7 +64,17 @@ fn parse(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{has_run_out, note, parse, seen};
+    use crate::sys::copy::ends_well_in_a_copy;
+
+    #[test]
+    fn a_copy_that_is_made_during_a_look_looks_for_itself() {
+        let _looking = seen();
+        assert!(ends_well_in_a_copy(|| {
+            note();
+            has_run_out();
+        }));
+    }
 
     #[test]
     fn the_count_is_found_in_both_versions_of_cgroups() {

@@ -26,6 +26,7 @@ use super::error::RecvFailure;
 use super::socket::{self, Message};
 use crate::child::wait_for;
 use crate::codec::Limits;
+use crate::sys::pid;
 
 /// How many bytes a receiver takes in, at most, while its sender's process is joined: one
 /// gibibyte, with what it costs to keep each message. Then the sender waits, as long as nobody
@@ -44,6 +45,7 @@ pub(super) struct Inlet {
     id: u64,
     socket: Arc<OwnedFd>,
     state: Mutex<State>,
+    owner: u32,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +64,7 @@ struct State {
 
 impl Inlet {
     pub(super) fn new(id: u64, socket: Arc<OwnedFd>) -> Arc<Self> {
-        let inlet = Arc::new(Self { id, socket, state: Mutex::default() });
+        let inlet = Arc::new(Self { id, socket, state: Mutex::default(), owner: pid::own() });
         let others = inlets_of(&[id]);
         // What is packed for another process is read back in a rehearsal: that end is the same one
         // once more, and what it took in would be lost with it.
@@ -113,8 +115,17 @@ impl Inlet {
         state.wake();
     }
 
+    /// Whether this is the process that made it. A copy of that may find any lock taken, for ever: it
+    /// can at least let go of what it has.
+    fn is_ours(&self) -> bool {
+        pid::own() == self.owner
+    }
+
     /// The receiver is being dropped.
     pub(super) fn abandon(&self) {
+        if !self.is_ours() {
+            return;
+        }
         let mut state = lock(&self.state);
         state.abandoned = true;
         state.wake();
@@ -232,6 +243,9 @@ pub(crate) fn take_in_now(channels: &[u64]) {
 
 impl Drop for Inlet {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
         let mut inlets = lock(&INLETS);
         if let Some(same) = inlets.get_mut(&self.id) {
             same.retain(|inlet| inlet.strong_count() > 0);
@@ -360,4 +374,19 @@ fn ring(bell: &EventFd) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{INLETS, lock};
+    use crate::channel;
+    use crate::sys::copy::ends_well_in_a_copy;
+
+    #[test]
+    fn a_copy_that_is_made_while_receivers_are_listed_lets_go_of_one() {
+        let (_sender, receiver) = channel::<u8>().unwrap();
+        let listed = lock(&INLETS);
+        assert!(ends_well_in_a_copy(|| drop(receiver)));
+        drop(listed);
+    }
 }

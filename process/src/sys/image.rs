@@ -10,9 +10,9 @@
 use std::ffi::{c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::{mem, ptr, slice};
 
+use super::once::Once;
 use crate::entry::Trampoline;
 use crate::link::Link;
 
@@ -28,8 +28,8 @@ pub(crate) struct Image {
 impl Image {
     /// The image of this crate, looked up once.
     pub(crate) fn this() -> Option<&'static Self> {
-        static IMAGE: OnceLock<Option<Image>> = OnceLock::new();
-        IMAGE.get_or_init(find).as_ref()
+        static IMAGE: Once<Option<Image>> = Once::new();
+        IMAGE.get_or_make(find).as_ref()
     }
 
     /// Equal in two processes if and only if both run the same build.

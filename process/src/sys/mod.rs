@@ -11,6 +11,7 @@
 //! | `image` | where this program's code lies, and what may be called in it |
 //! | `mapping` | files in memory: made, sealed, mapped |
 //! | `memory` | the words of memory that a parent and one child share |
+//! | `once` | a value that is made once, and not waited for |
 //! | `pages` | the pages that every forked child writes, copied ahead |
 //! | `passing` | the messages of the start server, by `descriptors` |
 //! | `per_process` | a value that a copy made by `fork` does not see |
@@ -26,6 +27,8 @@
 //! | `trampoline` | an address that becomes a function again |
 
 pub(crate) mod atomic;
+#[cfg(test)]
+pub(crate) mod copy;
 pub(crate) mod descriptors;
 pub(crate) mod dress;
 pub(crate) mod fork;
@@ -34,6 +37,7 @@ pub(crate) mod hook;
 pub(crate) mod image;
 pub(crate) mod mapping;
 pub(crate) mod memory;
+pub(crate) mod once;
 pub(crate) mod pages;
 pub(crate) mod passing;
 pub(crate) mod per_process;

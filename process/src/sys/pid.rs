@@ -8,10 +8,11 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
+
+use super::once::Once;
 
 /// A word that is zero in each new process. It is never unmapped.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ unsafe impl Sync for Word {}
 /// The id of the process that calls this.
 #[inline]
 pub fn own() -> u32 {
-    static WORD: OnceLock<Option<Word>> = OnceLock::new();
-    let Some(Word(word)) = WORD.get_or_init(make) else { return std::process::id() };
+    static WORD: Once<Option<Word>> = Once::new();
+    let Some(Word(word)) = WORD.get_or_make(make) else { return std::process::id() };
     // SAFETY: mapped for ever, aligned to a page, and zero is a valid number.
     let word = unsafe { word.as_ref() };
     match word.load(Ordering::Relaxed) {
