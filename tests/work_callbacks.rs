@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use epilogue::{Pool, TaskError};
-use support::{Gate, begin, through};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use support::{Gate, begin, procfs, through};
 
 #[test]
 fn every_callback_is_called_once_with_the_outcome_before_close_returns() {
@@ -226,5 +229,79 @@ fn what_only_a_callback_waits_for_is_done() {
     // In the order in which the worker was done.
     assert_eq!(values.into_iter().collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
     drop(pool);
+    oracle.nothing_left();
+}
+
+#[test]
+fn whoever_ends_the_pool_waits_for_all_callbacks_even_if_another_thread_does_so_already() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::new(1).unwrap();
+    let (entered, is_called) = channel();
+    let (go_on, goes_on) = sync_channel::<()>(0);
+    let called = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&called);
+    pool.submit(1u64, |x| x).unwrap().on_done(move |_| {
+        entered.send(()).unwrap();
+        let _ = goes_on.recv();
+        counts.fetch_add(1, Ordering::SeqCst);
+    });
+    is_called.recv().unwrap();
+    thread::scope(|s| {
+        let close = || {
+            assert!(pool.close().is_ok());
+            called.load(Ordering::SeqCst)
+        };
+        let closers = ["first", "second"].map(|name| {
+            thread::Builder::new().name(name.to_owned()).spawn_scoped(s, close).unwrap()
+        });
+        // The pool is gone but for its callback, and both wait for that; or one has come back.
+        let is_there = |name: &str, state: Option<char>| {
+            let threads = procfs::threads_of(Pid::this());
+            threads.iter().any(|one| one.name == name && state.is_none_or(|it| one.state == it))
+        };
+        while !closers.iter().any(|closer| closer.is_finished())
+            && (is_there("epilogue-pool", None)
+                || !["first", "second"].iter().all(|name| is_there(name, Some('S'))))
+        {
+            thread::yield_now();
+        }
+        drop(go_on);
+        assert!(closers.into_iter().all(|closer| closer.join().unwrap() == 1));
+    });
+    drop(pool);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_callback_is_called_at_once_although_another_thread_sleeps_for_a_longer_task() {
+    let (oracle, _watchdog) = begin();
+    // On one CPU, a worker that is woken has often answered before whoever woke it goes on.
+    let before = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|&cpu| before.is_set(cpu).unwrap()).unwrap();
+    one.set(first).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &one).unwrap();
+    let mut gate = Gate::new();
+    // Nobody looks by the clock.
+    let pool = Pool::builder().workers(2).stall_after(Duration::MAX).start().unwrap();
+    let long = pool.submit((gate.path(), 1u64), through).unwrap();
+    gate.wait();
+    thread::scope(|s| {
+        let named = thread::Builder::new().name("sleeper".to_owned());
+        let sleeper = named.spawn_scoped(s, || long.join()).unwrap();
+        let sleeps = |one: &procfs::Entry| one.name == "sleeper" && one.state == 'S';
+        for n in 0..2000u64 {
+            while !procfs::threads_of(Pid::this()).iter().any(sleeps) {
+                thread::yield_now();
+            }
+            let (sender, outcome) = channel();
+            pool.submit(n, |n| n).unwrap().on_done(move |value| sender.send(value).unwrap());
+            assert_eq!(outcome.recv().unwrap().unwrap(), n);
+        }
+        gate.open_once();
+        assert_eq!(sleeper.join().unwrap().unwrap(), 1);
+    });
+    sched_setaffinity(Pid::from_raw(0), &before).unwrap();
+    drop((pool, gate));
     oracle.nothing_left();
 }

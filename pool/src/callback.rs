@@ -3,12 +3,14 @@
 //! It is one a pool, started when the first callback is set and joined as the pool ends. So a callback
 //! may panic, block, submit, close the pool or drop it: nothing else of the pool waits for it.
 
+use std::convert::Infallible;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread::{self, JoinHandle, ThreadId};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use epilogue_process::Portable;
 use nix::sys::signal::SigSet;
 
@@ -82,13 +84,30 @@ enum State {
     /// Nobody has asked for it.
     #[default]
     Idle,
-    Running {
-        queue: Sender<Callback>,
-        thread: JoinHandle<()>,
-    },
-    /// The pool has ended, and it calls what there is.
-    Leaving(JoinHandle<()>),
+    Running(Sender<Callback>, Caller),
+    /// The pool has ended, and it calls what there is, or has done so.
+    Leaving(Caller),
     Ended,
+}
+
+#[derive(Debug)]
+struct Caller {
+    /// Nothing is ever sent: it is the end of the channel that says that it has called all.
+    done: Receiver<Infallible>,
+    id: ThreadId,
+    /// Until somebody joins it.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Caller {
+    fn start(callbacks: Receiver<Callback>) -> io::Result<Self> {
+        let (calling, done) = bounded(0);
+        let thread = thread::Builder::new().name("epilogue-done".into()).spawn(move || {
+            call(&callbacks);
+            drop(calling);
+        })?;
+        Ok(Self { done, id: thread.thread().id(), thread: Some(thread) })
+    }
 }
 
 impl Callbacks {
@@ -96,35 +115,36 @@ impl Callbacks {
     pub(crate) fn queue(&self) -> Option<Sender<Callback>> {
         let mut state = self.lock();
         match &*state {
-            State::Running { queue, .. } => Some(queue.clone()),
+            State::Running(queue, _) => Some(queue.clone()),
             State::Leaving(_) | State::Ended => None,
             State::Idle => {
                 let (queue, callbacks) = unbounded();
-                let thread = thread::Builder::new().name("epilogue-done".into());
-                let thread = thread.spawn(move || call(&callbacks)).ok()?;
-                *state = State::Running { queue: queue.clone(), thread };
+                *state = State::Running(queue.clone(), Caller::start(callbacks).ok()?);
                 Some(queue)
             }
         }
     }
 
     /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
-    /// by it cannot wait for it; the next one who ends the pool does. Nor does the thread that tells of
-    /// events, which a callback may wait for as it ends the pool.
+    /// by it cannot wait for it; each other one who ends the pool does. Nor does the thread that tells
+    /// of events, which a callback may wait for as it ends the pool.
     pub(crate) fn end(&self, observer: Option<ThreadId>) {
         let mut state = self.lock();
-        let thread = match std::mem::replace(&mut *state, State::Ended) {
-            State::Running { thread, .. } | State::Leaving(thread) => thread,
+        let mut caller = match std::mem::replace(&mut *state, State::Ended) {
+            State::Running(_, caller) | State::Leaving(caller) => caller,
             State::Idle | State::Ended => return,
         };
         let here = thread::current().id();
-        if thread.thread().id() == here || observer == Some(here) {
-            *state = State::Leaving(thread);
-            return;
-        }
+        let waits = ![Some(caller.id), observer].contains(&Some(here));
+        let (done, thread) = (caller.done.clone(), caller.thread.take_if(|_| waits));
+        // It stays there for who ends the pool meanwhile, and has to wait as well.
+        *state = State::Leaving(caller);
         // A callback may ask for the state.
         drop(state);
-        let _ = thread.join();
+        if waits {
+            let _ = done.recv();
+        }
+        let _ = thread.map(JoinHandle::join);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

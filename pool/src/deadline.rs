@@ -62,6 +62,8 @@ impl Shared {
         floor.cancel_running(which);
         // A scope may sleep for the outcome of a task that somebody else cancels.
         floor.tell_reader();
+        // What was sent in the place of these may have been answered before the supervisor listened.
+        self.leave(&mut floor);
         if floor.alarm.is_news() {
             self.bell.ring();
         }

@@ -235,8 +235,8 @@ impl Shared {
         call.go_by(terms);
         call.remember(trace);
         floor.submit(call);
-        // What was answered before the supervisor listened is not told to it.
-        while floor.needs_supervisor() && floor.has_answers() {
+        // What was answered before somebody listened is not told to anybody.
+        while floor.is_listened_to() && floor.has_answers() {
             floor.collect();
         }
         if floor.alarm.is_news() {

@@ -207,6 +207,11 @@ impl Floor {
         self.reader == Reader::None && (is_needed || is_observed)
     }
 
+    /// Whether somebody sleeps who has to be told of each answer.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        self.reader == (Reader::Asleep { is_eager: true }) || self.needs_supervisor()
+    }
+
     /// Whether a worker that is done has to take something over from another one, and nobody who
     /// waits, or maps, would see to it.
     pub(super) fn has_to_level(&self) -> bool {
