@@ -66,3 +66,31 @@ fn without_random_numbers_all_works_but_the_hash_maps_of_the_standard_library() 
     }
     oracle.nothing_left();
 }
+
+#[test]
+fn a_server_that_may_not_look_what_is_open_says_so_and_blames_nobody() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        refuse(libc::SYS_getdents64, libc::ENOMEM);
+        let builder = Process::builder().start_method(StartMethod::Server);
+        builder.start(1, increment).unwrap_err().to_string()
+    });
+    let told = program.unwrap().join().unwrap();
+    assert!(told.contains("listing what is open"), "{told}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_large_answer_arrives_also_where_the_kernel_has_no_room_for_its_descriptor() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::ENOBUFS, libc::ENOMEM] {
+        let pool = Pool::new(1).unwrap();
+        let task = pool.submit(error, |error| {
+            refuse(libc::SYS_sendmsg, error);
+            vec![7u8; 200_000]
+        });
+        assert_eq!(task.unwrap().join().unwrap(), vec![7; 200_000]);
+        assert_eq!(pool.close().unwrap().broken, None);
+    }
+    oracle.nothing_left();
+}

@@ -4,6 +4,7 @@
 //! begins. So after a death the parent knows which item ran, which are answered, and which nobody
 //! has begun.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -228,8 +229,8 @@ impl<'l> Answering<'l> {
             .write(&frame, made.file().map(std::slice::from_ref).unwrap_or_default())
         {
             Ok(()) => self.link.lender.lend(made),
-            // Too many descriptors of this user are on their way. Nothing was written.
-            Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
+            // Nothing was written, and without a descriptor it may be.
+            Err(error) if is_for_want(&error) => {
                 let frame = [&[0; HEADER][..], &[VALUE], made.bytes()].concat();
                 return self.send(frame, &[]);
             }
@@ -253,4 +254,10 @@ impl<'l> Answering<'l> {
         self.link.look_at_growth();
         self.parent == Parent::There
     }
+}
+
+/// Whether the kernel has no room for a message with a descriptor, or too many are on their way.
+fn is_for_want(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM))
 }

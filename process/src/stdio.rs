@@ -1,7 +1,7 @@
 //! The standard streams of a child.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -119,19 +119,23 @@ const PAGE: u64 = 4096;
 /// What was written to captured memory. Memory that cannot be read gives what could be: the process
 /// has ended well all the same.
 pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
+    // Its size is not asked for: the kernel may have no memory for that answer.
     let written = match is_bounded(memory) {
-        // All who inherited it share our position.
-        true => (&*memory).stream_position().and_then(|end| Ok(end.min(memory.metadata()?.len()))),
-        false => memory.metadata().map(|data| data.len()),
+        // All who inherited it share our position, which may lie beyond the end.
+        true => (&*memory).stream_position(),
+        // They write at the end, wherever our position is.
+        false => (&*memory).seek(SeekFrom::End(0)),
     };
     let written = written.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
     let mut bytes = Vec::new();
-    if bytes.try_reserve_exact(written).is_ok() {
-        bytes.resize(written, 0);
-    }
-    // Not by reading on: what the process started may still be writing at our position.
     let mut done = 0;
-    while done < bytes.len() {
+    // No further: what the process started may still be writing.
+    while done < written {
+        let step = STEP.min(written - done);
+        if bytes.try_reserve(step).is_err() {
+            break;
+        }
+        bytes.resize(done + step, 0);
         match memory.read_at(&mut bytes[done..], done as u64) {
             Ok(0) => break,
             Ok(some) => done += some,
@@ -142,6 +146,9 @@ pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
     bytes.truncate(done);
     bytes
 }
+
+/// How much is read at once.
+const STEP: usize = 1 << 20;
 
 fn is_bounded(memory: &File) -> bool {
     let seals = fcntl(memory, FcntlArg::F_GET_SEALS).unwrap_or(0);

@@ -15,15 +15,14 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair,
-    sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, setsockopt, socketpair, sockopt,
 };
 
 use super::error::{RecvFailure, SendFailure};
 use crate::child::wait_for;
 use crate::codec::{DecodeError, Limits};
 use crate::parcel::{MAX_DESCRIPTORS, Parcel};
-use crate::sys::descriptors::{receive, send_datagram, waiting};
+use crate::sys::descriptors::{receive, send_datagram, send_pieces, waiting};
 use crate::sys::mapping::{self, Frozen};
 
 /// The longest message that can be sent without a file, whatever the capacity.
@@ -62,9 +61,7 @@ fn inline(buffer: usize, capacity: usize) -> usize {
 }
 
 fn give_credit(receiving: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    send(receiving.as_raw_fd(), &[0], flags)?;
-    Ok(())
+    send_pieces(receiving, [&[0]], &[], MsgFlags::MSG_DONTWAIT).map(drop)
 }
 
 /// What a datagram begins with: the payload follows, or is the whole of the last file.

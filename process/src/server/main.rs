@@ -162,7 +162,7 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
     }
     panics::remember(Backtraces::default());
     warm_up();
-    let before = descriptors();
+    let before = step("listing what is open", descriptors())?;
     if let Some(offset) = opening.preload {
         let preload = image.initializer(offset).ok_or(Unable::OtherBuild)?;
         run_preload(preload, parent)?;
@@ -174,7 +174,8 @@ fn prepare(opening: &Opening, title: Option<Title>, parent: &OwnedFd) -> Result<
         1 => {}
         several => return Err(Unable::Threads(several)),
     }
-    let left: Vec<RawFd> = descriptors().into_iter().filter(|fd| !before.contains(fd)).collect();
+    let mut left = step("listing what is open", descriptors())?;
+    left.retain(|fd| !before.contains(fd));
     if left.is_empty() { Ok(()) } else { Err(Unable::Descriptors(left)) }
 }
 
@@ -223,12 +224,11 @@ pub(crate) fn threads() -> usize {
     count()
 }
 
-fn descriptors() -> Vec<RawFd> {
-    let Ok(listing) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
-    let names = listing.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let all: Vec<RawFd> = names.collect();
+fn descriptors() -> io::Result<Vec<RawFd>> {
+    let listing = fs::read_dir("/proc/self/fd")?.collect::<io::Result<Vec<_>>>()?;
+    let all = listing.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // The listing sees the descriptor it is read through, which is closed by now.
-    all.into_iter().filter(|fd| dress::is_open(*fd)).collect()
+    Ok(all.filter(|fd| dress::is_open(*fd)).collect())
 }
 
 pub(super) fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
