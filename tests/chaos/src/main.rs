@@ -4,6 +4,7 @@
 //! its own, with this process as the subreaper that sees what it leaves behind. The seed and the
 //! number of a case say all that happens in it, but for the scheduler's part.
 
+mod answers;
 mod case;
 mod cli;
 mod figures;

@@ -4,6 +4,7 @@ mod hostile;
 mod kills;
 mod ledger;
 mod life;
+mod nth;
 mod parent;
 mod resources;
 mod soak;
@@ -41,6 +42,7 @@ pub(crate) static ALL: &[Scenario] = &[
     storm::SCENARIO,
     life::SCENARIO,
     syscalls::SCENARIO,
+    nth::SCENARIO,
     resources::SCENARIO,
     hostile::SCENARIO,
     soak::SCENARIO,

@@ -156,7 +156,7 @@ fn trace(pid: i32, call: &str, error: &str, time: u64) -> Program {
 }
 
 /// Whether the program told of an error, if all is well.
-fn verdict(ending: &Ending, call: &str) -> Result<bool, String> {
+pub(super) fn verdict(ending: &Ending, call: &str) -> Result<bool, String> {
     let of_memory = ["mmap", "mremap", "munmap", "mprotect", "sigaltstack"].contains(&call);
     // Rust itself ends a program that has no memory, and says so.
     let last_words = ["memory allocation of", "failed to allocate", "failed to set up"];

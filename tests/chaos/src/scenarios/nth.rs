@@ -1,0 +1,208 @@
+//! The n-th system call of a kind fails, counted over a program and all that it starts, from the
+//! first on: no hang, no leak, no panic; a clear error or no effect, and all works again.
+//!
+//! The kernel asks for each call (`man 2 seccomp_unotify`). One that fails is not done at all, so only
+//! those errors are here with which the kernel itself leaves a call undone. It does not matter which
+//! process makes the call.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::{Once, OnceLock};
+use std::time::Duration;
+
+use nix::errno::Errno::{
+    self, EACCES, EAGAIN, EBUSY, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM,
+    ENOPROTOOPT, ENOSPC, EPERM,
+};
+use support::{Program, Random};
+
+use super::Scenario;
+use super::syscalls::verdict;
+use super::workload::everything;
+use crate::answers::{Answers, Fault, ask_for, listener};
+use crate::case::Case;
+use crate::figures::Figures;
+use crate::seed::Seed;
+
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "nth",
+    story: "the n-th system call of a whole tree of processes x its errors, by seccomp",
+    cases: |extent| extent.either(200, cells(0).len() as u64),
+    patience: |_| Duration::from_secs(30),
+    case,
+    subject,
+};
+
+/// A kind of call: its name and number, how it may fail, and how often a tree makes it (`strace -f -c`).
+type Kind = (&'static str, libc::c_long, &'static [Errno], u64);
+
+const KINDS: &[Kind] = &[
+    ("clone3", libc::SYS_clone3, &[EAGAIN, ENOMEM], 31),
+    ("dup2", libc::SYS_dup2, &[EBUSY, EINTR], 33),
+    ("eventfd2", libc::SYS_eventfd2, &[EMFILE, ENFILE, ENOMEM], 10),
+    ("execve", libc::SYS_execve, &[EAGAIN, ENFILE, ENOMEM], 10),
+    ("fallocate", libc::SYS_fallocate, &[EINTR, ENOMEM, ENOSPC], 3),
+    ("fcntl", libc::SYS_fcntl, &[EMFILE], 15),
+    ("ftruncate", libc::SYS_ftruncate, &[ENOMEM], 16),
+    ("futex", libc::SYS_futex, &[EAGAIN, EINTR], 80),
+    ("getdents64", libc::SYS_getdents64, &[ENOENT, ENOMEM], 30),
+    ("getsockopt", libc::SYS_getsockopt, &[EMFILE, ENOPROTOOPT], 10),
+    ("madvise", libc::SYS_madvise, &[EAGAIN, ENOMEM], 43),
+    ("memfd_create", libc::SYS_memfd_create, &[EMFILE, ENFILE, ENOMEM], 18),
+    ("mkdir", libc::SYS_mkdir, &[EACCES, ENOMEM], 2),
+    ("mmap", libc::SYS_mmap, &[ENOMEM], 256),
+    ("mprotect", libc::SYS_mprotect, &[ENOMEM], 76),
+    ("munmap", libc::SYS_munmap, &[ENOMEM], 58),
+    ("newfstatat", libc::SYS_newfstatat, &[ENOMEM], 93),
+    ("openat", libc::SYS_openat, &[EMFILE, ENFILE, ENOMEM], 113),
+    ("pidfd_open", libc::SYS_pidfd_open, &[EMFILE, ENFILE, ENOMEM], 11),
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal, &[EPERM], 4),
+    ("poll", libc::SYS_poll, &[EINTR, ENOMEM], 76),
+    ("ppoll", libc::SYS_ppoll, &[EINTR, ENOMEM], 6),
+    ("prctl", libc::SYS_prctl, &[EINVAL, EPERM], 49),
+    ("pread64", libc::SYS_pread64, &[EINTR, ENOMEM], 24),
+    ("prlimit64", libc::SYS_prlimit64, &[EPERM], 103),
+    ("read", libc::SYS_read, &[EINTR], 135),
+    ("recvfrom", libc::SYS_recvfrom, &[EINTR, ENOMEM], 4),
+    ("recvmsg", libc::SYS_recvmsg, &[EINTR, ENOMEM], 104),
+    ("rmdir", libc::SYS_rmdir, &[EBUSY, ENOMEM], 2),
+    ("sendmsg", libc::SYS_sendmsg, &[EINTR, ENOBUFS, ENOMEM], 13),
+    ("sendto", libc::SYS_sendto, &[EINTR, ENOBUFS, ENOMEM], 117),
+    ("setpgid", libc::SYS_setpgid, &[EPERM], 2),
+    ("setsockopt", libc::SYS_setsockopt, &[ENOMEM], 2),
+    ("signalfd4", libc::SYS_signalfd4, &[EMFILE, ENFILE, ENOMEM], 1),
+    ("socketpair", libc::SYS_socketpair, &[EMFILE, ENFILE, ENOMEM], 17),
+    ("statx", libc::SYS_statx, &[ENOMEM], 26),
+    ("timer_create", libc::SYS_timer_create, &[EAGAIN, ENOMEM], 11),
+    ("waitid", libc::SYS_waitid, &[EINTR], 24),
+    ("write", libc::SYS_write, &[EINTR], 17),
+];
+
+/// Each of the first times, and so many of those after them.
+const FIRST: u64 = 5;
+const LATER: usize = 3;
+
+/// Not every call of a kind may fail in its ways.
+fn counts(call: libc::c_long) -> fn(&[u64; 6]) -> bool {
+    match call {
+        // One that wakes only fails where it is wrong.
+        libc::SYS_futex => |[_, operation, ..]| {
+            let plain = *operation as libc::c_int & libc::FUTEX_CMD_MASK;
+            [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].contains(&plain)
+        },
+        libc::SYS_fcntl => |[_, command, ..]| *command as libc::c_int == libc::F_DUPFD_CLOEXEC,
+        libc::SYS_getsockopt => |[_, _, name, ..]| *name as libc::c_int == libc::SO_PEERPIDFD,
+        _ => |_| true,
+    }
+}
+
+type Cell = (Kind, Errno, u64);
+
+/// What once broke a promise, which every run tries first.
+const ONCE_BROKEN: &[(&str, Errno, u64)] = &[
+    ("statx", ENOMEM, 19),
+    ("pidfd_send_signal", EPERM, 4),
+    ("write", EINTR, 5),
+    ("getdents64", ENOMEM, 1),
+];
+
+/// All cells of a run, in an order that is the run's.
+fn cells(run: u64) -> Vec<Cell> {
+    let (mut cells, mut random) = (Vec::new(), Random::new(run));
+    for &kind in KINDS {
+        let (_, _, errors, most) = kind;
+        for &error in errors {
+            let later = (0..if most > FIRST { LATER } else { 0 })
+                .map(|_| FIRST + 1 + random.below(most - FIRST));
+            let times = (1..=most.min(FIRST)).chain(later);
+            cells.extend(times.map(|time| (kind, error, time)));
+        }
+    }
+    for last in (1..cells.len()).rev() {
+        cells.swap(last, random.below(last as u64 + 1) as usize);
+    }
+    let kind = |name| KINDS.iter().find(|kind| kind.0 == name).copied();
+    let first =
+        ONCE_BROKEN.iter().flat_map(|&(name, error, time)| Some((kind(name)?, error, time)));
+    first.chain(cells).collect()
+}
+
+fn cell(seed: Seed) -> Cell {
+    cells(seed.run)[seed.case as usize]
+}
+
+fn case(case: &mut Case) -> Figures {
+    let ((name, call, ..), error, time) = cell(case.seed);
+    let usual = usual_descriptors(case);
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("listener");
+    let socket = UnixDatagram::bind(&place).unwrap();
+    let program = case.start(&mut case.command(&[place.to_str().unwrap()]));
+    let Some(listener) = listener(&socket, program.pid()) else {
+        return skipped(program);
+    };
+    let answers = Answers::start(listener, Fault { time, error, counts: counts(call) });
+    let ending = program.finish();
+    case.gone_within(Duration::from_secs(2));
+    let failed = answers.end();
+    let what = format!("{name} {error:?} {time}");
+    let told = verdict(&ending, name).unwrap_or_else(|problem| panic!("{what}: {problem}"));
+    assert!(failed || !told, "{what}: nothing failed: {ending}");
+    // None from one that had no memory to go on.
+    let left = descriptors(&ending).unwrap_or(0);
+    assert!(left <= usual, "{what}: {left} descriptors instead of {usual}: {ending}");
+    let mut figures = Figures::default();
+    figures.count(if failed { "calls failed" } else { "not reached" }, 1);
+    if failed {
+        figures.count(if told { "errors told" } else { "without effect" }, 1);
+    }
+    figures
+}
+
+/// What a kernel that refuses leaves to do.
+fn skipped(program: Program) -> Figures {
+    static ONCE: Once = Once::new();
+    let ending = program.finish();
+    let [why] = ending.after(REFUSED)[..] else { panic!("{ending}") };
+    ONCE.call_once(|| eprintln!("nth: SKIPPED, this kernel gives no listener: {why}"));
+    let mut figures = Figures::default();
+    figures.count("SKIPPED", 1);
+    figures
+}
+
+/// How many descriptors a program has open that nothing was refused.
+fn usual_descriptors(case: &Case) -> u64 {
+    static USUAL: OnceLock<u64> = OnceLock::new();
+    *USUAL.get_or_init(|| {
+        let ending = Program::start(&mut case.command(&[])).finish();
+        case.gone_within(Duration::from_secs(2));
+        descriptors(&ending).unwrap_or_else(|| panic!("{ending}"))
+    })
+}
+
+const REFUSED: &str = "refused:";
+const DESCRIPTORS: &str = "descriptors:";
+
+fn descriptors(ending: &support::Ending) -> Option<u64> {
+    ending.after(DESCRIPTORS).first()?.parse().ok()
+}
+
+/// Whatever was refused, it was refused once.
+fn subject(seed: Seed, arguments: &[String]) {
+    let ((_, call, ..), ..) = cell(seed);
+    let asked = arguments.first().map_or(Ok(()), |place| ask_for(call, Path::new(place)));
+    if let Err(error) = asked {
+        return println!("{REFUSED} {error}");
+    }
+    match everything() {
+        Ok(()) => println!("done"),
+        Err(error) => {
+            println!("error: {error}");
+            everything().unwrap_or_else(|error| panic!("no recovery: {error}"));
+        }
+    }
+    let count = || fs::read_dir("/proc/self/fd")?.collect::<Result<Vec<_>, _>>();
+    let open = count().or_else(|_| count()).unwrap();
+    println!("{DESCRIPTORS} {}", open.len());
+}
