@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
@@ -71,9 +72,15 @@ pub(crate) fn set_variable(name: &str, value: &std::ffi::OsStr) {
     unsafe { std::env::set_var(name, value) };
 }
 
-/// Has `command` begin a session of its own, by which all that it starts is found.
+/// Has `command` begin a session of its own, by which all that it starts is found. It can be
+/// interrupted there, also where whoever started us in the background cannot.
 pub(crate) fn in_new_session(command: &mut Command) {
-    let begin = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
-    // SAFETY: between fork and exec this makes one system call, and allocates nothing.
+    let begin = || {
+        nix::unistd::setsid().map_err(io::Error::from)?;
+        // SAFETY: the default action is no code of ours.
+        unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.map_err(io::Error::from)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec this makes two system calls, and allocates nothing.
     unsafe { command.pre_exec(begin) };
 }
