@@ -81,6 +81,7 @@ pub(crate) struct Member {
 impl Member {
     /// Of so many calls it is known, after they have gone, what they were.
     const RECENT: usize = 256;
+
     pub(crate) fn start(
         spec: &Spec,
         number: u64,

@@ -176,6 +176,7 @@ fn grandchildren() {
             Process::builder().end_tree().start((), family).unwrap()
         };
         let processes: Vec<_> = (0..2u64).map(start).collect();
+        // It orders nothing: the kill may come before, meanwhile, or as they are being ended.
         thread::sleep(Duration::from_millis(20));
         processes.into_iter().for_each(|process| drop(process.terminate().unwrap()));
     }
