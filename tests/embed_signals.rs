@@ -387,6 +387,16 @@ fn a_long_loop_learns_of_the_signal() {
     assert_eq!(lines(&ending), ["asked false", "Signal(15)", "last Signal(15) true"], "{ending}");
 }
 
+/// A thread that begins holds a lock of the standard library's, and `std::process::exit` in a copy
+/// made meanwhile waits for it for ever. A thread has its name when that is behind it.
+#[test]
+fn embeds_thread_has_begun_when_the_call_returns_so_that_a_copy_made_next_can_exit() {
+    for _ in 0..20 {
+        let ending = told(&["handle:15", "threads"]);
+        assert!(ending.stdout.contains("thread epilogue-embed"), "{ending}");
+    }
+}
+
 #[test]
 fn a_copy_made_by_fork_runs_its_own_finalizers_and_never_its_parents() {
     for fork in ["fork", "fork-unseen"] {

@@ -8,10 +8,11 @@
 //! 2. A previous handler is called once for each signal that we were given, after the finalizers.
 //! 3. What was ignored stays ignored.
 
+use std::convert::Infallible;
 use std::ffi::c_int;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use nix::errno::Errno;
@@ -101,11 +102,20 @@ impl Desk {
         }
     }
 
+    /// Starts embed's thread, and returns when it runs: a thread that begins holds a lock of the
+    /// standard library's, and in a copy made by `fork` meanwhile `std::process::exit` would wait
+    /// for that lock for ever.
     fn start_thread(&'static self) -> io::Result<()> {
         // It must not get a signal that the program wants on its own threads.
         let _blocked = AllBlocked::new();
+        let (runs, begun) = mpsc::sync_channel::<Infallible>(0);
         let thread = thread::Builder::new().name("epilogue-embed".into());
-        thread.spawn(move || served::collect(self, state())).map(drop)
+        thread.spawn(move || {
+            drop(runs);
+            served::collect(self, state());
+        })?;
+        let _closed = begun.recv();
+        Ok(())
     }
 
     /// The next `SIGINT` is the first again.

@@ -83,6 +83,7 @@ fn take(verb: &str, what: &str) {
         "close" => nix::unistd::close(number(what)).unwrap(),
         "unmask" => signal_set(what).thread_unblock().unwrap(),
         "thread" => drop(start(what)),
+        "threads" => threads(),
         "together" => together(what),
         "fork" => fork(what, raw::fork),
         "fork-unseen" => fork(what, raw::fork_unseen),
@@ -273,6 +274,14 @@ fn forks(what: &str) {
             take_all(&inner(steps));
             std::process::exit(0);
         }
+    }
+}
+
+/// Says the names of this process's threads.
+fn threads() {
+    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
+        let name = std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap();
+        say(&format!("thread {}", name.trim()));
     }
 }
 
