@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::FlushError;
 use crate::name::decimal;
 use crate::state::lock;
-use crate::sys::cell::Published;
 use crate::sys::mask::AllBlocked;
+use crate::sys::once::Once;
 use crate::sys::per_process::PerProcess;
 use crate::sys::runtime::Runtime;
 use crate::sys::snapshot::{SaveError, Snapshot, tell};
@@ -44,7 +44,7 @@ struct Coverage {
     pid: u32,
 }
 
-static COVERAGE: Published<Coverage> = Published::new();
+static COVERAGE: Once<Coverage> = Once::new();
 
 /// Held by who makes the above. Each process has its own: a copy made by `fork` meanwhile would
 /// find its original's locked for ever.

@@ -85,6 +85,8 @@ mod served;
 pub mod signal;
 mod signals;
 mod state;
+#[doc(hidden)]
+pub mod statics;
 mod stop;
 mod sys;
 

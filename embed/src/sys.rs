@@ -8,11 +8,11 @@
 )]
 
 pub(crate) mod action;
-pub(crate) mod cell;
 pub(crate) mod exit;
 pub(crate) mod image;
 pub(crate) mod inbox;
 pub(crate) mod mask;
+pub(crate) mod once;
 pub(crate) mod per_process;
 pub(crate) mod runtime;
 pub(crate) mod snapshot;

@@ -21,11 +21,11 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Sender;
 use epilogue_process::StartError;
+use epilogue_process::bell::Bell;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Patience;
 
 pub(crate) use self::work::send;
-use crate::bell::Bell;
 use crate::call::{Call, NO_STATE, Which};
 use crate::deadline::Alarm;
 use crate::ends::Deadline;

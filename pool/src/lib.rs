@@ -29,7 +29,6 @@
 #![forbid(unsafe_code)]
 
 mod available;
-mod bell;
 mod builder;
 mod call;
 mod callback;

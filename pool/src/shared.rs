@@ -10,13 +10,13 @@ use crossbeam_channel::bounded;
 use epilogue_embed::ending::Ending;
 use epilogue_embed::on_stop;
 use epilogue_process::Limits;
+use epilogue_process::bell::Bell;
 use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::this_process;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
 
-use crate::bell::Bell;
 use crate::builder::Builder;
 use crate::call::{Call, time};
 use crate::callback::Callbacks;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{self, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::bell::Bell;
 use crate::boot::{SERVER, VARIABLE};
 use crate::child::Spec;
 use crate::error::StartError;
@@ -60,7 +60,7 @@ impl Connection {
             SharedWords::create(size.words()).map_err(at("making shared memory"))?;
         let doorbell = match size {
             Size::Once => None,
-            Size::Many => Some(doorbell().map_err(at("making a doorbell"))?),
+            Size::Many => Some(Arc::new(Bell::new().map_err(at("making a doorbell"))?.into())),
         };
         Ok(Self { near: Nearby { stream, second, ring, doorbell }, wire, claims })
     }
@@ -117,11 +117,6 @@ impl Launch {
         let [_, out, error] = self.stdio;
         Ok(Launched { born, captured: [out.into_captured(), error.into_captured()] })
     }
-}
-
-fn doorbell() -> io::Result<Arc<OwnedFd>> {
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    Ok(Arc::new(OwnedFd::from(EventFd::from_flags(flags)?)))
 }
 
 /// Proves to a child that its wire and what called it belong together.

@@ -34,6 +34,7 @@
 
 mod answering;
 mod awaiting;
+pub mod bell;
 mod boot;
 mod builder;
 pub mod channel;

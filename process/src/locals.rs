@@ -12,9 +12,9 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use epilogue_embed::finalizer;
+use epilogue_embed::statics::PerProcess;
 
 use crate::growth;
-use crate::sys::per_process::PerProcess;
 
 type Known = Mutex<BTreeMap<(TypeId, usize), Arc<dyn Any + Send + Sync>>>;
 

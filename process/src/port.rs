@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
+use crate::bell;
 use crate::ring::{self, Listener};
 use crate::sys::descriptors::send_with;
 use crate::sys::memory::SharedWords;
@@ -72,8 +72,7 @@ impl Port {
         match (listener, &self.doorbell) {
             (None, _) => {}
             (Some(Listener::Doorbell), Some(doorbell)) => {
-                // Full means that it rings already. Interrupted, it does not.
-                while nix::unistd::write(doorbell, &1u64.to_ne_bytes()) == Err(Errno::EINTR) {}
+                bell::ring(doorbell);
             }
             (Some(_), _) => drop(self.send(&Frame::control(Kind::Ready, Vec::new()))),
         }

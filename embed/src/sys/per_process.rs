@@ -17,23 +17,27 @@ struct Owned<T> {
 
 /// A static place for one value in each process.
 #[derive(Debug)]
-pub(crate) struct PerProcess<T> {
+pub struct PerProcess<T> {
     owned: AtomicPtr<Owned<T>>,
 }
 
 impl<T: Send + Sync + 'static> PerProcess<T> {
     /// An empty place.
-    pub(crate) const fn new() -> Self {
+    #[expect(
+        clippy::new_without_default,
+        reason = "made for statics, in which there is no default"
+    )]
+    pub const fn new() -> Self {
         Self { owned: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// The value of this process, if it has made one.
-    pub(crate) fn get(&'static self) -> Option<&'static T> {
+    pub fn get(&'static self) -> Option<&'static T> {
         Self::own(self.owned.load(Ordering::Acquire))
     }
 
     /// The value of this process, made now if there is none.
-    pub(crate) fn get_or_init(&'static self, make: fn() -> T) -> &'static T {
+    pub fn get_or_init(&'static self, make: fn() -> T) -> &'static T {
         loop {
             // Judged and replaced by one load: between two, another thread of this process may have
             // published, and its value would be replaced, with all that it has put there.

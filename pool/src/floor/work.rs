@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use epilogue_process::bell::Bell;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::{Listener, Patience};
 
 use super::{Floor, Pace, Phase, Reader};
-use crate::bell::Bell;
 use crate::call::Call;
 use crate::error::Refusal;
 use crate::mailbox::Mailbox;

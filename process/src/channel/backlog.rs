@@ -16,14 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 
 use super::error::RecvFailure;
 use super::socket::{self, Message};
+use crate::bell::Bell;
 use crate::child::wait_for;
 use crate::codec::Limits;
 use crate::sys::pid;
@@ -58,7 +57,7 @@ struct State {
     /// Nobody will receive any more.
     abandoned: bool,
     /// Wakes those who take messages in.
-    drains: Vec<Arc<EventFd>>,
+    drains: Vec<Arc<Bell>>,
     room: Vec<u8>,
 }
 
@@ -176,7 +175,7 @@ impl State {
 
     fn wake(&self) {
         for drain in &self.drains {
-            ring(drain);
+            drain.ring();
         }
     }
 }
@@ -275,7 +274,7 @@ enum Taken {
 #[derive(Debug)]
 pub struct Drain {
     inlets: Vec<Weak<Inlet>>,
-    bell: Option<Arc<EventFd>>,
+    bell: Option<Arc<Bell>>,
     shared: Arc<Mutex<Phase>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -300,9 +299,8 @@ impl Drain {
         if inlets.is_empty() {
             return None;
         }
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         // There may be no descriptor left, perhaps since all are in messages that wait.
-        let bell = EventFd::from_flags(flags).ok().map(Arc::new);
+        let bell = Bell::new().ok().map(Arc::new);
         let shared = Arc::new(Mutex::new(Phase::Draining));
         for inlet in &inlets {
             lock(&inlet.state).drains.extend(bell.clone());
@@ -328,7 +326,7 @@ impl Drop for Drain {
     fn drop(&mut self) {
         *lock(&self.shared) = Phase::Over;
         if let Some(bell) = &self.bell {
-            ring(bell);
+            bell.ring();
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -340,7 +338,7 @@ impl Drop for Drain {
     }
 }
 
-fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&EventFd>, phase: &Mutex<Phase>) {
+fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&Bell>, phase: &Mutex<Phase>) {
     // The program's signal handlers have nothing to do on this thread.
     let _ = SigSet::all().thread_block();
     while !inlets.is_empty() {
@@ -360,16 +358,11 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&EventFd>, phase: &Mutex<Phase>
         wait_for(&mut fds, bell.is_none().then(|| Instant::now() + WITHOUT_BELL));
         drop(fds);
         drop(watched);
-        let _ = bell.map(EventFd::read);
+        let _ = bell.map(Bell::silence);
         if *lock(phase) == Phase::Over {
             break;
         }
     }
-}
-
-fn ring(bell: &EventFd) {
-    // Full means that it rings already. Interrupted, it does not.
-    while bell.write(1) == Err(Errno::EINTR) {}
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Ending};
+use epilogue_embed::statics::PerProcess;
 
 use crate::child::Spec;
 use crate::entry::ForeignFunction;
@@ -44,7 +45,6 @@ use crate::launch::Connection;
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
-use crate::sys::per_process::PerProcess;
 use client::{Failed, Server};
 
 pub(crate) use main::{serve, threads};

@@ -12,7 +12,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::{mem, ptr, slice};
 
-use super::once::Once;
+use epilogue_embed::statics::Once;
+
 use crate::entry::Trampoline;
 use crate::link::Link;
 
@@ -166,4 +167,31 @@ fn fingerprint(base: usize, headers: &[libc::Elf64_Phdr]) -> u64 {
         }
     }
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use epilogue_embed::statics::Once;
+
+    use crate::sys::copy::ends_well_in_a_copy;
+
+    #[test]
+    fn a_copy_that_is_made_in_the_middle_makes_its_own() {
+        static BARRIER: Barrier = Barrier::new(2);
+        static PLACE: Once<u8> = Once::new();
+        let slow = thread::spawn(|| {
+            PLACE.get_or_make(|| {
+                BARRIER.wait();
+                BARRIER.wait();
+                1
+            })
+        });
+        BARRIER.wait();
+        assert!(ends_well_in_a_copy(|| assert_eq!(*PLACE.get_or_make(|| 2), 2)));
+        BARRIER.wait();
+        assert_eq!((*slow.join().unwrap(), *PLACE.get_or_make(|| 3)), (1, 1));
+    }
 }

@@ -11,10 +11,8 @@
 //! | `image` | where this program's code lies, and what may be called in it |
 //! | `mapping` | files in memory: made, sealed, mapped |
 //! | `memory` | the words of memory that a parent and one child share |
-//! | `once` | a value that is made once, and not waited for |
 //! | `pages` | the pages that every forked child writes, copied ahead |
 //! | `passing` | the messages of the start server, by `descriptors` |
-//! | `per_process` | a value that a copy made by `fork` does not see |
 //! | `pid` | which process this is, without a system call |
 //! | `pidfd` | signals to, and the exit status of, exactly one child |
 //! | `process` | facts of this process, and what a child sets before it serves |
@@ -37,10 +35,8 @@ pub(crate) mod hook;
 pub(crate) mod image;
 pub(crate) mod mapping;
 pub(crate) mod memory;
-pub(crate) mod once;
 pub(crate) mod pages;
 pub(crate) mod passing;
-pub(crate) mod per_process;
 pub(crate) mod pid;
 pub(crate) mod pidfd;
 pub(crate) mod process;

@@ -10,9 +10,8 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use epilogue_embed::statics::Once;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous};
-
-use super::once::Once;
 
 /// A word that is zero in each new process. It is never unmapped.
 #[derive(Debug)]
