@@ -322,15 +322,21 @@ fn a_handler_leaves_a_note_and_returns() {
     let (oracle, _watchdog) = begin();
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-o"]).arg(&trace).arg(env!("CARGO_BIN_EXE_embed_story"));
-    command.args(["handle:15", "finalizer:a", "raise:15", "park"]);
-    let output = command.output();
-    let Ok(trace) = fs::read_to_string(&trace) else {
-        eprintln!("NOT TRIED: no strace, or it may not trace: {output:?}");
+    let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+    if !tried.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("NOT TRIED: no strace, or it may not trace: {tried:?}");
         drop(directory);
         return oracle.nothing_left();
-    };
+    }
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o"]).arg(&trace).arg(env!("CARGO_BIN_EXE_embed_story"));
+    command.args(["handle:15", "waits:a", "raise:15", "say:returned", "park"]);
+    // The finalizer holds the end up until the handler has returned on the other thread.
+    let mut program = Program::start(&mut command);
+    program.wait_for_line("returned");
+    program.tell("end");
+    program.finish();
+    let trace = fs::read_to_string(&trace).unwrap();
     drop(directory);
     let (thread, _) = trace.split_once("--- SIGTERM").unwrap();
     let thread = thread.rsplit('\n').next().unwrap().split(' ').next().unwrap().to_owned();
