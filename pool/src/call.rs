@@ -1,5 +1,6 @@
 //! A call on its way: one task or more, and where their outcomes go.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use epilogue_process::entry::{Entry, Request};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Reply;
 
+use crate::buffers;
 use crate::course::{Course, Verdict};
 use crate::error::{Refusal, TaskError, WorkerLost};
 use crate::event::{Tasks, WorkerId};
@@ -54,11 +56,38 @@ pub(crate) struct Call {
     /// So many have an outcome, or will have one that comes late.
     answered: u32,
     /// Of those, the ones whose answer is on its way over the socket.
-    late: Vec<u32>,
+    late: Late,
     /// How it goes, if there are terms for it.
     pub(crate) course: Option<Box<Course>>,
     /// What is remembered of it, if it is measured or anybody observes it.
     trace: Option<Box<Trace>>,
+}
+
+/// Which items' answers are on their way over the socket. Hardly a call has any, and each is moved a
+/// few times: so they are not in it.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a set takes three words")]
+struct Late(Option<Box<BTreeSet<u32>>>);
+
+impl Late {
+    fn add(&mut self, items: Range<u32>) {
+        if !items.is_empty() {
+            self.0.get_or_insert_default().extend(items);
+        }
+    }
+
+    fn remove(&mut self, item: u32) -> Result<(), Unasked> {
+        let is_late = self.0.as_mut().is_some_and(|items| items.remove(&item));
+        if is_late { Ok(()) } else { Err(Unasked) }
+    }
+
+    fn take(&mut self) -> impl Iterator<Item = u32> + use<> {
+        self.0.take().into_iter().flat_map(|items| *items)
+    }
+
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |items| items.len())
+    }
 }
 
 /// What a worker said does not fit what it was asked.
@@ -75,7 +104,7 @@ impl Call {
         mailbox: Arc<Mailbox>,
         first: Index,
     ) -> Self {
-        let (late, course, trace) = (Vec::new(), None, None);
+        let (late, course, trace) = (Late::default(), None, None);
         Self { id, job, state, request, mailbox, first, answered: 0, late, course, trace }
     }
 
@@ -110,7 +139,7 @@ impl Call {
             return Err(Unasked);
         }
         // What it passed over comes over the socket.
-        self.late.extend(self.answered..first);
+        self.late.add(self.answered..first);
         self.answered = end;
         if reply.nanos > 0 {
             self.mailbox.cost().note(count, reply.nanos);
@@ -126,11 +155,10 @@ impl Call {
     /// Gives one task its answer, which came over the socket.
     pub(crate) fn answer_one(&mut self, index: u32, payload: Parcel) -> Result<(), Unasked> {
         if index >= self.answered && index < self.count() {
-            self.late.extend(self.answered..index);
+            self.late.add(self.answered..index);
             self.answered = index + 1;
         } else {
-            let late = self.late.iter().position(|&other| other == index).ok_or(Unasked)?;
-            self.late.swap_remove(late);
+            self.late.remove(index)?;
         }
         match self.verdict() {
             Some(verdict) => self.fail_range(index..index + 1, verdict.into()),
@@ -176,7 +204,7 @@ impl Call {
     /// is not.
     pub(crate) fn lost(&mut self, loss: WorkerLost, id: u64) -> Result<Self, TaskError> {
         let Some(course) = &mut self.course else { return Err(TaskError::WorkerLost(loss)) };
-        if !self.late.is_empty() || !course.retries() {
+        if self.late.len() > 0 || !course.retries() {
             return Err(course.give_up(loss));
         }
         course.begin_anew(loss.clone(), Instant::now());
@@ -196,7 +224,7 @@ impl Call {
     }
 
     fn fail_in_place(&mut self, error: TaskError) {
-        for index in std::mem::take(&mut self.late) {
+        for index in self.late.take() {
             self.fail_range(index..index + 1, error.clone());
         }
         let rest = self.answered..self.count();
@@ -278,6 +306,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.fail_in_place(Refusal::Closed.into());
+        buffers::give_back(std::mem::take(&mut self.request.parcel_mut().bytes));
     }
 }
 

@@ -204,7 +204,7 @@ impl Floor {
             // A call that comes while the pool closes was submitted before that.
             (Phase::Starting(_) | Phase::Running | Phase::Draining { .. }, _) => {
                 self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
-                self.queue.push_back(call);
+                self.hand_on(call);
                 match (&self.phase, self.reader) {
                     (Phase::Running, Reader::None) if self.readers > 0 => self.dispatch_for_map(),
                     _ => self.dispatch(),

@@ -8,6 +8,7 @@ use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 
+use crate::buffers;
 use crate::call::{NO_STATE, Which};
 use crate::error::Refusal;
 use crate::mailbox::{Arrival, Index, Mailbox};
@@ -177,7 +178,7 @@ impl<'pool> Job<'pool> {
         head: &[u8],
         mut add: impl FnMut(&mut Request, usize) -> Result<More, E>,
     ) -> Result<Request, (Request, E)> {
-        let mut bytes = Vec::with_capacity(head.len() + Self::FIRST_BYTES);
+        let mut bytes = buffers::take(head.len() + Self::FIRST_BYTES);
         bytes.extend_from_slice(head);
         let mut request = Request::new(bytes);
         let count = self.chunk.next(&self.mailbox);

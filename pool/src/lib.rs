@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod available;
+mod buffers;
 mod builder;
 mod call;
 mod callback;

@@ -1,7 +1,7 @@
 //! Where the outcomes of a task, or of all tasks of a job, wait for whoever asked for them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use epilogue_process::ring::Reply;
 
 use crate::error::TaskError;
 use crate::scope::{Tally, Ticket};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::wakes::{Subscriber, Wakes};
 
 /// Which of a job's tasks an outcome belongs to.
@@ -74,6 +74,9 @@ struct Content {
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     content: Mutex<Content>,
+    /// Whether there may be something to take. Written behind the lock: whoever has had that since,
+    /// sees it.
+    is_filled: AtomicBool,
     arrived: Condvar,
     cost: Cost,
 }
@@ -98,6 +101,7 @@ impl Mailbox {
             return other.put(Arrival { first, ..arrival });
         }
         content.arrivals.push_back(arrival);
+        self.is_filled.store(true, Ordering::Relaxed);
         if content.sleepers > 0 {
             self.arrived.notify_one();
         }
@@ -142,7 +146,12 @@ impl Mailbox {
 
     /// Takes all that has arrived; `taken` is empty, and its memory is kept for what arrives next.
     pub(crate) fn take_all(&self, taken: &mut VecDeque<Arrival>) {
-        std::mem::swap(&mut self.lock().arrivals, taken);
+        // A map asks before each call that it sends, and mostly in vain.
+        if self.is_filled.load(Ordering::Relaxed) {
+            let mut content = self.lock();
+            self.is_filled.store(false, Ordering::Relaxed);
+            std::mem::swap(&mut content.arrivals, taken);
+        }
     }
 
     pub(crate) fn take(&self) -> Option<Arrival> {

@@ -132,7 +132,7 @@ impl Maps<'_> {
         };
         let mut go_on = GoOn::Yes;
         let mut index = first;
-        for request in [Some(request), alone].into_iter().flatten() {
+        let mut submit = |request: Request| {
             let count = request.count() as usize;
             if count > 0
                 && let Err(refusal) = job.submit(index, request)
@@ -143,7 +143,9 @@ impl Maps<'_> {
                 go_on = collected.take(arrival, &self.pool.limits);
             }
             index += count;
-        }
+        };
+        submit(request);
+        alone.into_iter().for_each(submit);
         match failed {
             None => Ok(go_on),
             Some(Failed::Input(refusal)) => Err(refusal.into()),

@@ -59,7 +59,7 @@ impl<'a> Arguments<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// Numbers of so many bytes, side by side.
-    Raw(usize),
+    Raw(u32),
     /// Each behind its length.
     Framed,
 }
@@ -69,7 +69,7 @@ enum Layout {
 pub struct Request {
     parcel: Parcel,
     /// How long what comes before the arguments is.
-    head: usize,
+    head: u32,
     layout: Layout,
     count: u32,
 }
@@ -77,7 +77,7 @@ pub struct Request {
 impl Request {
     /// A call without arguments; `head` comes before them.
     pub fn new(head: Vec<u8>) -> Self {
-        let (head, parcel) = (head.len(), Parcel::from(head));
+        let (head, parcel) = (head.len() as u32, Parcel::from(head));
         Self { parcel, head, layout: Layout::Framed, count: 0 }
     }
 
@@ -113,7 +113,7 @@ impl Request {
             && let Some(made) = stock.fill(&self.parcel.bytes[start + LENGTH..])
         {
             self.parcel.bytes.truncate(start);
-            self.parcel.bytes.shrink_to(self.head);
+            self.parcel.bytes.shrink_to(self.head());
             return Ok(self.push_made(made));
         }
         let len = self.parcel.bytes.len() - start - LENGTH;
@@ -125,7 +125,7 @@ impl Request {
         }
         let before = self.parcel.bytes[..start].to_vec();
         let mut parcel = std::mem::replace(&mut self.parcel, Parcel::from(before));
-        parcel.bytes.drain(self.head..start);
+        parcel.bytes.drain(self.head()..start);
         Ok(Some(Self { parcel, head: self.head, layout: self.layout, count: 1 }))
     }
 
@@ -140,14 +140,14 @@ impl Request {
     #[inline]
     pub fn push_plain<T: Portable>(&mut self, argument: &T) {
         if let Some(bytes) = raw::bytes_of(argument) {
-            self.layout = Layout::Raw(bytes.len());
+            self.layout = Layout::Raw(bytes.len() as u32);
             self.parcel.bytes.extend_from_slice(bytes);
             self.count += 1;
         }
     }
 
     fn push_made(&mut self, made: Made) -> Option<Self> {
-        let mut bytes = self.parcel.bytes[..self.head].to_vec();
+        let mut bytes = self.parcel.bytes[..self.head()].to_vec();
         // As long as there is something: it follows the bytes.
         bytes.extend_from_slice(&u32::MAX.to_le_bytes());
         let parcel = Parcel::with_bulk(bytes, Bulk::Made(Arc::new(made)));
@@ -183,8 +183,8 @@ impl Request {
     /// Leaves the first `keep` arguments, and returns a call with the others.
     pub fn split_off(&mut self, keep: u32) -> Self {
         let keep = keep.min(self.count);
-        let at = self.head + self.length_of(keep);
-        let mut bytes = self.parcel.bytes[..self.head].to_vec();
+        let at = self.head() + self.length_of(keep);
+        let mut bytes = self.parcel.bytes[..self.head()].to_vec();
         bytes.extend_from_slice(&self.parcel.bytes[at..]);
         let (head, layout, count) = (self.head, self.layout, self.count - keep);
         self.parcel.bytes.truncate(at);
@@ -198,11 +198,15 @@ impl Request {
         Self { parcel, head, layout, count }
     }
 
+    fn head(&self) -> usize {
+        self.head as usize
+    }
+
     fn length_of(&self, count: u32) -> usize {
         match self.layout {
-            Layout::Raw(size) => size * count as usize,
+            Layout::Raw(size) => size as usize * count as usize,
             Layout::Framed => {
-                let all = &self.parcel.bytes[self.head..];
+                let all = &self.parcel.bytes[self.head()..];
                 let mut arguments = Arguments(all);
                 for _ in 0..count {
                     arguments.framed();

@@ -82,16 +82,36 @@ impl Floor {
                 soon_done => soon_done,
             };
             let Some(chosen) = chosen else { break };
-            if let Some(mut call) = self.queue.pop_front() {
-                let (member, next) = (&mut self.members[chosen], &mut self.next);
-                let rest = member.cut(&mut call, || {
-                    *next += 1;
-                    *next
-                });
-                send(&self.states, &self.bell, member, call);
-                rest.into_iter().for_each(|rest| self.queue.push_front(rest));
+            if let Some(call) = self.queue.pop_front() {
+                self.give(chosen, call);
             }
         }
+    }
+
+    /// Gives a call to a worker that is awake and soon done, if no other waits. Most of a map that goes
+    /// on do not see the queue.
+    #[inline]
+    pub(super) fn hand_on(&mut self, call: Call) {
+        let chosen = match self.queue.is_empty() {
+            true => soon_done(&mut self.members, &call),
+            false => None,
+        };
+        match chosen {
+            Some(chosen) => self.give(chosen, call),
+            None => self.queue.push_back(call),
+        }
+    }
+
+    /// Sends a call to a worker that has room for it; what that may not do any more waits for another.
+    #[inline]
+    fn give(&mut self, chosen: usize, mut call: Call) {
+        let (member, next) = (&mut self.members[chosen], &mut self.next);
+        let rest = member.cut(&mut call, || {
+            *next += 1;
+            *next
+        });
+        send(&self.states, &self.bell, member, call);
+        rest.into_iter().for_each(|rest| self.queue.push_front(rest));
     }
 
     /// Gives workers that have nothing to do a half of what the busiest has not begun.

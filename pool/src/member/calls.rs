@@ -174,19 +174,26 @@ impl Member {
 
     pub(super) fn drop_if_answered(&mut self, position: usize) {
         if self.in_flight[position].call.left() == 0 {
-            self.forget_call(position);
+            self.note_gone(position);
+            // Where it lies: to move it out takes as long as all else that is done here.
+            drop(self.in_flight.drain(position..=position));
         }
     }
 
     pub(super) fn forget_call(&mut self, position: usize) -> Option<Call> {
-        let sent = self.in_flight.remove(position)?;
-        if sent.call.is_observed() {
-            self.recent.push_back((sent.call.id, sent.call.whole()));
+        self.note_gone(position);
+        Some(self.in_flight.remove(position)?.call)
+    }
+
+    /// The call at this position is about to go.
+    fn note_gone(&mut self, position: usize) {
+        let Some(Sent { call, .. }) = self.in_flight.get(position) else { return };
+        if call.is_observed() {
+            self.recent.push_back((call.id, call.whole()));
             if self.recent.len() > Self::RECENT {
                 self.recent.pop_front();
             }
         }
-        self.bytes = self.bytes.saturating_sub(sent.call.bytes());
-        Some(sent.call)
+        self.bytes = self.bytes.saturating_sub(call.bytes());
     }
 }
