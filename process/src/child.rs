@@ -11,6 +11,7 @@
 //! 3. When a `Child` is gone, so is the process: dropping one that runs kills and reaps it. Not so
 //!    in a fork of the parent, whose copy of a `Child` is nobody's.
 
+mod ending;
 mod events;
 
 use std::fs::File;
@@ -21,11 +22,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::Signal;
 
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, encode};
-use crate::end::{End, Goodbye};
+use crate::end::Goodbye;
 use crate::entry::MainEntry;
 use crate::error::StartError;
 use crate::launch::{Launch, Launched, Nearby};
@@ -38,12 +38,14 @@ use crate::sandbox::SandboxLevel;
 use crate::server::Born;
 use crate::setup::Bounds;
 use crate::status::ExitStatus;
-use crate::stop::{Ladder, Rung, Step};
+use crate::stop::{Ladder, Rung};
 use crate::sys::image::Image;
-use crate::sys::pidfd::{self, Reaped, Wait};
+use crate::sys::pidfd;
 use crate::tree::{Tree, TreeEnd};
 use crate::usage::Usage;
-use crate::wire::{Kind, StopOrder, Wire, WireError};
+use crate::wire::{Wire, WireError};
+
+pub use ending::Work;
 
 pub use crate::setup::Limited;
 pub(crate) use crate::spec::{Grandchildren, Group};
@@ -298,137 +300,6 @@ impl Child {
         self.wire_open.then_some(flags)
     }
 
-    /// When [`Child::tick`] has to be called next, if ever.
-    pub fn due(&self) -> Option<Instant> {
-        match (self.hello_by, self.ladder.due()) {
-            (Some(hello), Some(ladder)) => Some(hello.min(ladder)),
-            (hello, ladder) => hello.or(ladder),
-        }
-    }
-
-    /// Does what is due: the next rung of the ladder, or the end of a child that is not up.
-    pub fn tick(&mut self, now: Instant) {
-        let late = self.hello_by.is_some_and(|by| by <= now);
-        let step = if late { self.ladder.kill() } else { self.ladder.tick(now) };
-        if late {
-            self.hello_by = None;
-        }
-        self.take(step);
-    }
-
-    /// Whether it was stopped, and continued, since this was asked last.
-    pub fn was_continued(&self) -> bool {
-        pidfd::was_continued(self.ties.pidfd.as_fd())
-    }
-
-    /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
-    pub fn reap(&mut self) {
-        if let Life::Running = self.life {
-            self.fell_tree();
-            if self.tree.is_some() {
-                // It runs. Should it end right now, its tree has to go before it is reaped.
-                return;
-            }
-            match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
-                Ok(None) => {}
-                Ok(Some(Reaped { status, usage })) => {
-                    self.usage = usage;
-                    // Killed, and not by us: the kernel knows whether it was for want of memory.
-                    let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
-                    self.out_of_memory = foreign && memory::has_run_out();
-                    self.life = Life::Reaped(status);
-                }
-                // Not a child that can be waited for: then it is not ours any more.
-                Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
-            }
-        }
-    }
-
-    /// Ends what the child left behind, before it is reaped: until then its number, which may be
-    /// that of its process group, cannot mean another.
-    fn fell_tree(&mut self) {
-        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(self.ties.pidfd.as_fd())) {
-            self.tree_end = Some(tree.fell(self.pid, self.grace_period));
-        }
-    }
-
-    /// No more calls will come: it finishes those that it has, and leaves.
-    pub fn finish(&mut self) {
-        let step = self.ladder.finish();
-        self.take(step);
-    }
-
-    /// All its calls are answered: from now on it has the grace period to leave.
-    pub fn drained(&mut self) {
-        self.ladder.drained(Instant::now());
-    }
-
-    /// Asks it to stop within the grace period, or within `limit` if that is shorter. The call
-    /// that runs has `work` of it to return; without, the finalizers begin at once.
-    pub fn stop(&mut self, limit: Option<Duration>, work: Work) {
-        match self.ladder.stop(Instant::now(), limit) {
-            Some(Step::Stop { remaining }) => self.send_stop(remaining, work),
-            step => self.take(step),
-        }
-    }
-
-    /// Has it go on, if it is stopped.
-    pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
-    /// Kills it. Its finalizers do not run.
-    pub fn kill(&mut self) {
-        let step = self.ladder.kill();
-        self.take(step);
-    }
-
-    fn take(&mut self, step: Option<Step>) {
-        match step {
-            None => {}
-            Some(Step::Finish) => {
-                self.wire.send(Kind::Finish, 0, &[]);
-                self.flush();
-            }
-            Some(Step::Stop { remaining }) => self.send_stop(remaining, Work::Abandon),
-            Some(Step::Signal) => {
-                self.signal(Signal::SIGTERM);
-                self.signal(Signal::SIGCONT);
-            }
-            Some(Step::Kill) => self.send_kill(),
-        }
-    }
-
-    fn send_kill(&mut self) {
-        if !self.ties.kill() {
-            self.ladder.refused(Instant::now());
-        }
-    }
-
-    fn send_stop(&mut self, remaining: Duration, work: Work) {
-        let work = match work {
-            Work::Abandon => Duration::ZERO,
-            Work::Finish => remaining * 2 / 5,
-        };
-        // Up to a little before the kill, not half of the time: a child that is stopped after it
-        // has read this is woken by the signal at half time, and then still needs some.
-        let order = StopOrder { work, finalizers: remaining * 9 / 10 - work };
-        let mut payload = Vec::new();
-        if encode(&order, &mut payload, &Limits::default()).is_ok() {
-            self.wire.send(Kind::Stop, 0, &payload);
-            self.flush();
-        }
-        if order.work.is_zero() {
-            // There is nothing to wait for: one that is stopped shall hear of it now.
-            self.signal(Signal::SIGCONT);
-        }
-    }
-
-    /// Signals the child; one that has ended already needs none.
-    fn signal(&self, signal: Signal) {
-        let _ = pidfd::send_signal(self.ties.pidfd.as_fd(), signal as i32);
-    }
-
     /// Blocks until something happens, `deadline` passes (then none), or the child has ended.
     pub(crate) fn wait_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         loop {
@@ -497,28 +368,6 @@ impl Child {
         }
     }
 
-    /// How it ended: the proof that is kept of a child after [`Event::Ended`].
-    pub fn end(&self) -> End {
-        let status = match self.life {
-            Life::Running => ExitStatus::Unknown,
-            Life::Reaped(status) | Life::Told(status) => status,
-        };
-        let goodbye = self.goodbye.as_ref();
-        let usage = self.usage.map(|usage| Usage {
-            peak_memory: goodbye.and_then(|goodbye| goodbye.peak_memory).or(usage.peak_memory),
-            ..usage
-        });
-        End {
-            status,
-            rung: self.ladder.rung(),
-            out_of_memory: self.out_of_memory,
-            usage,
-            tree: self.tree_end.map(|end| end.after(goodbye.and_then(|goodbye| goodbye.tree))),
-            sandbox: self.sandbox.clone(),
-            finalizers: goodbye.map(|goodbye| goodbye.finalizers.clone()),
-        }
-    }
-
     /// How much of its sandbox is enforced, once it is up.
     pub(crate) fn sandbox(&self) -> Option<&SandboxLevel> {
         self.sandbox.as_ref()
@@ -546,25 +395,4 @@ fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, Star
     let mut payload = Vec::new();
     encode(&start, &mut payload, &Limits::default())?;
     Ok(payload)
-}
-
-/// What becomes of the call that runs when a child is asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// It has two fifths of the time that is left to return.
-    Finish,
-    /// It is abandoned: the finalizers begin at once.
-    Abandon,
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        if let Life::Running = self.life
-            && self.owner == std::process::id()
-        {
-            self.ties.end();
-            self.fell_tree();
-            let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
-        }
-    }
 }
