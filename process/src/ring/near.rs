@@ -136,7 +136,7 @@ impl Near {
         if there > self.replies.len as u64 {
             return Err(WireError::Garbage);
         }
-        let (reply, words) = self.parse(there).ok_or(WireError::Garbage)?;
+        let Some((reply, words)) = self.parse(there) else { return Err(WireError::Garbage) };
         self.reply_head += words;
         self.read = self.read.wrapping_add(1);
         self.control(REPLY_HEAD).store(self.reply_head, Ordering::Release);
