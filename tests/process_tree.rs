@@ -263,6 +263,8 @@ fn what_a_process_starts_is_its_users_by_default() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Then {
     Parks,
+    /// It starts another grandchild, again and again.
+    GoesOn,
     Returns,
 }
 
@@ -290,8 +292,12 @@ fn family(
         let process = builder.start(argument, |(gate, numbers, then): (PathBuf, Vec<_>, Then)| {
             start_all(&numbers);
             Gate::pass(&gate);
-            if then == Then::Parks {
-                park_for_ever()
+            match then {
+                Then::Parks => park_for_ever(),
+                Then::GoesOn => loop {
+                    drop(Command::new("sleep").arg("1000").spawn().unwrap());
+                },
+                Then::Returns => {}
             }
         });
         process.unwrap().join().unwrap();
@@ -300,11 +306,10 @@ fn family(
 }
 
 /// A program whose process starts these, and is then killed.
-fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
+fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool, then: Then) -> u32 {
     let (oracle, _watchdog) = begin();
     let mut gate = Gate::new();
-    let (program, _) =
-        family(&mut gate, grandchildren, as_nobody, Then::Parks, Duration::from_secs(12));
+    let (program, _) = family(&mut gate, grandchildren, as_nobody, then, Duration::from_secs(12));
     let id = program.id();
     let end = program.kill().unwrap();
     assert_eq!(end.rung, Rung::Kill);
@@ -317,8 +322,16 @@ fn parent_is_killed(grandchildren: &[Grandchild], as_nobody: bool) -> u32 {
 #[test]
 fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
     for as_nobody in [false, true] {
-        parent_is_killed(&[Plain, Plain], as_nobody);
-        parent_is_killed(&[Plain, Deaf], as_nobody);
+        parent_is_killed(&[Plain, Plain], as_nobody, Then::Parks);
+        parent_is_killed(&[Plain, Deaf], as_nobody, Then::Parks);
+    }
+}
+
+#[test]
+fn what_is_started_up_to_the_last_moment_ends_as_well_when_the_parent_is_killed() {
+    for as_nobody in [false, true] {
+        parent_is_killed(&[ForksOn], as_nobody, Then::Parks);
+        parent_is_killed(&[], as_nobody, Then::GoesOn);
     }
 }
 
@@ -352,7 +365,7 @@ fn what_left_the_group_ends_in_its_cgroup_when_the_parent_is_killed() {
     oracle.nothing_left();
     drop((watchdog, oracle));
     if is_cgroup {
-        let killed = parent_is_killed(&[Session, DeafSession], false);
+        let killed = parent_is_killed(&[Session, DeafSession], false, Then::Parks);
         // The killed one could not remove its cgroup. The next to make one does.
         let (oracle, _watchdog) = begin();
         fell(Vec::new());

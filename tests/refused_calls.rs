@@ -2,19 +2,29 @@
 //! waits for ever for that, and nothing panics.
 
 use std::collections::BTreeMap;
+use std::thread;
 
-use epilogue::{Pool, Process, Rung, StartMethod, channel, end_servers};
+use epilogue::{Pool, Process, Rung, StartMethod, channel, channel_with, end_servers};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{begin, park_for_ever};
 
 /// Makes one system call fail in this process from here on, and in all that it starts.
 fn refuse(call: i64, error: i32) {
+    seccompiler::apply_filter_all_threads(&filter(call, error)).unwrap();
+}
+
+/// Makes one system call fail in this thread from here on.
+fn refuse_here(call: i64, error: i32) {
+    seccompiler::apply_filter(&filter(call, error)).unwrap();
+}
+
+fn filter(call: i64, error: i32) -> BpfProgram {
     let rules = BTreeMap::from([(call, Vec::new())]);
     let fail = SeccompAction::Errno(error as u32);
     let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).unwrap();
-    seccompiler::apply_filter_all_threads(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    BpfProgram::try_from(filter).unwrap()
 }
 
 fn increment(n: u64) -> u64 {
@@ -91,6 +101,28 @@ fn a_large_answer_arrives_also_where_the_kernel_has_no_room_for_its_descriptor()
         });
         assert_eq!(task.unwrap().join().unwrap(), vec![7; 200_000]);
         assert_eq!(pool.close().unwrap().broken, None);
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_sender_goes_on_although_the_kernel_had_no_memory_to_tell_it_that_there_is_room() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::ENOBUFS, libc::ENOMEM] {
+        let program = Process::start(error, |error| {
+            let (sender, receiver) = channel_with::<u64>(1).unwrap();
+            sender.send(1).unwrap();
+            let receiving = thread::spawn(move || {
+                refuse_here(libc::SYS_sendto, error);
+                assert_eq!(receiver.recv().unwrap(), 1);
+                receiver
+            });
+            let receiver = receiving.join().unwrap();
+            let sending = thread::spawn(move || sender.send(2).unwrap());
+            assert_eq!(receiver.recv().unwrap(), 2);
+            sending.join().unwrap();
+        });
+        program.unwrap().join().unwrap();
     }
     oracle.nothing_left();
 }

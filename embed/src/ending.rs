@@ -174,6 +174,21 @@ pub fn set_deadline_at_most(time: Duration) {
     state().deadline.at_most(time);
 }
 
+/// Has `act` called as the last that this process does when it exits: after all finalizers, the hooks
+/// of the C library and its destructors, with everything written that there is to write.
+///
+/// The first act is kept, in copies made by `fork`, too. It must not panic, and finds the thread-locals
+/// of its thread gone. Whoever leaves by [`exit_now`](crate::exit_now()) or is killed skips it.
+///
+/// # Examples
+///
+/// ```
+/// epilogue_embed::ending::act_last(|| ());
+/// ```
+pub fn act_last(act: fn()) {
+    exit::act_last(act);
+}
+
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.
 ///
 /// A relative name stays what it was in the directory at the first call into this crate. A name

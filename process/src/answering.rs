@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::link::{Call, Link, Pace};
 use crate::message::VALUE;
 use crate::ring::{Form, Listener};
-use crate::segment::Made;
+use crate::segment::{Bulk, Made};
 use crate::sys::process::exit_now;
 use crate::task;
 use crate::wire::{HEADER, Kind, seal};
@@ -34,6 +34,16 @@ pub struct Answering<'l> {
     clock: Clock,
     is_told_of: bool,
     parent: Parent,
+    way: Way,
+}
+
+/// Which way answers go.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// By the ring, if they fit.
+    Ring,
+    /// By the socket: behind what was said there about this call.
+    Socket,
 }
 
 /// Whether there is somebody to work for.
@@ -95,6 +105,11 @@ impl<'l> Answering<'l> {
             || number.is_multiple_of(Clock::SAMPLE);
         let since = is_timed.then(Instant::now);
         let clock = Clock { since, block_since: None, block: 1 };
+        // That it is missing has to be known before its answer is: the next call may use the same.
+        let way = match call.payload.bulk() {
+            Some(Bulk::Missing(_)) => Way::Socket,
+            _ => Way::Ring,
+        };
         task::begin(call.id);
         Self {
             link,
@@ -106,6 +121,7 @@ impl<'l> Answering<'l> {
             clock,
             is_told_of: call.payload.descriptors().is_empty(),
             parent: Parent::There,
+            way,
         }
     }
 
@@ -178,7 +194,7 @@ impl<'l> Answering<'l> {
     /// Whether what is staged can be handed over in the ring.
     #[inline]
     pub(crate) fn fits(&self) -> bool {
-        self.link.far.staged_len() <= self.link.far.longest()
+        self.way == Way::Ring && self.link.far.staged_len() <= self.link.far.longest()
     }
 
     /// What was staged is the item's answer.

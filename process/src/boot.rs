@@ -41,7 +41,7 @@ use crate::port::Port;
 use crate::ring::Far;
 use crate::sandbox::Sandbox;
 use crate::server;
-use crate::setup::{Bounds, Setup, end_tree};
+use crate::setup::{Bounds, Setup};
 use crate::sys::descriptors::receive;
 use crate::sys::dress;
 use crate::sys::hook;
@@ -51,6 +51,7 @@ use crate::sys::pid;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{self, CLAIMS_FD, FIRST_FOREIGN_FD, LIBRARY_FD, WIRE_FD};
 use crate::task;
+use crate::tree;
 use crate::usage::{Inherited, peak_memory};
 use crate::watcher::{self, Post, Watcher};
 use crate::wire::{Frame, Inbox, Kind};
@@ -346,7 +347,7 @@ fn register_goodbye(start: &Start, port: &Arc<Port>, inherited: Inherited) {
     let ends_tree = start.setup.grandchildren == Grandchildren::Ended;
     ending::register("epilogue: goodbye", move |ending| {
         let tree = ends_tree.then(|| ending.remaining().unwrap_or(time));
-        let tree = tree.and_then(|time| end_tree(parent, &port, time));
+        let tree = tree.and_then(|time| tree::end_own(parent, &port, time));
         let finalizers = ending::finished().iter().map(Finalizer::from).collect();
         let goodbye = Goodbye { finalizers, peak_memory: peak_memory(inherited), tree };
         let mut payload = Vec::new();

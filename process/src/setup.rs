@@ -4,27 +4,22 @@
 //! rest is here: it travels in the first frame, and a step that fails is a refusal by its name.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use epilogue_embed as embed;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Refusal, step};
 use crate::child::Grandchildren;
 use crate::entry::ForeignFunction;
 use crate::panics::{self, Backtraces};
-use crate::port::Port;
 use crate::sys::image::Image;
 use crate::sys::process;
-use crate::tree::{Tree, TreeEnd};
 
 /// 0, 1, 2 and the wire.
 const OWN_DESCRIPTORS: u64 = 4;
@@ -129,26 +124,6 @@ impl Setup {
         }
         Ok(())
     }
-}
-
-/// Ends what this process started, which is about to end and has `time` left: nobody else may be
-/// there for it a moment later.
-pub(crate) fn end_tree(parent: Pid, port: &Port, time: Duration) -> Option<TreeEnd> {
-    let tree = Tree::own(parent.as_raw())?;
-    let is_alone = || is_gone(parent, port);
-    // A part for the request: what is deaf to it must be killed before this process is, however busy
-    // the machine. Where a parent is left that goes on with it, that is no matter of life and death.
-    let grace_period = if is_alone() { time / 4 } else { time * 2 / 3 };
-    let until = Instant::now() + time * 5 / 6;
-    Some(tree.fell_own(grace_period, || until <= Instant::now() && !is_alone()))
-}
-
-/// As it dies, a parent first closes the wire, and only then is it not our parent any more. If it
-/// becomes another program by `exec`, it still is our parent, and knows nothing of us.
-fn is_gone(parent: Pid, port: &Port) -> bool {
-    let mut wire = [PollFd::new(port.stream().as_fd(), PollFlags::empty())];
-    let closed = poll(&mut wire, PollTimeout::ZERO) != Ok(0);
-    closed || getppid() != parent
 }
 
 impl Limited {

@@ -12,6 +12,8 @@
 //!
 //! [`Mechanism`] says which of them held.
 
+mod own;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::wait_for;
 use crate::sys::pidfd::{self, AGAIN};
+
+pub(crate) use own::end_own;
 
 /// What told who belongs to a tree of processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,20 +80,6 @@ impl Tree {
         }
     }
 
-    /// The tree that this process was planted in by its parent.
-    pub(crate) fn own(parent: libc::pid_t) -> Option<Self> {
-        let group = nix::unistd::getpgrp();
-        let made_by_parent = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(&format!("{CGROUP_PREFIX}{parent}-")))
-        };
-        match own_cgroup().filter(made_by_parent) {
-            Some(path) => Some(Self::Cgroup(Cgroup { path })),
-            // Never a group that it only belongs to.
-            None => (group == Pid::this()).then_some(Self::ProcessGroup(group.as_raw())),
-        }
-    }
-
     /// Ends what is left below a child that has ended and was not reaped yet.
     ///
     /// When this returns, nothing of it runs any more; who was the child's is reaped by whoever
@@ -109,26 +99,6 @@ impl Tree {
             if stubborn.is_empty() {
                 break;
             }
-        }
-        TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
-    }
-
-    /// Ends what is left below this process, which is about to end. Where `is_over` says so, the rest
-    /// is left to somebody else.
-    pub(crate) fn fell_own(
-        &self,
-        grace_period: Duration,
-        is_over: impl Fn() -> bool + Copy,
-    ) -> TreeEnd {
-        let this = Pid::this().as_raw();
-        let (left, mut killed) = (self.ask(this, grace_period), 0);
-        while !is_over() {
-            let stubborn = self.open_members(this);
-            if stubborn.is_empty() {
-                break;
-            }
-            killed += stubborn.len();
-            kill(&stubborn, is_over);
         }
         TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
     }

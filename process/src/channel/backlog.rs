@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 
 use super::error::RecvFailure;
-use super::socket::{self, Message};
+use super::socket::{self, Intake, Message};
 use crate::bell::Bell;
 use crate::child::wait_for;
 use crate::codec::Limits;
@@ -58,7 +58,7 @@ struct State {
     abandoned: bool,
     /// Wakes those who take messages in.
     drains: Vec<Arc<Bell>>,
-    room: Vec<u8>,
+    intake: Intake,
 }
 
 impl Inlet {
@@ -108,6 +108,11 @@ impl Inlet {
         released(received)
     }
 
+    /// When whoever waits has to look again, whatever comes; none if that is not needed.
+    pub(super) fn look_again(&self) -> Option<Instant> {
+        lock(&self.state).intake.owes().then(|| Instant::now() + WITHOUT_BELL)
+    }
+
     pub(super) fn end_wait(&self) {
         let mut state = lock(&self.state);
         state.waiting -= 1;
@@ -143,7 +148,7 @@ impl Inlet {
             if state.bytes >= BACKLOG || HELD.load(Ordering::Relaxed) > most_held() {
                 return Taken::TooMuch;
             }
-            match socket::try_receive(self.socket(), &mut state.room) {
+            match socket::try_receive(self.socket(), &mut state.intake) {
                 Ok(mut message) => {
                     message.take_in(&Limits::default());
                     state.bytes += message.cost();
@@ -170,7 +175,7 @@ impl State {
             self.wake();
             return Ok((message, held));
         }
-        Ok((socket::try_receive(inlet.socket(), &mut self.room)?, Held(0)))
+        Ok((socket::try_receive(inlet.socket(), &mut self.intake)?, Held(0)))
     }
 
     fn wake(&self) {
@@ -355,7 +360,9 @@ fn run(mut inlets: Vec<Arc<Inlet>>, bell: Option<&Bell>, phase: &Mutex<Phase>) {
         let mut fds: Vec<_> =
             bell.iter().map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN)).collect();
         fds.extend(watched.iter().map(|inlet| PollFd::new(inlet.socket(), PollFlags::POLLIN)));
-        wait_for(&mut fds, bell.is_none().then(|| Instant::now() + WITHOUT_BELL));
+        let look_again = watched.iter().filter_map(|inlet| inlet.look_again()).min();
+        let unheard = bell.is_none().then(|| Instant::now() + WITHOUT_BELL);
+        wait_for(&mut fds, look_again.or(unheard));
         drop(fds);
         drop(watched);
         let _ = bell.map(Bell::silence);

@@ -122,9 +122,11 @@ impl<T: Portable> Receiver<T> {
                 Err(RecvFailure::NotNow) => {}
                 received => return received.and_then(Self::read),
             }
-            let waited = socket::wait(self.inlet.socket(), PollFlags::POLLIN, until);
+            let look_again = self.inlet.look_again();
+            let first = until.into_iter().chain(look_again).min();
+            let waited = socket::wait(self.inlet.socket(), PollFlags::POLLIN, first);
             self.inlet.end_wait();
-            if !waited {
+            if !waited && until.is_some_and(|until| until <= Instant::now()) {
                 return Err(RecvFailure::NotNow);
             }
         }

@@ -253,16 +253,44 @@ impl Message {
     }
 }
 
+/// What a receiver keeps from one message to the next.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    room: Vec<u8>,
+    /// How many credits have not been given back, for want of memory of the kernel's.
+    owed: usize,
+}
+
+impl Intake {
+    /// Whether credits are owed: they have to be tried again, or a sender may wait for ever.
+    pub(super) fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
+    fn pay(&mut self, receiving: BorrowedFd<'_>) {
+        while self.owed > 0 {
+            match give_credit(receiving) {
+                Err(error) if is_for_want_of_memory(&error) => return,
+                // Any other error: nobody is left to send, or more credits than ever fit lie unused.
+                Ok(()) | Err(_) => self.owed -= 1,
+            }
+        }
+    }
+}
+
+fn is_for_want_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// Receives a message, if one waits.
-///
-/// `room` is kept from one call to the next.
 pub(super) fn try_receive(
     receiving: BorrowedFd<'_>,
-    room: &mut Vec<u8>,
+    intake: &mut Intake,
 ) -> Result<Message, RecvFailure> {
-    room.resize(1 + LONGEST_INLINE, 0);
+    intake.pay(receiving);
+    intake.room.resize(1 + LONGEST_INLINE, 0);
     let received = loop {
-        match receive(receiving, room, MsgFlags::MSG_DONTWAIT) {
+        match receive(receiving, &mut intake.room, MsgFlags::MSG_DONTWAIT) {
             Ok(received) => break received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(RecvFailure::NotNow);
@@ -276,15 +304,15 @@ pub(super) fn try_receive(
     if received.len == 0 && received.descriptors.is_empty() && is_hung_up(receiving) {
         return Err(RecvFailure::Disconnected);
     }
-    // It fails if nobody is left to send, or if more credits than ever fit lie unused.
-    let _ = give_credit(receiving);
+    intake.owed += 1;
+    intake.pay(receiving);
     if received.descriptors_lost {
         // The message is gone, in its place is this: whoever takes messages in keeps it as well.
         let lost = Body::Broken("its descriptors are more than this process may open");
         return Ok(Message { body: lost, descriptors: Vec::new() });
     }
     let descriptors = received.descriptors.into_iter().map(Arc::new).collect();
-    let bytes = if received.cut { &[] } else { &room[..received.len] };
+    let bytes = if received.cut { &[] } else { &intake.room[..received.len] };
     Ok(Message::parse(bytes, descriptors))
 }
 

@@ -284,7 +284,11 @@ fn interrupt(rounds: u32) {
                 children().into_iter().for_each(request_stop);
             }
         });
-        (0..rounds).for_each(|_| start_and_tell("mark", |()| ()));
+        // Every other one waits for its signal: on one core no signal may come to any other in time.
+        (0..rounds / 2).for_each(|_| {
+            start_and_tell("mark", |()| ());
+            start_and_tell("mark", |()| support::park_for_ever());
+        });
         over.store(true, Ordering::Relaxed);
     });
 }
