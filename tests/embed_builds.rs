@@ -86,6 +86,22 @@ fn a_measured_host_and_its_measured_plugin_both_keep_their_counts() {
 }
 
 #[test]
+fn a_plugin_may_handle_a_signal_as_it_is_loaded() {
+    let builds = builds();
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let profiles = Profiles::new();
+    let plain = Path::new(env!("CARGO_BIN_EXE_embed_story"));
+    let plugin = format!("plugin:{}", builds.plugin.display());
+    let mut command = profiles.command(plain, "p-%p.profraw");
+    command.args([&plugin, "say:ready", "wait"]).env("EMBED_PLUGIN_AT_LOAD", "1");
+    let ending = ended(&mut command);
+    assert_eq!(ending.stdout, "ready\nplugin\n", "{ending}");
+    drop(profiles);
+    oracle.nothing_left();
+}
+
+#[test]
 fn two_copies_in_one_program_both_run_and_count_nothing_twice() {
     let builds = builds();
     let oracle = Oracle::begin();

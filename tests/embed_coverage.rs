@@ -254,6 +254,16 @@ fn a_crash_saves_the_data_and_happens_all_the_same() {
 }
 
 #[test]
+fn a_finalizer_that_overflows_its_stack_costs_no_data() {
+    let story = Story::new();
+    let steps = ["handle:15", "handle-crash", "overflows:a", "calls:10", "raise:15", "park"];
+    let ending = story.run(&steps);
+    assert!(matches!(ending.signal(), Some(Signal::SIGSEGV | Signal::SIGABRT)), "{ending}");
+    story.counted(10, 1);
+    assert_eq!(story.profiles.count(FINALIZER), 1, "what ran up to there");
+}
+
+#[test]
 fn copies_that_end_together_each_write_their_own_file() {
     for (end, pattern) in [
         ("std-exit:0", "p-%p.profraw"),

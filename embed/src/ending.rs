@@ -189,6 +189,21 @@ pub fn act_last(act: fn()) {
     exit::act_last(act);
 }
 
+/// Has the kernel kill this process when as much time has passed as its finalizers have, whatever keeps
+/// the ending that is to come from beginning. As it begins, its clock replaces this one.
+///
+/// # Examples
+///
+/// ```no_run
+/// use epilogue_embed::ending::{self, Cause};
+/// ending::start_clock();
+/// // What may wait for a lock that nobody gives back.
+/// ending::leave(0, Cause::Parent);
+/// ```
+pub fn start_clock() {
+    state().deadline.start_for_exit();
+}
+
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.
 ///
 /// A relative name stays what it was in the directory at the first call into this crate. A name

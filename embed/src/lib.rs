@@ -78,6 +78,8 @@ mod error;
 mod exit;
 mod finalizer;
 mod gate;
+#[doc(hidden)]
+pub mod lent;
 mod name;
 mod registry;
 mod report;
@@ -85,8 +87,6 @@ mod served;
 pub mod signal;
 mod signals;
 mod state;
-#[doc(hidden)]
-pub mod statics;
 mod stop;
 mod sys;
 

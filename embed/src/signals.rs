@@ -8,12 +8,10 @@
 //! 2. A previous handler is called once for each signal that we were given, after the finalizers.
 //! 3. What was ignored stays ignored.
 
-use std::convert::Infallible;
 use std::ffi::c_int;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Mutex, mpsc};
-use std::thread;
 
 use nix::errno::Errno;
 
@@ -27,6 +25,7 @@ use crate::sys::action::{self, Delivery, Previous, SIGNALS, Stack};
 use crate::sys::inbox::Inbox;
 use crate::sys::mask::{self, AllBlocked};
 use crate::sys::per_process::PerProcess;
+use crate::sys::thread::Thread;
 
 /// The signals that have our handler. A copy made by `fork` has the same.
 static HANDLED: [AtomicBool; SIGNALS] = [const { AtomicBool::new(false) }; SIGNALS];
@@ -102,20 +101,13 @@ impl Desk {
         }
     }
 
-    /// Starts embed's thread, and returns when it runs: a thread that begins holds a lock of the
-    /// standard library's, and in a copy made by `fork` meanwhile `std::process::exit` would wait
-    /// for that lock for ever.
     fn start_thread(&'static self) -> io::Result<()> {
         // It must not get a signal that the program wants on its own threads.
         let _blocked = AllBlocked::new();
-        let (runs, begun) = mpsc::sync_channel::<Infallible>(0);
-        let thread = thread::Builder::new().name("epilogue-embed".into());
-        thread.spawn(move || {
-            drop(runs);
-            served::collect(self, state());
-        })?;
-        let _closed = begun.recv();
-        Ok(())
+        Thread::start(c"epilogue-embed", (self, state()), |(desk, state)| {
+            served::collect(desk, state)
+        })
+        .map(drop)
     }
 
     /// The next `SIGINT` is the first again.

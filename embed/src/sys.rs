@@ -16,5 +16,6 @@ pub(crate) mod once;
 pub(crate) mod per_process;
 pub(crate) mod runtime;
 pub(crate) mod snapshot;
+pub(crate) mod thread;
 pub(crate) mod timer;
 pub(crate) mod wake;

@@ -101,8 +101,6 @@ impl<'pool> Job<'pool> {
     const CALL_BYTES: usize = 48 << 10;
     /// How many items are taken before it is seen how long the call has become.
     const AT_ONCE: usize = 64;
-    /// How many bytes a call has room for before it asks for more.
-    const FIRST_BYTES: usize = 40;
 
     /// A job whose tasks borrow `state`, in its encoded form.
     pub(crate) fn new(
@@ -178,7 +176,7 @@ impl<'pool> Job<'pool> {
         head: &[u8],
         mut add: impl FnMut(&mut Request, usize) -> Result<More, E>,
     ) -> Result<Request, (Request, E)> {
-        let mut bytes = buffers::take(head.len() + Self::FIRST_BYTES);
+        let mut bytes = buffers::take(head.len() + size_of::<u64>());
         bytes.extend_from_slice(head);
         let mut request = Request::new(bytes);
         let count = self.chunk.next(&self.mailbox);

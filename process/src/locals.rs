@@ -12,7 +12,7 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use epilogue_embed::finalizer;
-use epilogue_embed::statics::PerProcess;
+use epilogue_embed::lent::PerProcess;
 
 use crate::growth;
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use epilogue_embed::statics::PerProcess;
+use epilogue_embed::lent::PerProcess;
 
 /// What the counter was when it was last looked at; none before the first child. Files are read
 /// meanwhile: a copy made by `fork` would often find its original's locked, for ever.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use epilogue_embed::ending::{self, Attendant, Cause, StopReason};
+use epilogue_embed::lent::Thread;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
@@ -24,7 +25,6 @@ use crate::port::{Going, Port};
 use crate::server;
 use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
-use crate::sys::thread::Thread;
 use crate::wire::{Inbox, Kind, StopOrder, WireError};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
@@ -236,6 +236,9 @@ impl Watcher {
     }
 
     fn parent_is_gone(&self) -> Next {
+        // What follows may wait for a lock of the loader's, which user code may hold for ever; and nobody
+        // is left who would end that.
+        ending::start_clock();
         self.port.advance(Going::Stopping);
         request_stop(StopReason::ParentGone, self.callbacks);
         Next::Leave
@@ -245,17 +248,22 @@ impl Watcher {
 /// Tells the program's callbacks to stop, and waits for them, but not for ever: this thread is the
 /// only one that can end an orphan.
 fn request_stop(reason: StopReason, patience: Duration) {
-    let (done, told) = crossbeam_channel::bounded::<()>(0);
-    let thread = thread::Builder::new().name("epilogue-stop".into());
-    let asked = thread.spawn(move || {
-        // What a callback starts must not begin with every signal blocked, as this thread does.
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-        ending::request_stop(reason);
-        drop(done);
-    });
+    let returned = Arc::new((Mutex::new(false), Condvar::new()));
+    let asked =
+        Thread::start(c"epilogue-stop", (reason, Arc::clone(&returned)), |(reason, returned)| {
+            // What a callback starts must not begin with every signal blocked, as this thread does.
+            let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+            // Nothing may unwind out of a thread of the C library's.
+            let asked = catch_unwind(AssertUnwindSafe(|| ending::request_stop(*reason)));
+            std::mem::forget(asked);
+            *returned.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            returned.1.notify_one();
+        });
     match asked {
-        // Nothing is ever sent: it is the end of the channel that says that they have returned.
-        Ok(_) => drop(told.recv_timeout(patience)),
+        Ok(_) => {
+            let lock = returned.0.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(returned.1.wait_timeout_while(lock, patience, |returned| !*returned));
+        }
         Err(_) => ending::request_stop(reason),
     }
 }

@@ -83,7 +83,6 @@ fn take(verb: &str, what: &str) {
         "close" => nix::unistd::close(number(what)).unwrap(),
         "unmask" => signal_set(what).thread_unblock().unwrap(),
         "thread" => drop(start(what)),
-        "threads" => threads(),
         "together" => together(what),
         "fork" => fork(what, raw::fork),
         "fork-unseen" => fork(what, raw::fork_unseen),
@@ -123,6 +122,10 @@ fn register(verb: &str, what: &str) {
             }
         }),
         "stops" => embed::finalizer(name, || nix::sys::signal::raise(Signal::SIGSTOP).unwrap()),
+        "overflows" => embed::finalizer(name, move || {
+            measured_finalizer(&said);
+            black_box(overflow(black_box(0)));
+        }),
         "waits" => embed::finalizer(name, move || {
             say(&format!("{said} begins"));
             take("wait", "");
@@ -274,14 +277,6 @@ fn forks(what: &str) {
             take_all(&inner(steps));
             std::process::exit(0);
         }
-    }
-}
-
-/// Says the names of this process's threads.
-fn threads() {
-    for thread in std::fs::read_dir("/proc/self/task").unwrap() {
-        let name = std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap();
-        say(&format!("thread {}", name.trim()));
     }
 }
 

@@ -72,6 +72,17 @@ pub(crate) enum Stack {
     Apart,
 }
 
+/// Sets a stack apart for the signals of this thread, for as long as the process lives: the standard
+/// library does so for its own threads.
+pub(crate) fn set_stack_apart() {
+    const SIZE: usize = 64 << 10;
+    let memory = Box::leak(vec![0u8; SIZE].into_boxed_slice());
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIZE };
+    // SAFETY: memory that is never freed, and this thread's alone. Where it is refused, an overflow of the
+    // thread's own stack ends the process without a handler.
+    unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
+}
+
 /// Has `entry` called on `signal`, with every signal blocked, unless the signal is ignored.
 pub(crate) fn install(signal: c_int, entry: fn(&Delivery), stack: Stack) -> io::Result<Previous> {
     let old = change(signal, None)?;

@@ -127,19 +127,11 @@ impl Floor {
             if taken.is_empty() {
                 return;
             }
-            for mut call in taken.into_iter().rev() {
-                let (idle, queue, next) =
-                    (&mut self.members[idle], &mut self.queue, &mut self.next);
-                if !idle.has_room(&call) {
-                    queue.push_front(call);
-                    continue;
+            for call in taken.into_iter().rev() {
+                match self.members[idle].has_room(&call) {
+                    true => self.give(idle, call),
+                    false => self.queue.push_front(call),
                 }
-                let rest = idle.cut(&mut call, || {
-                    *next += 1;
-                    *next
-                });
-                send(&self.states, &self.bell, idle, call);
-                rest.into_iter().for_each(|rest| queue.push_front(rest));
             }
         }
     }

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue_embed::ending::{self, Cause};
+use epilogue_embed::lent::Thread;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -33,7 +34,6 @@ use crate::sys::pages::Variables;
 use crate::sys::passing;
 use crate::sys::process::{self, exit_now};
 use crate::sys::spawn::{CLAIMS_FD, WIRE_FD};
-use crate::sys::thread::Thread;
 use crate::sys::title::Title;
 use crate::watcher;
 

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use epilogue_embed::Finalizer;
 use epilogue_embed::ending::{self, Ending};
-use epilogue_embed::statics::PerProcess;
+use epilogue_embed::lent::PerProcess;
 
 use crate::child::Spec;
 use crate::entry::ForeignFunction;

@@ -12,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::{mem, ptr, slice};
 
-use epilogue_embed::statics::Once;
+use epilogue_embed::lent::Once;
 
 use crate::entry::Trampoline;
 use crate::link::Link;
@@ -174,7 +174,7 @@ mod tests {
     use std::sync::Barrier;
     use std::thread;
 
-    use epilogue_embed::statics::Once;
+    use epilogue_embed::lent::Once;
 
     use crate::sys::copy::ends_well_in_a_copy;
 

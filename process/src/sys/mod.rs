@@ -20,7 +20,6 @@
 //! | `raw` | numbers, and vectors of them, as the bytes that they are |
 //! | `segment` | memory that one process writes and others read, again and again |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
-//! | `thread` | a thread that allocates nothing before it has something to do |
 //! | `title` | the command line of this process, written over |
 //! | `trampoline` | an address that becomes a function again |
 
@@ -44,6 +43,5 @@ pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod segment;
 pub(crate) mod spawn;
-pub(crate) mod thread;
 pub(crate) mod title;
 pub(crate) mod trampoline;

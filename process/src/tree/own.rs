@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use epilogue_embed::ending;
-use epilogue_embed::statics::Once;
+use epilogue_embed::lent::Once;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getppid};
 

@@ -34,6 +34,9 @@ fn length(extent: Extent) -> Duration {
 /// keeps differs by so much from moment to moment.
 const NOISE: u64 = 2048;
 
+/// How often it is looked, in all.
+const SAMPLES: u32 = 1000;
+
 /// What there is at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
@@ -56,8 +59,9 @@ fn subject(seed: Seed, arguments: &[String]) {
     let length = Duration::from_secs(arguments[0].parse().unwrap());
     let pool = Pool::new(3).unwrap();
     let (progress, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let mut samples = Vec::new();
-    let (begun, mut lost, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    // So many that they take no memory to speak of, however long it goes on.
+    let mut samples = Vec::with_capacity(SAMPLES as usize + 1);
+    let (begun, mut rounds, mut lost, mut longest) = (Instant::now(), 0, 0, Duration::ZERO);
     let killed = thread::scope(|threads| {
         let killer = threads.spawn(|| kill(seed, &progress, &over));
         let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
@@ -65,7 +69,10 @@ fn subject(seed: Seed, arguments: &[String]) {
             let round = Instant::now();
             lost += load(&pool, &progress);
             longest = longest.max(round.elapsed());
-            samples.push(sample());
+            rounds += 1;
+            if begun.elapsed() >= length * samples.len() as u32 / SAMPLES {
+                samples.push(sample());
+            }
         }
         over.store(true, Ordering::Relaxed);
         killer.join().unwrap()
@@ -79,7 +86,7 @@ fn subject(seed: Seed, arguments: &[String]) {
     say_count("deaths", killed);
     say_count("tasks done", done);
     say_count("calls that a death cost", lost);
-    say_count("rounds", samples.len() as u64);
+    say_count("rounds", rounds);
     say_worst("a round", longest);
 }
 
@@ -127,7 +134,7 @@ fn kill(seed: Seed, progress: &AtomicU64, over: &AtomicBool) -> u64 {
 /// From the second quarter on, when all is warm, nothing grows.
 fn judge(samples: &[Sample]) {
     let quarter = samples.len() / 4;
-    assert!(quarter > 0, "only {} rounds", samples.len());
+    assert!(quarter > 0, "only {} samples", samples.len());
     let (early, late) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);
     let memory = |part: &[Sample]| {
         let mut all: Vec<_> = part.iter().map(|sample| sample.memory).collect();

@@ -1,10 +1,11 @@
-//! A thread that touches no memory of its process but its stack until there is something to do.
+//! A thread that takes no lock, and touches no memory of its process but its stack, until there is
+//! something to do.
 //!
-//! The standard library's allocates as it begins, for which the C library makes it a heap of its
-//! own: four system calls, and pages that every child would have twice. A child starts its watcher
-//! in its first moments, and most never hear of it again.
-
-#![expect(unsafe_code, reason = "the C library's threads, without the standard library's")]
+//! The standard library's takes a lock of its own as it begins, which a copy made by `fork` meanwhile
+//! finds taken for ever: there, `std::process::exit` waits for it. It also takes the loader's, which
+//! whoever loads a library holds until that is initialised, however long that takes. And it
+//! allocates, for which the C library makes it a heap of its own: four system calls, and pages that
+//! every child would have twice.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -12,7 +13,7 @@ use std::{env, io, ptr};
 
 /// A thread that was started. It goes on if nobody joins it.
 #[derive(Debug)]
-pub(crate) struct Thread(libc::pthread_t);
+pub struct Thread(libc::pthread_t);
 
 // SAFETY: the C library lets any thread join another, and this can be done only once.
 unsafe impl Send for Thread {}
@@ -28,7 +29,11 @@ impl Thread {
     /// Starts a thread that calls `body`, which must not unwind: a panic in it aborts.
     ///
     /// Its stack is as large as one of the standard library's.
-    pub(crate) fn start<T: Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// The C library's, if there is no memory for a stack, or no more threads may be started.
+    pub fn start<T: Send + 'static>(
         name: &'static CStr,
         subject: T,
         body: fn(&'static mut T),
@@ -49,7 +54,7 @@ impl Thread {
     }
 
     /// Waits until its `body` has returned. The C library keeps its stack for the next thread.
-    pub(crate) fn join(self) {
+    pub fn join(self) {
         // SAFETY: it was not detached, and `self` is gone after this; a null result is allowed.
         let error = unsafe { libc::pthread_join(self.0, ptr::null_mut()) };
         debug_assert_eq!(error, 0);
