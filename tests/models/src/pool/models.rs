@@ -1,5 +1,6 @@
 //! Callers that wait in all ways at once: each gets its outcomes, each once.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -97,10 +98,12 @@ fn mailboxes<const N: usize>() -> [Arc<Mailbox>; N] {
 
 /// Waits until so many outcomes have come, and takes them; which they are.
 fn take(shared: &Shared, mailbox: &Arc<Mailbox>, count: usize, need: Need) -> Vec<usize> {
-    let mut taken = Vec::new();
+    let (mut taken, mut arrived) = (Vec::new(), VecDeque::new());
     while taken.len() < count {
         shared.wait(mailbox, need, None);
-        taken.extend(std::iter::from_fn(|| mailbox.take()).map(|arrival| arrival.first));
+        // As a map does it.
+        mailbox.take_all(&mut arrived);
+        taken.extend(arrived.drain(..).map(|arrival| arrival.first));
     }
     taken
 }
