@@ -328,6 +328,22 @@ fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
 }
 
 #[test]
+fn one_that_closes_its_wire_is_not_alone() {
+    let (oracle, _watchdog) = begin();
+    for builder in [Process::builder(), Process::builder().end_tree()] {
+        let process: Process<()> = builder
+            .start((), |()| {
+                (3..64).for_each(|fd| drop(nix::unistd::close(fd)));
+                std::process::exit(7)
+            })
+            .unwrap();
+        let ended = process.join();
+        assert!(matches!(ended, Err(JoinError::Exited(7))), "{ended:?}");
+    }
+    oracle.nothing_left();
+}
+
+#[test]
 fn what_is_started_up_to_the_last_moment_ends_as_well_when_the_parent_is_killed() {
     for as_nobody in [false, true] {
         parent_is_killed(&[ForksOn], as_nobody, Then::Parks);

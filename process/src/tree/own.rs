@@ -73,11 +73,12 @@ impl Own {
 
     /// Whether the parent is gone. As it dies, it first closes the wire, and only then is it not our
     /// parent any more. If it becomes another program by `exec`, it still is our parent, and knows
-    /// nothing of us.
+    /// nothing of us. Our own end may be closed by code of the user's, which says nothing of that.
     fn is_alone(&self) -> bool {
         let mut wire = [PollFd::new(self.port.stream().as_fd(), PollFlags::empty())];
-        let closed = poll(&mut wire, PollTimeout::ZERO) != Ok(0);
-        closed || getppid() != self.parent
+        let _ = poll(&mut wire, PollTimeout::ZERO);
+        let hung_up = wire[0].revents().is_some_and(|it| it.contains(PollFlags::POLLHUP));
+        hung_up || getppid() != self.parent
     }
 }
 
