@@ -2,12 +2,14 @@
 //! every worker ran once.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use epilogue::{Process, Rung, embed};
 use nix::sys::signal::Signal;
-use support::{Gate, Marks, Oracle, Program, Random, Watchdog, hooks, procfs, stop};
+use support::{Gate, Marks, Oracle, Program, Random, Watchdog, begin, hooks, procfs, stop};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -93,6 +95,29 @@ fn a_worker_that_resists(story: &str) -> usize {
 #[test]
 fn a_callback_that_never_returns_keeps_no_worker_alive_without_its_parent() {
     assert_eq!(a_worker_that_resists("stubborn-callback"), 1);
+}
+
+#[test]
+fn callbacks_have_their_time_before_the_finalizers_have_theirs_when_the_parent_is_gone() {
+    let (oracle, _watchdog) = begin();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let argument = (marks.path(), gate.path());
+    let program = Process::start(argument, |argument| {
+        let process = Process::start(argument, |(marks, gate): (PathBuf, PathBuf)| {
+            embed::set_deadline(Duration::from_millis(400));
+            // How long it takes, and more than all finalizers have.
+            embed::on_stop(|_| thread::sleep(Duration::from_millis(600)));
+            hooks::register(&marks);
+            Gate::pass(&gate);
+        });
+        process.unwrap().join().unwrap();
+    });
+    gate.wait();
+    assert_eq!(program.unwrap().kill().unwrap().rung, Rung::Kill);
+    oracle.orphans_end_within(PATIENCE);
+    assert_eq!(hooks::all_ran_once(&marks), 1);
+    drop((marks, gate));
+    oracle.nothing_left();
 }
 
 #[test]

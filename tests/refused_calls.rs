@@ -108,8 +108,8 @@ fn a_large_answer_arrives_also_where_the_kernel_has_no_room_for_its_descriptor()
 #[test]
 fn a_sender_goes_on_although_the_kernel_had_no_memory_to_tell_it_that_there_is_room() {
     let (oracle, _watchdog) = begin();
-    for error in [libc::ENOBUFS, libc::ENOMEM] {
-        let program = Process::start(error, |error| {
+    for (error, moves) in [(libc::ENOBUFS, false), (libc::ENOMEM, false), (libc::ENOMEM, true)] {
+        let program = Process::start((error, moves), |(error, moves)| {
             let (sender, receiver) = channel_with::<u64>(1).unwrap();
             sender.send(1).unwrap();
             let receiving = thread::spawn(move || {
@@ -118,6 +118,11 @@ fn a_sender_goes_on_although_the_kernel_had_no_memory_to_tell_it_that_there_is_r
                 receiver
             });
             let receiver = receiving.join().unwrap();
+            if moves {
+                let process = Process::start(receiver, |receiver| receiver.recv().unwrap());
+                sender.send(2).unwrap();
+                return assert_eq!(process.unwrap().join().unwrap(), 2);
+            }
             let sending = thread::spawn(move || sender.send(2).unwrap());
             assert_eq!(receiver.recv().unwrap(), 2);
             sending.join().unwrap();

@@ -88,6 +88,19 @@ impl Deadline {
         self.run(total, Enforcer::Kernel, KillTimer::new());
     }
 
+    /// Starts the clock for an ending that has to begin within `patience`, unless one runs.
+    pub(crate) fn start_before(&self, patience: Duration) {
+        let timer = KillTimer::new();
+        let mut clock = lock(&self.0);
+        if clock.running.is_none() {
+            let total = if clock.total.is_zero() { DEFAULT } else { clock.total };
+            let ends = Instant::now().checked_add(total.saturating_add(patience));
+            let running = Running { ends, paused: None, enforcer: Enforcer::Kernel, timer };
+            running.arm();
+            clock.running = Some(running);
+        }
+    }
+
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
         let mut clock = lock(&self.0);
         let ends = earlier(Instant::now().checked_add(total), clock.latest);

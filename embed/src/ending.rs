@@ -174,34 +174,21 @@ pub fn set_deadline_at_most(time: Duration) {
     state().deadline.at_most(time);
 }
 
-/// Has `act` called as the last that this process does when it exits: after all finalizers, the hooks
-/// of the C library and its destructors, with everything written that there is to write.
-///
-/// The first act is kept, in copies made by `fork`, too. It must not panic, and finds the thread-locals
-/// of its thread gone. Whoever leaves by [`exit_now`](crate::exit_now()) or is killed skips it.
-///
-/// # Examples
-///
-/// ```
-/// epilogue_embed::ending::act_last(|| ());
-/// ```
-pub fn act_last(act: fn()) {
-    exit::act_last(act);
-}
-
-/// Has the kernel kill this process when as much time has passed as its finalizers have, whatever keeps
-/// the ending that is to come from beginning. As it begins, its clock replaces this one.
+/// Has the kernel kill this process if no ending begins within `patience` and as much time as the
+/// finalizers have, whatever keeps it from that. The ending's own clock replaces this one; one that runs
+/// already is left alone.
 ///
 /// # Examples
 ///
 /// ```no_run
+/// use std::time::Duration;
 /// use epilogue_embed::ending::{self, Cause};
-/// ending::start_clock();
+/// ending::expect_within(Duration::from_secs(1));
 /// // What may wait for a lock that nobody gives back.
 /// ending::leave(0, Cause::Parent);
 /// ```
-pub fn start_clock() {
-    state().deadline.start_for_exit();
+pub fn expect_within(patience: Duration) {
+    state().deadline.start_before(patience);
 }
 
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.

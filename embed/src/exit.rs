@@ -258,11 +258,6 @@ pub(crate) fn end_in(signal: c_int) {
     sys::exit::end_in(signal);
 }
 
-/// Has `act` called when all else of an exit is done.
-pub(crate) fn act_last(act: fn()) {
-    sys::exit::act_last(act);
-}
-
 /// Saves the coverage data, runs the finalizers and waits for them, then saves it again.
 ///
 /// They run on a thread of their own: at a normal exit the caller may be the main thread with its

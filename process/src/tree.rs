@@ -2,7 +2,8 @@
 //!
 //! What a process starts by `Command` is its user's by default. With `end_tree` it ends with the
 //! process, which sees to that itself, as the last that it does: should its parent be killed a moment
-//! later, nothing is left to be ended. What outlives that, since the process was killed, say, is ended
+//! later, nothing is left to be ended. Where that has happened already, it also starts nothing more from
+//! then on (`sys/seal.rs`). What outlives that, since the process was killed, say, is ended
 //! by its parent. Either asks by `SIGTERM`, and kills when time is up. Two mechanisms can tell who
 //! belongs to the tree:
 //!

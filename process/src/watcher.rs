@@ -238,7 +238,7 @@ impl Watcher {
     fn parent_is_gone(&self) -> Next {
         // What follows may wait for a lock of the loader's, which user code may hold for ever; and nobody
         // is left who would end that.
-        ending::start_clock();
+        ending::expect_within(self.callbacks);
         self.port.advance(Going::Stopping);
         request_stop(StopReason::ParentGone, self.callbacks);
         Next::Leave

@@ -5,7 +5,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::action;
-use super::once::Once;
 
 /// Whether the hook is in the C library's list, which `fork` copies.
 static HOOKED: AtomicBool = AtomicBool::new(false);
@@ -35,25 +34,12 @@ static DEATH: AtomicI32 = AtomicI32::new(0);
 static AT_THE_VERY_END: extern "C" fn() = at_the_very_end;
 
 extern "C" fn at_the_very_end() {
-    let (signal, last_act) = (DEATH.load(Ordering::Acquire), LAST_ACT.get());
-    if signal != 0 || last_act.is_some() {
+    let signal = DEATH.load(Ordering::Acquire);
+    if signal != 0 {
         // SAFETY: null means every stream. `exit` would do this after us.
         unsafe { libc::fflush(ptr::null_mut()) };
-    }
-    if let Some(act) = last_act {
-        act();
-    }
-    if signal != 0 {
         action::die_by(signal);
     }
-}
-
-/// What this process does as the last, if anything.
-static LAST_ACT: Once<fn()> = Once::new();
-
-/// Has `act` called at the end of every exit. The first is kept.
-pub(crate) fn act_last(act: fn()) {
-    LAST_ACT.publish(act);
 }
 
 /// Has the exit that is under way, or the next one, end in death by `signal`: the first one told.

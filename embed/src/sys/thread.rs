@@ -11,6 +11,8 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::{env, io, ptr};
 
+use super::once::Once;
+
 /// A thread that was started. It goes on if nobody joins it.
 #[derive(Debug)]
 pub struct Thread(libc::pthread_t);
@@ -70,8 +72,13 @@ extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// As the standard library has it.
+/// As the standard library has it: of a variable that is read once, behind a lock.
 fn stack_size() -> usize {
+    static SIZE: Once<usize> = Once::new();
+    *SIZE.get_or_make(wanted_stack_size)
+}
+
+fn wanted_stack_size() -> usize {
     const DEFAULT: usize = 2 << 20;
     let wanted = env::var_os("RUST_MIN_STACK");
     let wanted = wanted.and_then(|size| size.to_str()?.parse().ok());

@@ -108,6 +108,11 @@ impl Inlet {
         released(received)
     }
 
+    /// Gives the credits back that are owed.
+    pub(super) fn pay(&self) {
+        lock(&self.state).intake.pay(self.socket());
+    }
+
     /// When whoever waits has to look again, whatever comes; none if that is not needed.
     pub(super) fn look_again(&self) -> Option<Instant> {
         lock(&self.state).intake.owes().then(|| Instant::now() + WITHOUT_BELL)

@@ -165,6 +165,8 @@ impl<T> Serialize for Receiver<T> {
                  before the receiver goes to another process",
             ));
         }
+        // Whoever receives next does not know of it.
+        self.inlet.pay();
         let socket = attach_end(self.inlet.descriptor(), None).map_err(ser::Error::custom)?;
         End { socket, id: self.inlet.id() }.serialize(serializer)
     }

@@ -267,7 +267,8 @@ impl Intake {
         self.owed > 0
     }
 
-    fn pay(&mut self, receiving: BorrowedFd<'_>) {
+    /// Gives back what is owed, as far as the kernel has memory for that.
+    pub(super) fn pay(&mut self, receiving: BorrowedFd<'_>) {
         while self.owed > 0 {
             match give_credit(receiving) {
                 Err(error) if is_for_want_of_memory(&error) => return,

@@ -18,6 +18,7 @@
 //! | `process` | facts of this process, and what a child sets before it serves |
 //! | `random` | a random number, or an error |
 //! | `raw` | numbers, and vectors of them, as the bytes that they are |
+//! | `seal` | from here on this process starts no other |
 //! | `segment` | memory that one process writes and others read, again and again |
 //! | `spawn` | `posix_spawn` with signals blocked and descriptors closed |
 //! | `title` | the command line of this process, written over |
@@ -41,6 +42,7 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod raw;
+pub(crate) mod seal;
 pub(crate) mod segment;
 pub(crate) mod spawn;
 pub(crate) mod title;

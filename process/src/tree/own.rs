@@ -1,54 +1,37 @@
 //! The tree of this process, which it ends itself.
 //!
-//! Nobody can be kept from starting another process until this one is gone. Where its parent goes on,
-//! that ends what is left. Where the parent is gone, this process kills its tree, and itself with it, as
-//! the last that it does: the kernel lets nobody fork out of that.
+//! Where its parent goes on, that ends what is left. Where the parent is gone, this process is not let
+//! start another one any more before it looks for the last time.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use epilogue_embed::ending;
-use epilogue_embed::lent::Once;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getppid};
 
 use super::{CGROUP_PREFIX, Cgroup, Tree, TreeEnd, kill, own_cgroup};
 use crate::port::Port;
+use crate::sys::seal;
 
-/// This process, its parent, and its tree.
-#[derive(Debug)]
-struct Own {
-    /// A copy made by `fork` has all this as well, and is not meant.
-    this: Pid,
+/// How often it is looked, once nothing more can be started.
+const SEALED_LOOKS: u32 = 3;
+
+/// Ends what this process has started, which is about to end and has `time` left.
+pub(crate) fn end_own(parent: Pid, port: &Port, time: Duration) -> Option<TreeEnd> {
+    let tree = Tree::own(parent.as_raw())?;
+    Some(Own { parent, port, tree }.end(time))
+}
+
+/// This process's tree, and its parent.
+struct Own<'a> {
     parent: Pid,
-    port: Arc<Port>,
+    port: &'a Port,
     tree: Tree,
 }
 
-static OWN: Once<Own> = Once::new();
-
-/// Ends what this process has started, which is about to end and has `time` left; what it may still
-/// start, too, as it ends.
-pub(crate) fn end_own(parent: Pid, port: &Arc<Port>, time: Duration) -> Option<TreeEnd> {
-    let (this, port) = (Pid::this(), Arc::clone(port));
-    let tree = Tree::own(parent.as_raw())?;
-    let own = OWN.publish(Own { this, parent, port, tree });
-    ending::act_last(end_with_tree);
-    Some(own.end(time))
-}
-
-fn end_with_tree() {
-    if let Some(own) = OWN.get()
-        && own.this == Pid::this()
-        && own.is_alone()
-    {
-        own.tree.kill_all();
-    }
-}
-
-impl Own {
+impl Own<'_> {
     /// Asks all others to end, and kills who does not.
     fn end(&self, time: Duration) -> TreeEnd {
         // A part for the request: what is deaf to it must be killed before this process is, however
@@ -57,15 +40,20 @@ impl Own {
         let grace_period = if self.is_alone() { time / 4 } else { time * 2 / 3 };
         let until = Instant::now() + time * 5 / 6;
         let is_over = || until <= Instant::now();
-        let this = self.this.as_raw();
+        let this = Pid::this().as_raw();
         let (left, mut killed) = (self.tree.ask(this, grace_period), 0);
-        while !is_over() {
+        // Where that is refused, what it starts while it exits outlives it.
+        let is_sealed = self.is_alone() && seal::start_nothing().is_ok();
+        let mut looks = if is_sealed { SEALED_LOOKS } else { 1 };
+        while looks > 0 && !is_over() {
             let stubborn = self.tree.open_members(this);
-            killed += stubborn.len();
-            kill(&stubborn, is_over);
-            // Alone, it kills those that were started meanwhile as it ends itself.
-            if stubborn.is_empty() || self.is_alone() {
-                break;
+            if stubborn.is_empty() {
+                looks -= 1;
+                // One that was being started just then is there soon.
+                thread::sleep(Duration::from_millis(u64::from(looks)));
+            } else {
+                killed += stubborn.len();
+                kill(&stubborn, is_over);
             }
         }
         TreeEnd { mechanism: self.tree.mechanism(), left: left.max(killed), killed }
