@@ -300,7 +300,7 @@ fn pool(cell: Cell) -> Duration {
     let tasks: Vec<_> = (0..6).map(submit).collect();
     if step == Stopping {
         await_until(|| (0..6).filter(|n| begun(&fired(), *n)).count() == 2);
-    } else if fault == Fault::Stop && needs_stop(cell) && step != Idle {
+    } else if step == Recovering || (fault == Fault::Stop && needs_stop(cell) && step != Idle) {
         await_until(|| fired().exists());
     }
     let begun = Instant::now();
