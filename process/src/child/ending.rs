@@ -156,7 +156,7 @@ impl Child {
         let _ = pidfd::send_signal(self.ties.pidfd.as_fd(), signal as i32);
     }
 
-    /// How it ended: the proof that is kept of a child after [`Event::Ended`].
+    /// How it ended: the proof that is kept of a child after [`Event::Ended`](super::Event::Ended).
     pub fn end(&self) -> End {
         let status = match self.life {
             Life::Running => ExitStatus::Unknown,
