@@ -43,18 +43,25 @@ fn builds() -> &'static Builds {
 
 /// Waits until the program says `ready`, ends it by a signal, and returns how it ended.
 fn ended(command: &mut Command) -> Ending {
+    ended_by(command, Signal::SIGTERM)
+}
+
+/// The same of one that ends by that signal, when it was sent `SIGTERM`.
+fn ended_by(command: &mut Command, signal: Signal) -> Ending {
     let mut program = Program::start(command);
     program.wait_for_line("ready");
     program.signal(Signal::SIGTERM);
     let input = program.hold_input();
     let ending = program.finish();
     drop(input);
-    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(ending.signal(), Some(signal), "{ending}");
     ending
 }
 
-#[test]
-fn a_measured_plugin_in_a_plain_host_keeps_its_counts() {
+/// A measured plugin in a host that is not: what both have said, and what was counted, when the host
+/// has ended by that signal.
+#[track_caller]
+fn plugin_in_a_plain_host(at_load: Option<&str>, signal: Signal) -> (String, u64) {
     let builds = builds();
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
@@ -62,11 +69,32 @@ fn a_measured_plugin_in_a_plain_host_keeps_its_counts() {
     let plain = Path::new(env!("CARGO_BIN_EXE_embed_story"));
     let plugin = format!("plugin:{}", builds.plugin.display());
     let mut command = profiles.command(plain, "p-%p.profraw");
-    let ending = ended(command.args(["same", &plugin, "say:ready", "wait"]));
-    assert_eq!(ending.stdout, "instrumented false\nready\nplugin\n", "{ending}");
-    assert_eq!(profiles.count("plugin_call"), 10);
+    command.envs(at_load.map(|what| ("EMBED_PLUGIN_AT_LOAD", what)));
+    let ending = ended_by(command.args(["same", &plugin, "say:ready", "wait"]), signal);
+    let told = (ending.stdout, profiles.count("plugin_call"));
     drop(profiles);
     oracle.nothing_left();
+    told
+}
+
+#[test]
+fn a_measured_plugin_in_a_plain_host_keeps_its_counts() {
+    let told = ("instrumented false\nready\nplugin\n".to_owned(), 10);
+    assert_eq!(plugin_in_a_plain_host(None, Signal::SIGTERM), told);
+}
+
+#[test]
+fn a_plugin_may_handle_a_signal_as_it_is_loaded() {
+    let told = ("instrumented false\nready\nplugin\n".to_owned(), 10);
+    assert_eq!(plugin_in_a_plain_host(Some("go on"), Signal::SIGTERM), told);
+}
+
+/// The loader's lock is never given back, which an exit needs as well: the kernel ends it when its
+/// time is up. A thread of the standard library's would not even begin, and nothing would.
+#[test]
+fn a_signal_ends_a_program_whose_library_never_gets_loaded() {
+    let (said, _) = plugin_in_a_plain_host(Some("wait"), Signal::SIGKILL);
+    assert_eq!(said, "instrumented false\nready\n");
 }
 
 #[test]
@@ -81,22 +109,6 @@ fn a_measured_host_and_its_measured_plugin_both_keep_their_counts() {
     let ending = ended(command.args(steps));
     assert_eq!(ending.stdout, "ready\nplugin\nhost\n", "{ending}");
     assert_eq!((profiles.count("plugin_call"), profiles.count("measured_call")), (10, 7));
-    drop(profiles);
-    oracle.nothing_left();
-}
-
-#[test]
-fn a_plugin_may_handle_a_signal_as_it_is_loaded() {
-    let builds = builds();
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let profiles = Profiles::new();
-    let plain = Path::new(env!("CARGO_BIN_EXE_embed_story"));
-    let plugin = format!("plugin:{}", builds.plugin.display());
-    let mut command = profiles.command(plain, "p-%p.profraw");
-    command.args([&plugin, "say:ready", "wait"]).env("EMBED_PLUGIN_AT_LOAD", "1");
-    let ending = ended(&mut command);
-    assert_eq!(ending.stdout, "ready\nplugin\n", "{ending}");
     drop(profiles);
     oracle.nothing_left();
 }

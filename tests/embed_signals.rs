@@ -387,16 +387,6 @@ fn a_long_loop_learns_of_the_signal() {
     assert_eq!(lines(&ending), ["asked false", "Signal(15)", "last Signal(15) true"], "{ending}");
 }
 
-/// A thread of the standard library's holds a lock of that as it begins, for which
-/// `std::process::exit` in a copy made meanwhile waits for ever.
-#[test]
-fn a_copy_that_is_made_while_embeds_thread_begins_can_exit() {
-    for _ in 0..100 {
-        let ending = told(&["handle:15", "forks:3,std-exit:0", "reap"]);
-        assert_eq!(ending.stdout, "reaped code 0\n".repeat(3), "{ending}");
-    }
-}
-
 #[test]
 fn a_copy_made_by_fork_runs_its_own_finalizers_and_never_its_parents() {
     for fork in ["fork", "fork-unseen"] {
