@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
+use epilogue_process::child::Original;
 use epilogue_process::entry::{Entry, ForeignFunction, Request};
 use epilogue_process::parcel::Parcel;
 use epilogue_process::{EncodeError, Portable, Side};
@@ -108,11 +109,8 @@ impl Maps<'_> {
         let mut alone = None;
         let filled = job.fill(head, |request, most| {
             if Request::takes_several::<T>() {
-                let taken = input.take(most, |item| {
-                    request.push_plain(item.borrow());
-                    self.pool.require_owner()
-                });
-                return taken.map_err(Failed::Input);
+                let filled = input.fill::<T>(request, most, self.pool.owner());
+                return filled.map_err(Failed::Input);
             }
             let Some(item) = input.next().map_err(Failed::Input)? else { return Ok(More::No) };
             // The iterator may have forked, and goes on in the copy as well.
@@ -218,32 +216,39 @@ impl<I: Iterator> Input<I> {
         Ok(item)
     }
 
-    /// Hands so many items to `each`, or fewer, behind one fence. Whether it may give more.
+    /// Puts numbers into a call, `most` or fewer, behind one fence. Whether it may give more.
     #[inline]
-    fn take(
+    fn fill<T: Portable>(
         &mut self,
+        request: &mut Request,
         most: usize,
-        mut each: impl FnMut(I::Item) -> Result<(), Refusal>,
-    ) -> Result<More, Refusal> {
+        owner: Original,
+    ) -> Result<More, Refusal>
+    where
+        I::Item: Borrow<T>,
+    {
         let most =
             most.min(self.bound - self.given).min((self.most - self.given).saturating_add(1));
         if self.ended || most == 0 {
             return Ok(More::No);
         }
-        let (items, given, ended) = (&mut self.items, &mut self.given, &mut self.ended);
-        fence(|| {
+        let (items, before) = (&mut self.items, request.count());
+        let filled = fence(|| {
+            let mut numbers = request.numbers::<T>(most);
             for _ in 0..most {
-                let Some(item) = items.next() else {
-                    *ended = true;
-                    return Ok(More::No);
-                };
-                *given += 1;
-                each(item)?;
+                let Some(item) = items.next() else { return Ok(More::No) };
+                numbers.push(item.borrow());
+                // The iterator may have forked, and goes on in the copy as well.
+                if !owner.is_here() {
+                    return Err(Refusal::Forked);
+                }
             }
             Ok(More::Yes)
-        })
-        .flatten()
-        .and_then(|more| if self.given > self.most { Err(Refusal::Endless) } else { Ok(more) })
+        });
+        self.given += (request.count() - before) as usize;
+        let more = filled.flatten()?;
+        self.ended = more == More::No;
+        if self.given > self.most { Err(Refusal::Endless) } else { Ok(more) }
     }
 
     /// Takes no more, and cancels what has not begun.

@@ -12,7 +12,7 @@ use epilogue_embed::on_stop;
 use epilogue_process::Limits;
 use epilogue_process::bell::Bell;
 use epilogue_process::channel::{Drain, forget_foreign};
-use epilogue_process::child::this_process;
+use epilogue_process::child::Original;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     supervision: Mutex<Supervision>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
-    owner: u32,
+    owner: Original,
     pub(crate) limits: Limits,
     /// The memory that long arguments lie in.
     pub(crate) stock: Arc<Stock>,
@@ -136,7 +136,7 @@ impl Shared {
             news,
             supervision: Mutex::new(Supervision::Starting),
             closed,
-            owner: this_process(),
+            owner: Original::this(),
             limits: spec.limits.clone(),
             stock: Stock::new(Stock::POOL),
             chunk_size,
@@ -168,7 +168,12 @@ impl Shared {
 
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
-        self.owner == this_process()
+        self.owner.is_here()
+    }
+
+    /// The process whose pool it is.
+    pub(crate) fn owner(&self) -> Original {
+        self.owner
     }
 
     /// Whether this process owns the pool, rather than being a fork of the one that does.

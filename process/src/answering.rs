@@ -13,9 +13,9 @@ use nix::errno::Errno;
 
 use crate::link::{Call, Link, Pace};
 use crate::message::VALUE;
-use crate::ring::{Form, Listener};
+use crate::ring::{Form, Listener, Words};
 use crate::segment::{Bulk, Made};
-use crate::sys::process::exit_now;
+use crate::sys::pid::Original;
 use crate::task;
 use crate::wire::{HEADER, Kind, seal};
 
@@ -133,7 +133,7 @@ impl<'l> Answering<'l> {
     /// Claims the next item. False if none is left that this child may begin.
     #[inline]
     pub(crate) fn begin(&mut self) -> bool {
-        self.index < self.claimed || self.claim()
+        self.has_claimed() || self.claim()
     }
 
     fn claim(&mut self) -> bool {
@@ -159,13 +159,15 @@ impl<'l> Answering<'l> {
         count > 0
     }
 
-    /// Ends a copy of this process that the item's function made: it returns there as well. The
-    /// answer, the wire and all other calls are the original's, and so are the finalizers.
+    /// Whether items are claimed that were not answered.
     #[inline]
-    pub(crate) fn end_copy(&self) {
-        if !self.link.is_original() {
-            exit_now(0);
-        }
+    pub(crate) fn has_claimed(&self) -> bool {
+        self.index < self.claimed
+    }
+
+    /// By what a copy of this process sees that it is one.
+    pub(crate) fn original(&self) -> Original {
+        self.link.original()
     }
 
     /// Where the answer is to be appended.
@@ -178,12 +180,12 @@ impl<'l> Answering<'l> {
         self.link.far.staged()
     }
 
-    /// Answers the item with a number of a word, where that takes no more than to write it.
+    /// Room for answers of a word each to the items that were claimed, where that takes no more than to
+    /// write them.
     #[inline]
-    pub(crate) fn answer_word(&mut self, word: u64) -> bool {
-        let is_answered = self.link.far.answer_word(self.id, self.index, word);
-        self.index += u32::from(is_answered);
-        is_answered
+    pub(crate) fn words(&mut self) -> Option<Words<'_>> {
+        let most = self.claimed - self.index;
+        self.link.far.words(self.id, &mut self.index, most)
     }
 
     /// Takes out what was staged.

@@ -50,7 +50,7 @@ pub use ending::Work;
 pub use crate::setup::Limited;
 pub(crate) use crate::spec::{Grandchildren, Group};
 pub use crate::spec::{Spec, Stream};
-pub use crate::sys::pid::own as this_process;
+pub use crate::sys::pid::{Original, own as this_process};
 pub use crate::waiting::{timeout, wait_for};
 
 /// What happened to a child.

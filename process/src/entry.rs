@@ -14,41 +14,24 @@
 //! and that each offset lies in executable memory.
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use bytemuck::Pod;
 
 use crate::answering::Answering;
-use crate::codec::{Limits, encode};
+use crate::codec::Limits;
 use crate::fault::Fault;
+use crate::invocation::{Invocation, Loan, Trampoline, write_fault};
 use crate::link::Link;
-use crate::message::{Arguments, FAULT, VALUE, fault_limits};
+use crate::message::Arguments;
 use crate::panics;
-use crate::parcel::{Luggage, Parcel, pack_answer};
+use crate::parcel::{Luggage, Parcel};
 use crate::portable::Portable;
-use crate::ring::Form;
 use crate::sys::image::Image;
-use crate::sys::{raw, trampoline};
-use crate::wire::HEADER;
+use crate::sys::trampoline;
 
 pub use crate::message::{
     AnswerKind, Request, answer, answers, ask, extend_from_answers, only_answer,
 };
-
-/// Decodes the arguments of a call, calls the function for each, and encodes the answers.
-pub(crate) type Trampoline = fn(&mut Invocation<'_, '_>);
-
-/// A call as a trampoline sees it.
-pub(crate) struct Invocation<'a, 'l> {
-    pub(crate) function: usize,
-    pub(crate) state: Option<&'a mut State>,
-    pub(crate) limits: &'a Limits,
-    arguments: Arguments<'a>,
-    /// What goes along with the argument; gone once it has been decoded.
-    luggage: Option<Box<Luggage>>,
-    answering: &'a mut Answering<'l>,
-}
 
 /// Data that is sent to a child once and then borrowed by many calls.
 #[derive(Debug)]
@@ -280,7 +263,8 @@ impl Entry {
         });
         let Some((trampoline, function)) = found else { return Self::reject(answering) };
         let arguments = Arguments(arguments);
-        trampoline(&mut Invocation { function, state, limits, arguments, luggage, answering });
+        let loan = Loan { state, limits };
+        trampoline(&mut Invocation { function, loan, arguments, luggage, answering });
     }
 }
 
@@ -297,113 +281,6 @@ impl MainEntry {
     pub(crate) fn resolve(self) -> Option<fn(Link)> {
         Image::this()?.main(self.0)
     }
-}
-
-impl Invocation<'_, '_> {
-    /// Calls `body` with each argument, and answers with what it returns.
-    #[inline]
-    pub(crate) fn each<T: Portable, R: Portable>(
-        &mut self,
-        mut body: impl FnMut(&mut Self, T) -> Result<R, Fault>,
-    ) {
-        // One fence for many calls: after a panic the next item begins behind a new one.
-        while let Err(panic) = panics::catch(|| {
-            while self.answering.begin() {
-                let value = match self.argument::<T>() {
-                    Ok(argument) => body(self, argument),
-                    Err(fault) => Err(fault),
-                };
-                self.answering.end_copy();
-                match value {
-                    Ok(value) => self.answer(value),
-                    Err(fault) => write_fault(self.answering, &fault),
-                }
-            }
-        }) {
-            self.answering.end_copy();
-            write_fault(self.answering, &Fault::Panicked(panic));
-        }
-    }
-
-    /// What builds the state that the call borrows; it comes before the arguments.
-    pub(crate) fn build(&mut self) -> Option<usize> {
-        let offset = self.arguments.raw(size_of::<u64>()).try_into().ok()?;
-        Image::this()?.function(u64::from_le_bytes(offset))
-    }
-
-    #[inline]
-    fn argument<T: Portable>(&mut self) -> Result<T, Fault> {
-        if raw::is_plain::<T>() {
-            let bytes = self.arguments.raw(size_of::<T>());
-            // Not `ok_or`: to drop the fault that it is given takes as long as a small task.
-            return match raw::number(bytes) {
-                Some(number) => Ok(number),
-                None => Err(Fault::NoSuchEntry),
-            };
-        }
-        let bytes = self.arguments.framed();
-        Luggage::unpack(self.luggage.take(), bytes, self.limits).map_err(Fault::Argument)
-    }
-
-    /// Answers the item that was begun. Should dropping the value panic, that is the answer.
-    #[inline]
-    fn answer<R: Portable>(&mut self, value: R) {
-        if let Some(bytes) = raw::bytes_of(&value) {
-            if let Ok(word) = bytes.try_into()
-                && self.answering.answer_word(u64::from_le_bytes(word))
-            {
-                return;
-            }
-            self.answering.stage(Form::Raw).extend_from_slice(bytes);
-            return self.answering.commit();
-        }
-        let numbers = raw::elements(&value).filter(|bytes| bytes.len() <= self.limits.max_bytes);
-        if let Some(made) = numbers.and_then(|bytes| self.answering.fill(bytes)) {
-            drop(value);
-            return self.answering.lend(made);
-        }
-        let answer = self.answering.stage(Form::Framed);
-        let start = answer.len();
-        answer.extend_from_slice(&[0, 0, 0, 0, VALUE]);
-        let packed = pack_answer(&value, answer, self.limits);
-        drop(value);
-        match packed {
-            Err(error) => write_fault(self.answering, &Fault::Result(error)),
-            Ok(descriptors) => send(self.answering, start, &descriptors),
-        }
-    }
-}
-
-/// Hands over the answer that was staged from `start` on.
-fn send(answering: &mut Answering<'_>, start: usize, descriptors: &[Arc<OwnedFd>]) {
-    if descriptors.is_empty() && answering.fits() {
-        let answer = answering.stage(Form::Framed);
-        let len = (answer.len() - start - size_of::<u32>()) as u32;
-        answer[start..start + size_of::<u32>()].copy_from_slice(&len.to_le_bytes());
-        return answering.commit();
-    }
-    let mut frame = answering.unstage();
-    if let (true, Some((&VALUE, value))) =
-        (descriptors.is_empty(), frame[size_of::<u32>()..].split_first())
-        && let Some(made) = answering.fill(value)
-    {
-        return answering.lend(made);
-    }
-    // Room for the frame's header, where the length would have been.
-    frame.splice(..size_of::<u32>(), [0; HEADER]);
-    answering.send(frame, descriptors);
-}
-
-/// Answers the item that was begun with a fault, whatever has been staged for it.
-fn write_fault(answering: &mut Answering<'_>, fault: &Fault) {
-    answering.unstage();
-    let answer = answering.stage(Form::Framed);
-    let start = answer.len();
-    answer.extend_from_slice(&[0, 0, 0, 0, FAULT]);
-    // A fault is made of texts that were cut and of numbers; should it not encode, its absence
-    // still reads as a fault: an answer that cannot be decoded.
-    let _ = encode(fault, answer, &fault_limits());
-    send(answering, start, &[]);
 }
 
 /// How long a fault may be, whatever the limit for values: that is about the user's data, and an

@@ -21,7 +21,7 @@ use crate::port::{Going, Port};
 use crate::ring::{Far, Near, Place, Size};
 use crate::segment::{Bulk, Extent, Lender, Made, Shelf, Stock, Unusable, View};
 use crate::sys::memory::SharedWords;
-use crate::sys::pid;
+use crate::sys::pid::Original;
 use crate::sys::segment::Window;
 use crate::wire::{Frame, Kind};
 
@@ -59,7 +59,7 @@ pub struct Link {
     /// Our own.
     pub(crate) lender: Lender,
     limits: Limits,
-    owner: u32,
+    original: Original,
     /// How many calls were begun: not each is timed.
     calls: u32,
     growth: Growth,
@@ -81,8 +81,19 @@ impl Link {
             Size::Many => Stock::new(Stock::WORKER),
         };
         let growth = Growth::new(None);
-        let (shelf, lender, owner) = (Shelf::new(), Lender::new(stock), pid::own());
-        Self { far, orders, port, shelf, lender, limits, owner, calls: 0, growth, pace: Pace::Fast }
+        let (shelf, lender, original) = (Shelf::new(), Lender::new(stock), Original::this());
+        Self {
+            far,
+            orders,
+            port,
+            shelf,
+            lender,
+            limits,
+            original,
+            calls: 0,
+            growth,
+            pace: Pace::Fast,
+        }
     }
 
     /// Has it tell the parent of growth.
@@ -191,10 +202,9 @@ impl Link {
         &self.limits
     }
 
-    /// Whether this is the process that was started, and not a fork that a call made of it.
-    #[inline]
-    pub(crate) fn is_original(&self) -> bool {
-        pid::own() == self.owner
+    /// The process that was started, and not a copy that a call made of it.
+    pub(crate) fn original(&self) -> Original {
+        self.original
     }
 }
 

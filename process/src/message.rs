@@ -74,6 +74,33 @@ pub struct Request {
     count: u32,
 }
 
+/// Numbers on their way into a call, which has them when this is dropped.
+#[derive(Debug)]
+pub struct Numbers<'r> {
+    request: &'r mut Request,
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Numbers<'_> {
+    /// Adds one.
+    #[inline]
+    pub fn push<T: Portable>(&mut self, argument: &T) {
+        if let Some(bytes) = raw::bytes_of(argument) {
+            self.bytes.extend_from_slice(bytes);
+            self.count += 1;
+        }
+    }
+}
+
+impl Drop for Numbers<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.request.parcel.bytes = std::mem::take(&mut self.bytes);
+        self.request.count += self.count;
+    }
+}
+
 impl Request {
     /// A call without arguments; `head` comes before them.
     pub fn new(head: Vec<u8>) -> Self {
@@ -97,7 +124,7 @@ impl Request {
         stock: &Arc<Stock>,
     ) -> Result<Option<Self>, EncodeError> {
         if Self::takes_several::<T>() {
-            self.push_plain(argument);
+            self.numbers::<T>(1).push(argument);
             return Ok(None);
         }
         if let Some(made) = numbers_in(stock, argument, limits) {
@@ -135,15 +162,15 @@ impl Request {
         raw::is_plain::<T>()
     }
 
-    /// Adds an argument of which a call [`takes_several`](Request::takes_several); any other is left
-    /// out.
-    #[inline]
-    pub fn push_plain<T: Portable>(&mut self, argument: &T) {
-        if let Some(bytes) = raw::bytes_of(argument) {
-            self.layout = Layout::Raw(bytes.len() as u32);
-            self.parcel.bytes.extend_from_slice(bytes);
-            self.count += 1;
+    /// Adds arguments of which a call [`takes_several`](Request::takes_several), `most` of them
+    /// without more memory; any other is left out.
+    pub fn numbers<T: Portable>(&mut self, most: usize) -> Numbers<'_> {
+        let mut bytes = std::mem::take(&mut self.parcel.bytes);
+        bytes.reserve(most * size_of::<T>());
+        if Self::takes_several::<T>() {
+            self.layout = Layout::Raw(size_of::<T>() as u32);
         }
+        Numbers { request: self, bytes, count: 0 }
     }
 
     fn push_made(&mut self, made: Made) -> Option<Self> {

@@ -192,25 +192,39 @@ impl Far {
         self.written_out + self.bytes.len()
     }
 
-    /// Answers an item with a number of a word, if that follows on the open record and there is
-    /// room: all that [`Far::stage`] and [`Far::commit`] would do, at once.
+    /// Room for answers of a word each, up to `most`, if the item at `index` follows on the open record
+    /// and that is made of whole words.
     #[inline]
-    pub(crate) fn answer_word(&mut self, id: u64, index: u32, word: u64) -> bool {
-        let Some(open) = &mut self.open else { return false };
-        let follows = open.id == id && open.first + open.count == index && open.form == Form::Raw;
+    pub(crate) fn words<'f>(
+        &'f mut self,
+        id: u64,
+        index: &'f mut u32,
+        most: u32,
+    ) -> Option<Words<'f>> {
+        let open = self.open.as_mut()?;
+        let follows = open.id == id && open.first + open.count == *index && open.form == Form::Raw;
         let is_whole = self.whole == self.written_out && open.count > 0;
-        if !follows || !is_whole || self.whole >= self.room {
-            return false;
+        let room = self.room.saturating_sub(self.whole) / size_of::<u64>();
+        let left = room.min(most as usize);
+        if !follows || !is_whole || left == 0 {
+            return None;
         }
-        let (at, words) = (self.reply_tail, self.shared.words());
-        let place = at + (HEADER + self.whole / size_of::<u64>()) as u64;
-        self.replies.word(words, place).store(word, Ordering::Relaxed);
-        open.count += 1;
-        self.whole += size_of::<u64>();
-        self.written_out = self.whole;
-        let progress = pair(self.whole as u32, open.count);
-        self.replies.word(words, at + 2).store(progress, Ordering::Release);
-        true
+        let (at, words, count) = (self.reply_tail, self.shared.words(), open.count);
+        Some(Words {
+            words,
+            replies: self.replies,
+            next: at + (HEADER + self.whole / size_of::<u64>()) as u64,
+            progress: self.replies.word(words, at + 2),
+            whole: self.whole,
+            count,
+            left,
+            book: Book {
+                index,
+                count: &mut open.count,
+                whole: &mut self.whole,
+                written_out: &mut self.written_out,
+            },
+        })
     }
 
     /// Takes the staged answer out: it is not to be answered here, or not at all.
@@ -306,6 +320,58 @@ impl Far {
             doorbell if doorbell == Listener::Doorbell as u32 => Some(Listener::Doorbell),
             _ => Some(Listener::Socket),
         }
+    }
+}
+
+/// Room in the open record for answers of a word each. The book is kept when this is dropped: who
+/// writes many has it in registers until then.
+#[derive(Debug)]
+pub(crate) struct Words<'f> {
+    words: &'f [AtomicU64],
+    replies: Region,
+    next: u64,
+    progress: &'f AtomicU64,
+    whole: usize,
+    count: u32,
+    left: usize,
+    book: Book<'f>,
+}
+
+#[derive(Debug)]
+struct Book<'f> {
+    index: &'f mut u32,
+    count: &'f mut u32,
+    whole: &'f mut usize,
+    written_out: &'f mut usize,
+}
+
+impl Words<'_> {
+    /// Whether there is room for another one.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Answers an item, if there is room: what [`Far::stage`] and [`Far::commit`] would do.
+    #[inline]
+    pub(crate) fn put(&mut self, word: u64) {
+        debug_assert!(self.has_room());
+        self.replies.word(self.words, self.next).store(word, Ordering::Relaxed);
+        self.next += 1;
+        self.whole += size_of::<u64>();
+        self.count += 1;
+        self.left -= 1;
+        self.progress.store(pair(self.whole as u32, self.count), Ordering::Release);
+    }
+}
+
+impl Drop for Words<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Book { index, count, whole, written_out } = &mut self.book;
+        **index += self.count - **count;
+        **count = self.count;
+        (**whole, **written_out) = (self.whole, self.whole);
     }
 }
 

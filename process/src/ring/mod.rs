@@ -20,7 +20,7 @@ use smallvec::{SmallVec, smallvec};
 use std::iter;
 
 pub(crate) use deposit::{Deposit, Returned};
-pub(crate) use far::{Far, stop_of, wake};
+pub(crate) use far::{Far, Words, stop_of, wake};
 pub(crate) use near::Near;
 pub use near::Ticket;
 pub use patience::Patience;

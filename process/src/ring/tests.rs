@@ -85,10 +85,16 @@ fn what_a_child_answered_before_it_died_is_found_and_nothing_else() {
     assert_eq!(parts(&reply), (500, 4, 2, &[1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2][..]));
 }
 
+/// Whether an item could be answered with a word.
+fn answer_word(far: &mut Far, id: u64, index: u32, word: u64) -> bool {
+    let mut next = index;
+    far.words(id, &mut next, 1).as_mut().map(|words| words.put(word)).is_some()
+}
+
 #[test]
 fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a_death() {
     let (mut near, mut far, _) = ends(Size::Once);
-    assert!(!far.answer_word(7, 0, 1), "it opens no record");
+    assert!(far.words(7, &mut 0, 1).is_none(), "it opens no record");
     let (mut expected, mut asked) = (Vec::new(), 0);
     // Enough rounds that each place in the ring is where a record ends once.
     for round in 0..300u64 {
@@ -96,9 +102,10 @@ fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a
         answer(&mut far, round, 0, &round.to_le_bytes());
         expected.extend_from_slice(&round.to_le_bytes());
         for index in 1..count {
-            assert!(!far.answer_word(round, index + 1, 0) && !far.answer_word(round + 1, index, 0));
+            assert!(!answer_word(&mut far, round, index + 1, 0));
+            assert!(!answer_word(&mut far, round + 1, index, 0));
             // Where it does not know of room, the longer way asks.
-            if !far.answer_word(round, index, u64::from(index)) {
+            if !answer_word(&mut far, round, index, u64::from(index)) {
                 answer(&mut far, round, index, &u64::from(index).to_le_bytes());
                 asked += 1;
             }
@@ -115,14 +122,23 @@ fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a
     assert!(asked < 300, "that is the exception");
     // A number that is no whole word ends it; one after it would have to begin in the middle.
     answer(&mut far, 1, 0, &[1, 2, 3]);
-    assert!(!far.answer_word(1, 1, 9));
+    assert!(!answer_word(&mut far, 1, 1, 9));
     far.publish(0);
-    let mut words = 0;
+    near.pop().unwrap().unwrap();
     answer(&mut far, 2, 0, &[0; 8]);
-    while far.answer_word(2, 1 + words, 0) {
-        words += 1;
+    let (mut index, mut answered) = (1, 1);
+    let mut words = far.words(2, &mut index, 3).unwrap();
+    while words.has_room() {
+        words.put(9);
+        answered += 1;
+    }
+    drop(words);
+    assert_eq!((index, answered), (4, 4), "no more than it was asked for");
+    while answer_word(&mut far, 2, index, 9) {
+        index += 1;
     }
     assert!(far.has_room(), "it stops before the ring is full");
+    assert_eq!(near.salvage().unwrap().count, index);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{mem, ptr, slice};
 
 use epilogue_embed::lent::Once;
 
-use crate::entry::Trampoline;
+use crate::invocation::Trampoline;
 use crate::link::Link;
 
 /// The image that holds this crate's code.

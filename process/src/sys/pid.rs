@@ -25,10 +25,7 @@ unsafe impl Sync for Word {}
 /// The id of the process that calls this.
 #[inline]
 pub fn own() -> u32 {
-    static WORD: Once<Option<Word>> = Once::new();
-    let Some(Word(word)) = WORD.get_or_make(make) else { return std::process::id() };
-    // SAFETY: mapped for ever, aligned to a page, and zero is a valid number.
-    let word = unsafe { word.as_ref() };
+    let Some(word) = word() else { return std::process::id() };
     match word.load(Ordering::Relaxed) {
         0 => {
             let id = std::process::id();
@@ -37,6 +34,36 @@ pub fn own() -> u32 {
         }
         id => id,
     }
+}
+
+/// A process, told from the copies that `fork` makes of it. Made once, it is asked for less than
+/// [`own`].
+#[derive(Debug, Clone, Copy)]
+pub struct Original {
+    id: u32,
+    word: Option<&'static AtomicU32>,
+}
+
+impl Original {
+    /// The process that calls this.
+    pub fn this() -> Self {
+        Self { id: own(), word: word() }
+    }
+
+    /// Whether it is that process that calls this, and not a copy of it.
+    #[inline]
+    pub fn is_here(self) -> bool {
+        // Zero, in a copy that has not asked yet, is nobody's.
+        self.id == self.word.map_or_else(std::process::id, |word| word.load(Ordering::Relaxed))
+    }
+}
+
+#[inline]
+fn word() -> Option<&'static AtomicU32> {
+    static WORD: Once<Option<Word>> = Once::new();
+    let Word(word) = WORD.get_or_make(make).as_ref()?;
+    // SAFETY: mapped for ever, aligned to a page, and zero is a valid number.
+    Some(unsafe { word.as_ref() })
 }
 
 /// None where the kernel does not empty pages for us.

@@ -139,6 +139,18 @@ pub(crate) fn bytes_of<T>(value: &T) -> Option<&[u8]> {
     Some(unsafe { slice::from_raw_parts(ptr::from_ref(value).cast::<u8>(), size_of::<T>()) })
 }
 
+/// Whether `T` is a number, or an array of them, that is as long as a word.
+#[inline]
+pub(crate) fn is_word<T>() -> bool {
+    is_plain::<T>() && size_of::<T>() == size_of::<u64>()
+}
+
+/// The word that has the bytes of a number; zero if it [is none](is_word).
+#[inline]
+pub(crate) fn word_of<T>(value: &T) -> u64 {
+    bytes_of(value).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
 /// The number, or array of them, that these are the bytes of. None if `T` is none, or has another size.
 #[inline]
 pub(crate) fn number<T>(bytes: &[u8]) -> Option<T> {

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use bytemuck::Pod;
 
 use super::image::function_at;
-use crate::entry::{Invocation, Joined, Joiner, Part};
+use crate::entry::{Joined, Joiner, Part};
 use crate::fault::{Failure, Fault};
+use crate::invocation::Invocation;
 use crate::locals::{self, Local};
 use crate::portable::Portable;
 use crate::shared::SharedSlice;
@@ -45,9 +46,9 @@ where
 {
     // SAFETY: `Entry::with_state` paired this instance with a function of this type.
     let function = unsafe { function_at::<fn(&S, T) -> R>(call.function) };
-    call.each(|call, argument| {
-        let limits = call.limits;
-        let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
+    call.each(|loan, argument| {
+        let limits = loan.limits;
+        let state = loan.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
         Ok(function(state.get(limits)?, argument))
     });
 }
@@ -55,9 +56,9 @@ where
 pub(crate) fn of_part<T: Pod, R: Portable>(call: &mut Invocation<'_, '_>) {
     // SAFETY: `Entry::of_part` paired this instance with a function of this type.
     let function = unsafe { function_at::<fn(&[T]) -> R>(call.function) };
-    call.each(|call, (start, len): Part| {
-        let limits = call.limits;
-        let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
+    call.each(|loan, (start, len): Part| {
+        let limits = loan.limits;
+        let state = loan.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
         let whole = state.get::<SharedSlice<T>>(limits)?;
         let part = whole.get(start as usize..).and_then(|rest| rest.get(..len as usize));
         Ok(function(part.ok_or(Fault::NoSuchEntry)?))
@@ -71,9 +72,9 @@ const MOST: Duration = Duration::from_millis(5);
 pub(crate) fn joining<T: Portable, A: Portable>(call: &mut Invocation<'_, '_>) {
     // SAFETY: `Entry::joining` paired this instance with a first function of this type.
     let function = unsafe { function_at::<fn(T) -> A>(call.function) };
-    call.each(|call, items: Vec<T>| {
-        let limits = call.limits;
-        let state = call.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
+    call.each(|loan, items: Vec<T>| {
+        let limits = loan.limits;
+        let state = loan.state.as_deref_mut().ok_or(Fault::NoSuchEntry)?;
         let join = state.get::<Joiner>(limits)?.resolve().ok_or(Fault::NoSuchEntry)?;
         // SAFETY: the state of such a call is the `Joiner` that `Entry::joining` made along with
         // the entry, of a second function of this type.
