@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use support::{Build, Ending, Oracle, Program, Watchdog};
+use support::{Build, Ending, Oracle, Program, Watchdog, turn};
 use tempfile::TempDir;
 
 use coverage::Profiles;
@@ -69,6 +69,7 @@ fn compile(source: &Path, output: &Path, flags: &[&str], archive: &Path) {
     }
     // The notes for gcov go beside the program.
     gcc.args(["-ldl", "-lpthread", "-lm", "-lgcc_s"]).current_dir(output.parent().unwrap());
+    let _turn = turn();
     let built = gcc.output().unwrap();
     assert!(built.status.success(), "{gcc:?}: {}", String::from_utf8_lossy(&built.stderr));
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Side;
@@ -12,7 +13,7 @@ use epilogue::process::parcel::attach;
 use epilogue::{
     JoinError, Limits, Pool, Process, Receiver, SharedBuf, SharedSlice, TaskError, channel,
 };
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, SpliceFFlags, fcntl, vmsplice};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use support::{Oracle, Watchdog};
@@ -51,6 +52,28 @@ fn own_memory() -> u64 {
 
 fn files_in_shm() -> usize {
     fs::read_dir("/dev/shm").map_or(0, Iterator::count)
+}
+
+/// On a busy machine the kernel itself has pages on a list of another core for so long. It waits for them,
+/// but gives up after 150 ms.
+#[test]
+fn a_slice_whose_pages_the_kernel_has_hold_of_for_a_while_is_shared_all_the_same() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut buf = SharedBuf::with_len(4 << 12).unwrap();
+    buf.fill(7u8);
+    let pipe = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    let taken = vmsplice(&pipe.1, &[IoSlice::new(&buf)], SpliceFFlags::empty()).unwrap();
+    assert_eq!(taken, buf.len());
+    let kernel = thread::spawn(|| {
+        thread::sleep(Duration::from_millis(300));
+        drop(pipe);
+    });
+    let slice = buf.freeze().unwrap();
+    kernel.join().unwrap();
+    assert!(slice.iter().all(|byte| *byte == 7));
+    drop(slice);
+    oracle.nothing_left();
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::panics;
 use crate::parcel::{Luggage, pack_answer};
 use crate::portable::Portable;
 use crate::ring::Form;
+use crate::shared::Hold;
 use crate::sys::image::Image;
 use crate::sys::pid::Original;
 use crate::sys::process::exit_now;
@@ -120,6 +121,7 @@ impl<'a> Invocation<'a, '_> {
         let start = answer.len();
         answer.extend_from_slice(&[0, 0, 0, 0, VALUE]);
         let packed = pack_answer(&value, answer, self.loan.limits);
+        let _held = Hold::begin();
         drop(value);
         match packed {
             Err(error) => write_fault(self.answering, &Fault::Result(error)),

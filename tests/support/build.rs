@@ -7,9 +7,8 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
-use std::sync::{Mutex, PoisonError};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::oracle::turn;
 
 /// A program of this package, to be built for a test.
 #[derive(Debug)]
@@ -89,7 +88,7 @@ impl Build {
     /// If it cannot be built. The message holds what the compiler said.
     #[track_caller]
     pub fn build(&self) -> PathBuf {
-        let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = turn();
         let (target, host) = (target_directory().join("tmp/build"), host());
         let mut cargo = cargo();
         cargo.args(["build", "--package", &self.package, self.target]);
@@ -119,7 +118,7 @@ impl Build {
 
 /// `cargo test` of the fixture package `package`, as its author would run it.
 pub fn cargo_test(package: &str) -> Command {
-    let mut cargo = cargo();
+    let (mut cargo, _turn) = (cargo(), turn());
     cargo.args(["test", "--package", package, "--target", &host()]);
     cargo.arg("--target-dir").arg(target_directory().join("tmp/build"));
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "");
@@ -130,7 +129,7 @@ pub fn cargo_test(package: &str) -> Command {
 /// as a rule there is nothing left to do.
 #[track_caller]
 pub fn example(name: &str) -> PathBuf {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let target = target_directory();
     let mut cargo = cargo();
     cargo.args(["build", "--workspace", "--example", name]).arg("--target-dir").arg(&target);

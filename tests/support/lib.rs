@@ -27,7 +27,7 @@ mod watchdog;
 pub use build::{Build, cargo_test, example};
 pub use gate::Gate;
 pub use marks::Marks;
-pub use oracle::{Leftovers, Oracle, kill_descendants};
+pub use oracle::{Leftovers, Oracle, kill_descendants, turn};
 pub use program::{Ending, Program};
 pub use random::Random;
 pub use tasks::{

@@ -34,6 +34,16 @@ use crate::sys;
 static TURN: Mutex<()> = Mutex::new(());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    static HAS_TURN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Waits for this thread's turn to start processes that are no part of a story: compilers. None if it
+/// has an oracle, and so its turn.
+pub fn turn() -> Option<MutexGuard<'static, ()>> {
+    (!HAS_TURN.get()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Sees what is left of a story: children, orphans, zombies, descriptors, threads.
 #[derive(Debug)]
 pub struct Oracle {
@@ -65,6 +75,7 @@ impl Oracle {
         let name = format!("oracle-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).unwrap();
         prctl::set_name(&name).unwrap();
+        HAS_TURN.set(true);
         Self {
             descriptors: descriptors(),
             threads: procfs::threads_of(getpid()).iter().map(|thread| thread.pid).collect(),
@@ -166,6 +177,7 @@ impl Drop for Oracle {
         // The next oracle must find a clean house, also after a test that failed half-way.
         end_descendants();
         let _ = prctl::set_name(&self.previous_name);
+        HAS_TURN.set(false);
         if !self.asked.get() && !thread::panicking() {
             panic!("an oracle was begun and never asked");
         }

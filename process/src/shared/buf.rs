@@ -54,7 +54,8 @@ impl<T: Pod> SharedBuf<T> {
     ///
     /// # Errors
     ///
-    /// If other code of this program has found the file and mapped it for writing.
+    /// If other code of this program has found the file and mapped it for writing, or has the kernel
+    /// hold on to its pages for more than a second.
     pub fn freeze(self) -> io::Result<SharedSlice<T>> {
         let Some((draft, file)) = self.memory else {
             return Ok(SharedSlice::empty());

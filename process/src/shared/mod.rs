@@ -14,6 +14,7 @@
 //! 3. A slice that does not travel to another process refuses to be serialized.
 
 mod buf;
+mod held;
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,7 @@ use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 pub use buf::SharedBuf;
+pub(crate) use held::Hold;
 
 use crate::parcel::{attach, attached};
 use crate::sys::mapping::Frozen;
@@ -162,6 +164,14 @@ impl<T: Pod> SharedSlice<T> {
 
     fn empty() -> Self {
         Self { memory: None, start: 0, len: 0, element: PhantomData }
+    }
+}
+
+impl<T> Drop for SharedSlice<T> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            held::let_go(memory);
+        }
     }
 }
 

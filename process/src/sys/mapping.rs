@@ -73,8 +73,16 @@ fn available_memory() -> u64 {
 
 /// Seals a file for ever. Fails while somebody has it mapped for writing.
 pub(crate) fn freeze(file: &OwnedFd) -> io::Result<()> {
-    fcntl(file, FcntlArg::F_ADD_SEALS(FROZEN | SealFlag::F_SEAL_SEAL))?;
-    Ok(())
+    // The kernel waits for pages that it has in its own hands, but for 150 ms only, and on a busy
+    // machine some are on another core's list for longer. Each attempt has such lists emptied first. Of
+    // a mapping it says the same, at once.
+    let mut attempts = 1..=10;
+    loop {
+        match fcntl(file, FcntlArg::F_ADD_SEALS(FROZEN | SealFlag::F_SEAL_SEAL)) {
+            Err(Errno::EBUSY) if attempts.next().is_some() => {}
+            result => return result.map(drop).map_err(io::Error::from),
+        }
+    }
 }
 
 /// Whether nobody can change the file any more, and all of it is in memory.
