@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{JoinError, Mechanism, Process, Rung, scope};
+use epilogue::{JoinError, Mechanism, Process, Rung, embed, scope};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
@@ -266,6 +266,10 @@ enum Then {
     Parks,
     /// It starts another grandchild, again and again.
     GoesOn,
+    /// Its finalizers never come to an end.
+    Hangs,
+    /// Its finalizers have no time at all.
+    HasNoTime,
     Returns,
 }
 
@@ -300,8 +304,13 @@ fn family(
                     }
                 });
             }
+            match then {
+                Then::Hangs => _ = embed::finalizer("hangs", || park_for_ever()),
+                Then::HasNoTime => embed::set_deadline(Duration::ZERO),
+                Then::Parks | Then::GoesOn | Then::Returns => {}
+            }
             Gate::pass(&gate);
-            if then == Then::Parks {
+            if matches!(then, Then::Parks | Then::Hangs | Then::HasNoTime) {
                 park_for_ever()
             }
         });
@@ -329,6 +338,13 @@ fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
     for as_nobody in [false, true] {
         parent_is_killed(&[Plain, Plain], as_nobody, Then::Parks);
         parent_is_killed(&[Plain, Deaf], as_nobody, Then::Parks);
+    }
+}
+
+#[test]
+fn a_tree_ends_although_the_finalizers_of_its_orphaned_process_do_not_come_to_that() {
+    for then in [Then::Hangs, Then::HasNoTime] {
+        parent_is_killed(&[Plain, Deaf], false, then);
     }
 }
 

@@ -101,6 +101,11 @@ impl Deadline {
         }
     }
 
+    /// Whether an ending has any time.
+    pub(crate) fn has_time(&self) -> bool {
+        !lock(&self.0).total.is_zero()
+    }
+
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
         let mut clock = lock(&self.0);
         let ends = earlier(Instant::now().checked_add(total), clock.latest);

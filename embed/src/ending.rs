@@ -49,7 +49,7 @@ impl Ending {
 
     /// How much time all that is left to run has together; `None` where there is no deadline.
     pub fn remaining(&self) -> Option<Duration> {
-        state().deadline.remaining()
+        remaining()
     }
 }
 
@@ -189,6 +189,34 @@ pub fn set_deadline_at_most(time: Duration) {
 /// ```
 pub fn expect_within(patience: Duration) {
     state().deadline.start_before(patience);
+}
+
+/// How much time is left until the deadline of the ending that goes on, or [is expected](expect_within);
+/// `None` where there is neither, or the clock stands still.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::ending;
+/// assert_eq!(ending::remaining(), None);
+/// ```
+pub fn remaining() -> Option<Duration> {
+    state().deadline.remaining()
+}
+
+/// Whether finalizers have any time at all: where they have none, each is skipped.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use epilogue_embed::ending;
+/// assert!(ending::has_time());
+/// epilogue_embed::set_deadline(Duration::ZERO);
+/// assert!(!ending::has_time());
+/// ```
+pub fn has_time() -> bool {
+    state().deadline.has_time()
 }
 
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.

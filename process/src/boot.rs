@@ -247,7 +247,8 @@ fn begin(summons: Summons) -> Option<Begun> {
         let hello = put_on_sandbox(&start)?;
         let (orders, link) = crossbeam_channel::unbounded();
         let (port, grace) = (Arc::clone(&port), start.finalizers / 2);
-        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace);
+        let grandchildren = start.setup.grandchildren;
+        let watcher = Watcher::new(parent, Arc::clone(&port), inbox, orders, grace, grandchildren);
         handle_signals(watcher, attendant, post)?;
         let mut link = Link::new(far, link, port, start.limits());
         link.watch_growth(start.setup.growth);

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::child::wait_for;
 use crate::sys::pidfd::{self, AGAIN};
 
-pub(crate) use own::end_own;
+pub(crate) use own::{end_own, end_own_in_time};
 
 /// What told who belongs to a tree of processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

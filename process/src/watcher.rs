@@ -19,12 +19,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::{MsgFlags, getsockopt, sockopt};
 use nix::unistd::{Pid, getppid};
 
+use crate::child::Grandchildren;
 use crate::codec::{Limits, decode};
 use crate::link::{Order, order};
 use crate::port::{Going, Port};
 use crate::server;
 use crate::sys::descriptors::receive;
 use crate::sys::pidfd;
+use crate::tree;
 use crate::wire::{Inbox, Kind, StopOrder, WireError};
 
 /// A descriptor that becomes readable as the parent ends, whatever thread of it started us.
@@ -62,6 +64,7 @@ pub(crate) struct Watcher {
     leave_at: Option<Instant>,
     /// How long the callbacks that hear of the stop may hold up the finalizers.
     callbacks: Duration,
+    grandchildren: Grandchildren,
 }
 
 /// What the watcher does next.
@@ -140,6 +143,9 @@ impl Desk {
     }
 }
 
+/// How long an orphan takes to end its tree where its finalizers have no time, and so none of them does.
+const WITHOUT_TIME: Duration = Duration::from_secs(1);
+
 impl Watcher {
     pub(crate) fn new(
         parent: OwnedFd,
@@ -147,9 +153,10 @@ impl Watcher {
         inbox: Inbox,
         orders: Sender<Order>,
         callbacks: Duration,
+        grandchildren: Grandchildren,
     ) -> Self {
         let (parent_id, orders) = (getppid(), Some(orders));
-        Self { parent, parent_id, port, inbox, orders, leave_at: None, callbacks }
+        Self { parent, parent_id, port, inbox, orders, leave_at: None, callbacks, grandchildren }
     }
 
     /// Watches, until it is time to leave; then it ends the process.
@@ -240,7 +247,14 @@ impl Watcher {
         // is left who would end that.
         ending::expect_within(self.callbacks);
         self.port.advance(Going::Stopping);
+        let ends_tree = self.grandchildren == Grandchildren::Ended;
+        if ends_tree {
+            tree::end_own_in_time(self.parent_id, &self.port);
+        }
         request_stop(StopReason::ParentGone, self.callbacks);
+        if ends_tree && !ending::has_time() {
+            tree::end_own(self.parent_id, &self.port, WITHOUT_TIME);
+        }
         Next::Leave
     }
 }
