@@ -235,10 +235,14 @@ fn a_worker_killed_at_any_instant_of_a_large_answer_loses_its_own_task_only() {
             if seed == 3 {
                 // Some time later: before the answer, in the middle of it, or after it.
                 let (worker, wait) = (getpid(), Duration::from_micros(round * 100));
-                std::thread::spawn(move || {
+                let killer = std::thread::spawn(move || {
                     std::thread::sleep(wait);
                     kill(worker, Signal::SIGKILL).unwrap();
                 });
+                if round == 0 {
+                    // At least one, however busy the machine is.
+                    killer.join().unwrap();
+                }
             }
             pattern(seed, 2 * MIB)
         });
