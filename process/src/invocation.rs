@@ -121,7 +121,8 @@ impl<'a> Invocation<'a, '_> {
         let start = answer.len();
         answer.extend_from_slice(&[0, 0, 0, 0, VALUE]);
         let packed = pack_answer(&value, answer, self.loan.limits);
-        let _held = Hold::begin();
+        // Only what has descriptors may be a slice of shared memory.
+        let _held = packed.as_ref().is_ok_and(|it| !it.is_empty()).then(Hold::begin);
         drop(value);
         match packed {
             Err(error) => write_fault(self.answering, &Fault::Result(error)),
