@@ -268,6 +268,8 @@ enum Then {
     GoesOn,
     /// Its finalizers never come to an end.
     Hangs,
+    /// It returns, and what it does outside the deadline then never comes to an end.
+    HangsAsItExits,
     /// Its finalizers have no time at all.
     HasNoTime,
     Returns,
@@ -306,6 +308,11 @@ fn family(
             }
             match then {
                 Then::Hangs => _ = embed::finalizer("hangs", || park_for_ever()),
+                Then::HangsAsItExits => {
+                    // Nobody opens it.
+                    _ = embed::ending::register("hangs", move |_| Gate::pass(&gate));
+                    return;
+                }
                 Then::HasNoTime => embed::set_deadline(Duration::ZERO),
                 Then::Parks | Then::GoesOn | Then::Returns => {}
             }
@@ -343,7 +350,7 @@ fn a_tree_ends_when_the_parent_of_its_process_is_killed() {
 
 #[test]
 fn a_tree_ends_although_the_finalizers_of_its_orphaned_process_do_not_come_to_that() {
-    for then in [Then::Hangs, Then::HasNoTime] {
+    for then in [Then::Hangs, Then::HangsAsItExits, Then::HasNoTime] {
         parent_is_killed(&[Plain, Deaf], false, then);
     }
 }

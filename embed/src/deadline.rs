@@ -101,9 +101,11 @@ impl Deadline {
         }
     }
 
-    /// Whether an ending has any time.
-    pub(crate) fn has_time(&self) -> bool {
-        !lock(&self.0).total.is_zero()
+    /// How long an ending has that begins now.
+    pub(crate) fn granted(&self) -> Duration {
+        let clock = lock(&self.0);
+        let until_latest = clock.latest.map(|at| at.saturating_duration_since(Instant::now()));
+        until_latest.map_or(clock.total, |left| left.min(clock.total))
     }
 
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {

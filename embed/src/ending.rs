@@ -191,8 +191,8 @@ pub fn expect_within(patience: Duration) {
     state().deadline.start_before(patience);
 }
 
-/// How much time is left until the deadline of the ending that goes on, or [is expected](expect_within);
-/// `None` where there is neither, or the clock stands still.
+/// How much time is left until the deadline of the ending that goes on, or [is expected](expect_within).
+/// `None` where there is neither, and while the clock stands still.
 ///
 /// # Examples
 ///
@@ -204,19 +204,20 @@ pub fn remaining() -> Option<Duration> {
     state().deadline.remaining()
 }
 
-/// Whether finalizers have any time at all: where they have none, each is skipped.
+/// How long the finalizers of an ending that begins now have together. If that is nothing, each is
+/// skipped.
 ///
 /// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 /// use epilogue_embed::ending;
-/// assert!(ending::has_time());
-/// epilogue_embed::set_deadline(Duration::ZERO);
-/// assert!(!ending::has_time());
+/// epilogue_embed::set_deadline(Duration::from_secs(60));
+/// ending::set_deadline_at_most(Duration::from_secs(5));
+/// assert!(ending::granted() <= Duration::from_secs(5));
 /// ```
-pub fn has_time() -> bool {
-    state().deadline.has_time()
+pub fn granted() -> Duration {
+    state().deadline.granted()
 }
 
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.

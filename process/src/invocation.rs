@@ -57,7 +57,7 @@ impl<'a> Invocation<'a, '_> {
                 let value = self.argument().and_then(|argument| body(&mut self.loan, argument));
                 end_copy(original);
                 match value {
-                    Ok(value) => self.answer(value),
+                    Ok(value) => self.answer(value, original),
                     Err(fault) => write_fault(self.answering, &fault),
                 }
             }
@@ -106,7 +106,7 @@ impl<'a> Invocation<'a, '_> {
 
     /// Answers the item that was begun. Should dropping the value panic, that is the answer.
     #[inline]
-    fn answer<R: Portable>(&mut self, value: R) {
+    fn answer<R: Portable>(&mut self, value: R, original: Original) {
         if let Some(bytes) = raw::bytes_of(&value) {
             self.answering.stage(Form::Raw).extend_from_slice(bytes);
             return self.answering.commit();
@@ -115,6 +115,7 @@ impl<'a> Invocation<'a, '_> {
             raw::elements(&value).filter(|bytes| bytes.len() <= self.loan.limits.max_bytes);
         if let Some(made) = numbers.and_then(|bytes| self.answering.fill(bytes)) {
             drop(value);
+            end_copy(original);
             return self.answering.lend(made);
         }
         let answer = self.answering.stage(Form::Framed);
@@ -124,6 +125,8 @@ impl<'a> Invocation<'a, '_> {
         // Only what has descriptors may be a slice of shared memory.
         let _held = packed.as_ref().is_ok_and(|it| !it.is_empty()).then(Hold::begin);
         drop(value);
+        // Its `Serialize` and its `Drop` are the user's code, too.
+        end_copy(original);
         match packed {
             Err(error) => write_fault(self.answering, &Fault::Result(error)),
             Ok(descriptors) => send(self.answering, start, &descriptors),

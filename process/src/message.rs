@@ -124,7 +124,7 @@ impl Request {
         stock: &Arc<Stock>,
     ) -> Result<Option<Self>, EncodeError> {
         if Self::takes_several::<T>() {
-            self.numbers::<T>(1).push(argument);
+            self.push_number(argument);
             return Ok(None);
         }
         if let Some(made) = numbers_in(stock, argument, limits) {
@@ -162,11 +162,20 @@ impl Request {
         raw::is_plain::<T>()
     }
 
-    /// Adds arguments of which a call [`takes_several`](Request::takes_several), `most` of them
-    /// without more memory; any other is left out.
+    fn push_number<T: Portable>(&mut self, argument: &T) {
+        if let Some(bytes) = raw::bytes_of(argument) {
+            self.layout = Layout::Raw(bytes.len() as u32);
+            self.parcel.bytes.extend_from_slice(bytes);
+            self.count += 1;
+        }
+    }
+
+    /// Adds arguments of which a call [`takes_several`](Request::takes_several), about `most` of
+    /// them; any other is left out.
     pub fn numbers<T: Portable>(&mut self, most: usize) -> Numbers<'_> {
         let mut bytes = std::mem::take(&mut self.parcel.bytes);
-        bytes.reserve(most * size_of::<T>());
+        // Those that are large are few, as a rule.
+        bytes.reserve((most * size_of::<T>()).min(1024));
         if Self::takes_several::<T>() {
             self.layout = Layout::Raw(size_of::<T>() as u32);
         }

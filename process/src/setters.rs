@@ -196,7 +196,8 @@ macro_rules! setters {
             /// It does that itself, after its finalizers: what is left is sent `SIGTERM`, and killed
             /// after two fifths of the grace period, or two thirds of what it has left where it was
             /// told to stop. So nothing is left to do for a program that is killed meanwhile; if that is
-            /// gone already, nothing more can be started from then on: it fails with `EAGAIN`. What
+            /// gone already, nothing more can be started from then on: it fails with `EAGAIN`, and it
+            /// does not wait for finalizers longer than three quarters of the time that they have. What
             /// that misses, since it was killed, has crashed or could not look, this program ends,
             /// with the grace period between the two signals; only if both are killed, and this
             /// program before it has looked, is that left to run. Whoever first sees that it has

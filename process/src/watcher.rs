@@ -252,7 +252,7 @@ impl Watcher {
             tree::end_own_in_time(self.parent_id, &self.port);
         }
         request_stop(StopReason::ParentGone, self.callbacks);
-        if ends_tree && !ending::has_time() {
+        if ends_tree && ending::granted().is_zero() {
             tree::end_own(self.parent_id, &self.port, WITHOUT_TIME);
         }
         Next::Leave

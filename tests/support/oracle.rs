@@ -38,10 +38,25 @@ thread_local! {
     static HAS_TURN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Waits for this thread's turn to start processes that are no part of a story: compilers. None if it
-/// has an oracle, and so its turn.
-pub fn turn() -> Option<MutexGuard<'static, ()>> {
-    (!HAS_TURN.get()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
+/// A thread's turn to start processes that are no part of a story: compilers.
+#[derive(Debug)]
+pub struct Turn(Option<MutexGuard<'static, ()>>);
+
+/// Waits for this thread's turn, unless it has that already, by an oracle or so.
+///
+/// What many threads wait for while one makes it (a `OnceLock`) must not be asked for first by one that
+/// has an oracle: it would wait for who waits for its turn.
+pub fn turn() -> Turn {
+    let is_new = !HAS_TURN.get();
+    let turn = is_new.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    HAS_TURN.set(true);
+    Turn(turn)
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        HAS_TURN.set(self.0.is_none());
+    }
 }
 
 /// Sees what is left of a story: children, orphans, zombies, descriptors, threads.

@@ -32,6 +32,15 @@ struct Open {
     count: u32,
 }
 
+impl Open {
+    /// Writes down whose answers follow. They count once the word behind that says so.
+    fn announce(&self, replies: Region, words: &[AtomicU64], at: u64) {
+        replies.word(words, at).store(self.id, Ordering::Relaxed);
+        let second = pair(self.first, self.form as u32);
+        replies.word(words, at + 1).store(second, Ordering::Relaxed);
+    }
+}
+
 /// The child's end. One thread has it; others may only wake that.
 #[derive(Debug)]
 pub(crate) struct Far {
@@ -119,7 +128,9 @@ impl Far {
             2 => Place::Segment,
             _ => Place::Socket,
         };
-        let bytes = self.calls.read(words, at + HEADER as u64, len).into_vec();
+        let mut bytes = Vec::with_capacity(words_of(len) * size_of::<u64>());
+        self.calls.read(words, at + HEADER as u64, len, |part| bytes.extend_from_slice(part));
+        bytes.truncate(len);
         self.call_next = at + (HEADER + words_of(len)) as u64;
         Some(Incoming { at, id: load(1), count, place, bytes })
     }
@@ -193,7 +204,7 @@ impl Far {
     }
 
     /// Room for answers of a word each, up to `most`, if the item at `index` follows on the open record
-    /// and that is made of whole words.
+    /// and that is made of whole words, or there is none yet.
     #[inline]
     pub(crate) fn words<'f>(
         &'f mut self,
@@ -201,15 +212,23 @@ impl Far {
         index: &'f mut u32,
         most: u32,
     ) -> Option<Words<'f>> {
-        let open = self.open.as_mut()?;
-        let follows = open.id == id && open.first + open.count == *index && open.form == Form::Raw;
-        let is_whole = self.whole == self.written_out && open.count > 0;
-        let room = self.room.saturating_sub(self.whole) / size_of::<u64>();
-        let left = room.min(most as usize);
-        if !follows || !is_whole || left == 0 {
+        if self.open.is_none() {
+            self.has_room();
+        }
+        let (at, words) = (self.reply_tail, self.shared.words());
+        let left = (self.room.saturating_sub(self.whole) / size_of::<u64>()).min(most as usize);
+        if left == 0 || self.whole != self.written_out {
             return None;
         }
-        let (at, words, count) = (self.reply_tail, self.shared.words(), open.count);
+        let new = Open { id, first: *index, form: Form::Raw, count: 0 };
+        let open = self.open.get_or_insert(new);
+        if (open.id, open.first + open.count, open.form) != (id, *index, Form::Raw) {
+            return None;
+        }
+        if open.count == 0 {
+            open.announce(self.replies, words, at);
+        }
+        let count = open.count;
         Some(Words {
             words,
             replies: self.replies,
@@ -220,7 +239,7 @@ impl Far {
             left,
             book: Book {
                 index,
-                count: &mut open.count,
+                open: &mut self.open,
                 whole: &mut self.whole,
                 written_out: &mut self.written_out,
             },
@@ -267,9 +286,7 @@ impl Far {
         let Some(open) = &mut self.open else { return };
         let (at, words) = (self.reply_tail, self.shared.words());
         if open.count == 0 {
-            self.replies.word(words, at).store(open.id, Ordering::Relaxed);
-            let second = pair(open.first, open.form as u32);
-            self.replies.word(words, at + 1).store(second, Ordering::Relaxed);
+            open.announce(self.replies, words, at);
         }
         // From the word on that the answer before may share with this one.
         let from = self.written_out / size_of::<u64>();
@@ -340,7 +357,7 @@ pub(crate) struct Words<'f> {
 #[derive(Debug)]
 struct Book<'f> {
     index: &'f mut u32,
-    count: &'f mut u32,
+    open: &'f mut Option<Open>,
     whole: &'f mut usize,
     written_out: &'f mut usize,
 }
@@ -352,7 +369,8 @@ impl Words<'_> {
         self.left > 0
     }
 
-    /// Answers an item, if there is room: what [`Far::stage`] and [`Far::commit`] would do.
+    /// Answers an item, for which there [is room](Words::has_room): what [`Far::stage`] and
+    /// [`Far::commit`] would do.
     #[inline]
     pub(crate) fn put(&mut self, word: u64) {
         debug_assert!(self.has_room());
@@ -368,10 +386,14 @@ impl Words<'_> {
 impl Drop for Words<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Book { index, count, whole, written_out } = &mut self.book;
-        **index += self.count - **count;
-        **count = self.count;
+        let Book { index, open, whole, written_out } = &mut self.book;
+        if let Some(open) = open {
+            **index += self.count - open.count;
+            open.count = self.count;
+        }
         (**whole, **written_out) = (self.whole, self.whole);
+        // A record that none was written to is not there, for one of another form may follow.
+        open.take_if(|open| open.count == 0);
     }
 }
 

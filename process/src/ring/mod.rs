@@ -16,8 +16,9 @@ mod patience;
 #[cfg(not(epilogue_model))]
 mod tests;
 
-use smallvec::{SmallVec, smallvec};
 use std::iter;
+
+use smallvec::SmallVec;
 
 pub(crate) use deposit::{Deposit, Returned};
 pub(crate) use far::{Far, Words, stop_of, wake};
@@ -114,6 +115,7 @@ impl Region {
     }
 
     /// So many words from a position on: up to the end of the ring, and from its start.
+    #[inline]
     fn run(self, words: &[AtomicU64], at: u64, len: usize) -> [&[AtomicU64]; 2] {
         let (ring, from) =
             (&words[self.start..self.start + self.len], at as usize & (self.len - 1));
@@ -121,6 +123,7 @@ impl Region {
         [&ring[from..from + first], &ring[..len - first]]
     }
 
+    #[inline]
     fn write(self, words: &[AtomicU64], at: u64, bytes: &[u8]) {
         let [first, second] = self.run(words, at, words_of(bytes.len()));
         let (left, right) = bytes.split_at(bytes.len().min(first.len() * size_of::<u64>()));
@@ -128,24 +131,22 @@ impl Region {
         store(second, right);
     }
 
-    fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Bytes {
-        let [first, second] = self.run(words, at, words_of(len));
-        let mut bytes: Bytes = smallvec![0; words_of(len) * size_of::<u64>()];
-        let (places, _) = bytes.as_chunks_mut();
-        let (left, right) = places.split_at_mut(first.len());
-        load(first, left);
-        load(second, right);
-        bytes.truncate(len);
-        bytes
+    /// Hands over the words that hold so many bytes from a position on, a few at a time.
+    #[inline]
+    fn read(self, words: &[AtomicU64], at: u64, len: usize, mut take: impl FnMut(&[u8])) {
+        for part in self.run(words, at, words_of(len)) {
+            for words in part.chunks(8) {
+                let mut bytes = [0; 64];
+                for (place, word) in iter::zip(bytes.as_chunks_mut().0, words) {
+                    *place = word.load(Ordering::Relaxed).to_le_bytes();
+                }
+                take(&bytes[..words.len() * size_of::<u64>()]);
+            }
+        }
     }
 }
 
-fn load(words: &[AtomicU64], places: &mut [[u8; size_of::<u64>()]]) {
-    for (word, place) in iter::zip(words, places) {
-        *place = word.load(Ordering::Relaxed).to_le_bytes();
-    }
-}
-
+#[inline]
 fn store(words: &[AtomicU64], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks();
     for (word, bytes) in iter::zip(words, whole) {

@@ -94,7 +94,9 @@ fn answer_word(far: &mut Far, id: u64, index: u32, word: u64) -> bool {
 #[test]
 fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a_death() {
     let (mut near, mut far, _) = ends(Size::Once);
-    assert!(far.words(7, &mut 0, 1).is_none(), "it opens no record");
+    assert!(far.words(7, &mut 0, 1).is_some());
+    assert!(far.stage(7, 0, Form::Framed), "a record that nothing was written to is none");
+    far.unstage();
     let (mut expected, mut asked) = (Vec::new(), 0);
     // Enough rounds that each place in the ring is where a record ends once.
     for round in 0..300u64 {
@@ -131,6 +133,8 @@ fn numbers_that_are_answered_as_words_read_like_all_others_and_are_found_after_a
     while words.has_room() {
         words.put(9);
         answered += 1;
+        // Each counts as it is written, whatever becomes of the book.
+        assert_eq!(near.salvage().unwrap().count, answered);
     }
     drop(words);
     assert_eq!((index, answered), (4, 4), "no more than it was asked for");

@@ -17,7 +17,8 @@ pub(crate) struct Hold(());
 
 impl Hold {
     pub(crate) fn begin() -> Self {
-        let _ = HELD.try_with(|held| *held.borrow_mut() = Some(Vec::new()));
+        let before = HELD.try_with(|held| held.replace(Some(Vec::new())));
+        debug_assert!(!matches!(before, Ok(Some(_))), "one at a time");
         Self(())
     }
 }
@@ -28,7 +29,7 @@ impl Drop for Hold {
     }
 }
 
-/// Drops the memory, now or soon.
+/// Drops the memory, now or as the [`Hold`] of this thread ends.
 pub(super) fn let_go(memory: Arc<Memory>) {
     let _ = HELD.try_with(|held| {
         if let Some(held) = &mut *held.borrow_mut() {

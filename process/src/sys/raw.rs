@@ -145,9 +145,10 @@ pub(crate) fn is_word<T>() -> bool {
     is_plain::<T>() && size_of::<T>() == size_of::<u64>()
 }
 
-/// The word that has the bytes of a number; zero if it [is none](is_word).
+/// The word that has the bytes of a number that is one.
 #[inline]
 pub(crate) fn word_of<T>(value: &T) -> u64 {
+    debug_assert!(is_word::<T>());
     bytes_of(value).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 

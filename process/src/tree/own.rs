@@ -30,15 +30,19 @@ pub(crate) fn end_own(parent: Pid, port: &Port, time: Duration) -> Option<TreeEn
 /// Has an orphan's tree ended before the kernel ends the orphan itself, whatever its finalizers do: the
 /// last of them may never be reached, and nobody is left who would end it afterwards.
 pub(crate) fn end_own_in_time(parent: Pid, port: &Arc<Port>) {
-    let Some(all) = ending::remaining() else { return };
+    let needed = ending::granted() / 4;
+    let orphan = (parent, Arc::clone(port), needed);
     // Where there is no thread to be had, that last finalizer is what is left.
-    let orphan = (parent, Arc::clone(port), all / 4);
     let _ = Thread::start(c"epilogue-tree", orphan, |(parent, port, needed)| {
-        // Step by step: the ending's own clock, once it is started, says less.
-        while ending::remaining().is_none_or(|left| left > *needed) {
-            thread::sleep(*needed / 4);
-        }
-        end_own(*parent, port, *needed);
+        // In small steps: clocks are started, stand still and go on meanwhile.
+        let step = (*needed / 8).min(Duration::from_millis(10));
+        let left = loop {
+            match ending::remaining() {
+                Some(left) if left <= *needed => break left,
+                _ => thread::sleep(step),
+            }
+        };
+        end_own(*parent, port, left);
     });
 }
 
