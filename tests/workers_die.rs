@@ -499,3 +499,45 @@ fn in_a_storm_of_deaths_no_task_is_lost_but_the_guilty_and_none_is_done_twice() 
     drop(pool);
     oracle.nothing_left();
 }
+
+/// Many of them are claimed, and answered, in one block.
+#[test]
+fn of_many_small_numbers_only_the_one_that_goes_wrong_has_another_outcome() {
+    const PANICS: u64 = 1 << 40;
+    const FORKS: u64 = 2 << 40;
+    const ABORTS: u64 = 3 << 40;
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(2).unwrap();
+    for chunk in [7, 1000, 20_000] {
+        let item = |index| match index {
+            3_333 => PANICS,
+            8_888 => FORKS,
+            17_777 => ABORTS,
+            index => index,
+        };
+        let maps = pool.chunk_size(chunk);
+        let outcomes = maps.map_outcomes((0..20_000).map(item), |x: u64| match x {
+            PANICS => panic!("on purpose"),
+            FORKS => match raw::fork() {
+                // It ends although nobody told it to.
+                Some(copy) => nix::sys::wait::waitpid(copy, None).unwrap().pid().map_or(0, |_| 1),
+                None => 2,
+            },
+            ABORTS => std::process::abort(),
+            x => x * 2,
+        });
+        for (outcome, index) in outcomes.unwrap().into_iter().zip(0u64..) {
+            match (index, outcome) {
+                (3_333, Err(TaskError::Panicked(_))) | (17_777, Err(TaskError::WorkerLost(_))) => {}
+                (8_888, Ok(1)) => {}
+                (_, Ok(twice)) => assert_eq!(twice, index * 2),
+                (_, Err(error)) => panic!("{index}: {error}"),
+            }
+        }
+    }
+    let report = pool.close().unwrap();
+    assert_eq!((report.done, report.lost), (3 * 19_999, 3), "{report}");
+    drop(pool);
+    oracle.nothing_left();
+}
