@@ -128,9 +128,7 @@ impl Far {
             2 => Place::Segment,
             _ => Place::Socket,
         };
-        let mut bytes = Vec::with_capacity(words_of(len) * size_of::<u64>());
-        self.calls.read(words, at + HEADER as u64, len, |part| bytes.extend_from_slice(part));
-        bytes.truncate(len);
+        let bytes = self.calls.read(words, at + HEADER as u64, len).into_vec();
         self.call_next = at + (HEADER + words_of(len)) as u64;
         Some(Incoming { at, id: load(1), count, place, bytes })
     }

@@ -18,7 +18,7 @@ mod tests;
 
 use std::iter;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 pub(crate) use deposit::{Deposit, Returned};
 pub(crate) use far::{Far, Words, stop_of, wake};
@@ -85,6 +85,9 @@ const STOP: usize = 56;
 const RETURNED: usize = 64;
 const CONTROL: usize = 72;
 
+/// How many bytes a word has.
+const WORD: usize = size_of::<u64>();
+
 /// How many words come before what a record carries.
 const HEADER: usize = 4;
 /// Which of these says where a call is. Once the child has read that, it may write there when the
@@ -131,18 +134,22 @@ impl Region {
         store(second, right);
     }
 
-    /// Hands over the words that hold so many bytes from a position on, a few at a time.
     #[inline]
-    fn read(self, words: &[AtomicU64], at: u64, len: usize, mut take: impl FnMut(&[u8])) {
-        for part in self.run(words, at, words_of(len)) {
-            for words in part.chunks(8) {
-                let mut bytes = [0; 64];
-                for (place, word) in iter::zip(bytes.as_chunks_mut().0, words) {
-                    *place = word.load(Ordering::Relaxed).to_le_bytes();
-                }
-                take(&bytes[..words.len() * size_of::<u64>()]);
-            }
-        }
+    fn read(self, words: &[AtomicU64], at: u64, len: usize) -> Bytes {
+        let [first, second] = self.run(words, at, words_of(len));
+        let mut bytes: Bytes = smallvec![0; words_of(len) * WORD];
+        let (places, _) = bytes.as_chunks_mut();
+        let (left, right) = places.split_at_mut(first.len());
+        load(first, left);
+        load(second, right);
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+fn load(words: &[AtomicU64], places: &mut [[u8; WORD]]) {
+    for (word, place) in iter::zip(words, places) {
+        *place = word.load(Ordering::Relaxed).to_le_bytes();
     }
 }
 

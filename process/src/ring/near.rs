@@ -167,9 +167,7 @@ impl Near {
         if need > there || count == 0 {
             return None;
         }
-        let mut bytes = super::Bytes::new();
-        self.replies.read(words, at + HEADER as u64, len, |part| bytes.extend_from_slice(part));
-        bytes.truncate(len);
+        let bytes = self.replies.read(words, at + HEADER as u64, len);
         Some((Reply { id: load(0), first, count, nanos, form, bytes }, need))
     }
 
