@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::near::wake_if;
+use super::words::{Book, Words};
 use super::{
     ASLEEP, BEGUN, BELL, CALL_HEAD, CALL_TAIL, FOR_A_CALL, FOR_ROOM, Form, HEADER, Listener, PLACE,
-    Patience, Place, REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, claim, pair, unpair,
-    words_of,
+    Patience, Place, REPLY_HEAD, REPLY_TAIL, Region, Returned, STOP, Size, WORD, claim, pair,
+    unpair, words_of,
 };
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
@@ -25,11 +26,11 @@ pub(crate) struct Incoming {
 
 /// The answers that are being written, and that the parent does not see yet, unless we die.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     id: u64,
     first: u32,
     form: Form,
-    count: u32,
+    pub(super) count: u32,
 }
 
 impl Open {
@@ -214,7 +215,7 @@ impl Far {
             self.has_room();
         }
         let (at, words) = (self.reply_tail, self.shared.words());
-        let left = (self.room.saturating_sub(self.whole) / size_of::<u64>()).min(most as usize);
+        let left = (self.room.saturating_sub(self.whole) / WORD).min(most as usize);
         if left == 0 || self.whole != self.written_out {
             return None;
         }
@@ -230,7 +231,7 @@ impl Far {
         Some(Words {
             words,
             replies: self.replies,
-            next: at + (HEADER + self.whole / size_of::<u64>()) as u64,
+            next: at + (HEADER + self.whole / WORD) as u64,
             progress: self.replies.word(words, at + 2),
             whole: self.whole,
             count,
@@ -267,7 +268,7 @@ impl Far {
             self.reply_head = self.control(REPLY_HEAD).load(Ordering::Acquire);
         }
         let free = free(self.reply_head);
-        let most = free.saturating_sub(2 * HEADER as u64) as usize * size_of::<u64>();
+        let most = free.saturating_sub(2 * HEADER as u64) as usize * WORD;
         self.room = most.min(self.most_staged());
         free >= need
     }
@@ -287,11 +288,11 @@ impl Far {
             open.announce(self.replies, words, at);
         }
         // From the word on that the answer before may share with this one.
-        let from = self.written_out / size_of::<u64>();
+        let from = self.written_out / WORD;
         self.replies.write(words, at + (HEADER + from) as u64, &self.bytes);
         open.count += 1;
         self.whole = self.written_out + self.bytes.len();
-        let out = self.bytes.len() / size_of::<u64>() * size_of::<u64>();
+        let out = self.bytes.len() / WORD * WORD;
         self.bytes.drain(..out);
         self.written_out += out;
         let progress = pair(self.whole as u32, open.count);
@@ -335,63 +336,6 @@ impl Far {
             doorbell if doorbell == Listener::Doorbell as u32 => Some(Listener::Doorbell),
             _ => Some(Listener::Socket),
         }
-    }
-}
-
-/// Room in the open record for answers of a word each. The book is kept when this is dropped: who
-/// writes many has it in registers until then.
-#[derive(Debug)]
-pub(crate) struct Words<'f> {
-    words: &'f [AtomicU64],
-    replies: Region,
-    next: u64,
-    progress: &'f AtomicU64,
-    whole: usize,
-    count: u32,
-    left: usize,
-    book: Book<'f>,
-}
-
-#[derive(Debug)]
-struct Book<'f> {
-    index: &'f mut u32,
-    open: &'f mut Option<Open>,
-    whole: &'f mut usize,
-    written_out: &'f mut usize,
-}
-
-impl Words<'_> {
-    /// Whether there is room for another one.
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.left > 0
-    }
-
-    /// Answers an item, for which there [is room](Words::has_room): what [`Far::stage`] and
-    /// [`Far::commit`] would do.
-    #[inline]
-    pub(crate) fn put(&mut self, word: u64) {
-        debug_assert!(self.has_room());
-        self.replies.word(self.words, self.next).store(word, Ordering::Relaxed);
-        self.next += 1;
-        self.whole += size_of::<u64>();
-        self.count += 1;
-        self.left -= 1;
-        self.progress.store(pair(self.whole as u32, self.count), Ordering::Release);
-    }
-}
-
-impl Drop for Words<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let Book { index, open, whole, written_out } = &mut self.book;
-        if let Some(open) = open {
-            **index += self.count - open.count;
-            open.count = self.count;
-        }
-        (**whole, **written_out) = (self.whole, self.whole);
-        // A record that none was written to is not there, for one of another form may follow.
-        open.take_if(|open| open.count == 0);
     }
 }
 

@@ -15,16 +15,18 @@ mod patience;
 #[cfg(test)]
 #[cfg(not(epilogue_model))]
 mod tests;
+mod words;
 
 use std::iter;
 
 use smallvec::{SmallVec, smallvec};
 
 pub(crate) use deposit::{Deposit, Returned};
-pub(crate) use far::{Far, Words, stop_of, wake};
+pub(crate) use far::{Far, stop_of, wake};
 pub(crate) use near::Near;
 pub use near::Ticket;
 pub use patience::Patience;
+pub(crate) use words::Words;
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 
@@ -109,7 +111,7 @@ impl Region {
     }
 
     const fn bytes(self) -> usize {
-        self.len * size_of::<u64>()
+        self.len * WORD
     }
 
     #[inline]
@@ -129,7 +131,7 @@ impl Region {
     #[inline]
     fn write(self, words: &[AtomicU64], at: u64, bytes: &[u8]) {
         let [first, second] = self.run(words, at, words_of(bytes.len()));
-        let (left, right) = bytes.split_at(bytes.len().min(first.len() * size_of::<u64>()));
+        let (left, right) = bytes.split_at(bytes.len().min(first.len() * WORD));
         store(first, left);
         store(second, right);
     }
@@ -160,14 +162,14 @@ fn store(words: &[AtomicU64], bytes: &[u8]) {
         word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
     if let (Some(word), false) = (words.get(whole.len()), rest.is_empty()) {
-        let mut last = [0; size_of::<u64>()];
+        let mut last = [0; WORD];
         last[..rest.len()].copy_from_slice(rest);
         word.store(u64::from_le_bytes(last), Ordering::Relaxed);
     }
 }
 
 fn words_of(bytes: usize) -> usize {
-    bytes.div_ceil(size_of::<u64>())
+    bytes.div_ceil(WORD)
 }
 
 fn pair(low: u32, high: u32) -> u64 {
@@ -203,7 +205,7 @@ pub enum Form {
 
 /// Bytes that were copied out of a ring. Those of a number or two need no memory of their own, which
 /// takes as long as all else that is done to so short an answer.
-pub type Bytes = SmallVec<[u8; 2 * size_of::<u64>()]>;
+pub type Bytes = SmallVec<[u8; 2 * WORD]>;
 
 /// Some answers of one call, in the order of its items.
 #[derive(Debug)]
