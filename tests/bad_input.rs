@@ -891,6 +891,31 @@ fn a_task_that_forks_answers_once_and_its_copy_ends() {
     oracle.nothing_left();
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct ForksAsItIsDropped(String);
+
+impl Drop for ForksAsItIsDropped {
+    fn drop(&mut self) {
+        if let Some(copy) = sys::fork() {
+            nix::sys::wait::waitpid(copy, None).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_result_that_forks_as_it_is_dropped_is_answered_once_and_its_copy_ends() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::new(1).unwrap();
+    let values = pool.map(0..3, |x: u32| ForksAsItIsDropped(x.to_string())).unwrap();
+    assert!(values.iter().map(|value| &*value.0).eq(["0", "1", "2"]));
+    // Here nobody ends a copy.
+    std::mem::forget(values);
+    let report = pool.close().unwrap();
+    assert!(report.is_clean() && report.done == 3, "{report}");
+    drop(pool);
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
     let (oracle, _watchdog) = begin();
