@@ -54,6 +54,35 @@ fn files_in_shm() -> usize {
     fs::read_dir("/dev/shm").map_or(0, Iterator::count)
 }
 
+/// How many mappings of shared slices this process has.
+fn mappings() -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains("memfd:epilogue-shared")).count()
+}
+
+#[test]
+fn a_value_that_holds_many_parts_of_a_slice_maps_it_once() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(1).unwrap();
+    let (one, other) = (numbers(1000), numbers(2000));
+    let parts: Vec<_> = one.parts(10).zip(other.parts(20)).collect();
+    let back = pool.submit(parts, |parts: Vec<(SharedSlice<u64>, SharedSlice<u64>)>| {
+        let sum: u64 = parts.iter().flat_map(|(one, other)| one.iter().chain(other)).sum();
+        (mappings(), sum, parts)
+    });
+    let (there, sum, parts) = back.unwrap().join().unwrap();
+    assert_eq!((there, sum), (2, 999 * 500 + 1999 * 1000));
+    assert_eq!((parts.len(), mappings()), (100, 4));
+    let whole: Vec<u64> = parts.iter().flat_map(|(one, _)| one.iter().copied()).collect();
+    assert!(whole == *one);
+    drop((parts, one, other));
+    assert_eq!(mappings(), 0);
+    pool.close().unwrap();
+    drop(pool);
+    oracle.nothing_left();
+}
+
 /// On a busy machine the kernel itself has pages on a list of another core for so long. It waits for them,
 /// but gives up after 150 ms.
 #[test]

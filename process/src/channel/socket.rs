@@ -201,7 +201,7 @@ impl Message {
                 Err(DecodeError::too_large::<T>(limits.max_bytes))
             }
             Body::InFile(file, len) => match Frozen::map(&file, len) {
-                Ok(mapping) => read(mapping.bytes(), self.descriptors),
+                Ok(mapping) => read(&mapping.bytes()[..len], self.descriptors),
                 Err(error) => Err(DecodeError::refused::<T>(error)),
             },
             Body::Broken(what) => Err(DecodeError::refused::<T>(what)),

@@ -15,6 +15,7 @@
 
 mod buf;
 mod held;
+mod recent;
 
 use std::fmt;
 use std::io;
@@ -39,7 +40,8 @@ use crate::sys::mapping::Frozen;
 /// of it, copies nothing either.
 ///
 /// It holds a descriptor for as long as it lives, so a process can have about as many different
-/// ones as it may have open files. Parts and clones share theirs.
+/// ones as it may have open files. Parts and clones share theirs, and where they arrive together, the
+/// memory is mapped once.
 ///
 /// # Examples
 ///
@@ -157,9 +159,16 @@ impl<T: Pod> SharedSlice<T> {
 
     /// Adopts a file that has been frozen; `bytes` is where the slice lies in it.
     fn adopt(file: Arc<OwnedFd>, bytes: Range<usize>, len: usize) -> io::Result<Self> {
-        let mapping = Frozen::map(&file, bytes.end)?;
-        let memory = Some(Arc::new(Memory { mapping, file }));
-        Ok(Self { memory, start: bytes.start, len, element: PhantomData })
+        let is_enough = |memory: &Arc<Memory>| memory.mapping.bytes().len() >= bytes.end;
+        let memory = match recent::find(&file).filter(is_enough) {
+            Some(memory) => memory,
+            None => {
+                let memory = Arc::new(Memory { mapping: Frozen::map(&file, bytes.end)?, file });
+                recent::remember(&memory);
+                memory
+            }
+        };
+        Ok(Self { memory: Some(memory), start: bytes.start, len, element: PhantomData })
     }
 
     fn empty() -> Self {

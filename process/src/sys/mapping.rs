@@ -192,13 +192,14 @@ impl Drop for Pages {
 }
 
 impl Frozen {
-    /// Maps the first `len` bytes of `file`, or says why it must not be looked at.
-    pub(crate) fn map(file: &OwnedFd, len: usize) -> io::Result<Self> {
+    /// Maps all of `file`, which is to have so many bytes at least, or says why it must not be looked at.
+    pub(crate) fn map(file: &OwnedFd, at_least: usize) -> io::Result<Self> {
         if !is_frozen(file)? {
             let message = "the memory is not sealed against changes, or not all there";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        if len_of(file)? < len {
+        let len = len_of(file)?;
+        if len < at_least {
             let message = "the memory is shorter than what is said to be in it";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
