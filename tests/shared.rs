@@ -78,7 +78,7 @@ fn a_value_that_holds_many_parts_of_a_slice_maps_it_once() {
     assert!(whole == *one);
     drop((parts, one, other));
     assert_eq!(mappings(), 0);
-    pool.close().unwrap();
+    assert!(pool.close().unwrap().is_clean());
     drop(pool);
     oracle.nothing_left();
 }
