@@ -109,6 +109,12 @@ impl Series {
         self.with(other, |a, b| a / b)
     }
 
+    /// The highest of all rounds, for what was promised never to be higher.
+    pub(super) fn highest(self) -> Self {
+        let values = self.0.iter().copied().flatten();
+        Self(vec![values.max_by(|a, b| a.value.total_cmp(&b.value))])
+    }
+
     /// Round by round the largest of several.
     pub(super) fn largest(all: impl IntoIterator<Item = Self>) -> Self {
         let present = all.into_iter().filter(|series| series.summary().is_some());

@@ -11,7 +11,7 @@ const WAYS: [(&str, Option<usize>); 2] = [("auto", None), ("chunk=1", Some(1))];
 
 /// W5.
 pub(super) fn even(print: Printer<'_>, settings: Settings) {
-    let xs = vec![SPIN_1MS; settings.pick(2000, 500, 20)];
+    let xs = vec![SPIN_1MS; settings.pick(2000, 2000, 20)];
     for (case, chunk) in WAYS {
         let (serial, pool) = in_turn(print.peer, &xs, chunk, settings);
         print.emit(case, "efficiency", serial / (WORKERS as f64 * pool));
@@ -22,7 +22,7 @@ pub(super) fn even(print: Printer<'_>, settings: Settings) {
 
 /// W6.
 pub(super) fn skewed(print: Printer<'_>, settings: Settings) {
-    let mut xs = tasks::skewed(settings.pick(2000, 1000, 50));
+    let mut xs = tasks::skewed(settings.pick(2000, 2000, 50));
     let longest = xs.iter().copied().max().unwrap_or(0) as f64 / xs.iter().sum::<u64>() as f64;
     for order in ["shuffled", "ascending"] {
         for (way, chunk) in WAYS {
