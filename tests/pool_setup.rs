@@ -62,6 +62,26 @@ fn an_initializer_runs_once_before_a_workers_first_task_and_a_finalizer_once_at_
     oracle.nothing_left();
 }
 
+#[test]
+fn a_pool_serves_as_soon_as_its_first_worker_is_up_though_the_others_are_held_up() {
+    let (oracle, _watchdog) = begin();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    std::os::unix::fs::symlink(gate.path(), marks.path().join("gate")).unwrap();
+    let pool = builder(&marks).initializer(|| {
+        let marks = Marks::from_env();
+        if fs::create_dir(marks.path().join("first")).is_err() {
+            Gate::pass(&marks.path().join("gate"));
+        }
+    });
+    let pool = pool.start().unwrap();
+    gate.wait_for(WORKERS - 1);
+    assert_eq!(pool.map(0..100, |x| x * 2).unwrap(), (0..100).map(|x| x * 2).collect::<Vec<_>>());
+    gate.open_once();
+    assert!(pool.close().unwrap().is_clean());
+    drop((pool, gate));
+    oracle.nothing_left();
+}
+
 /// Why the pool was not started. At most one start a worker was tried.
 #[track_caller]
 fn not_started(initializer: fn()) -> (Marks, StartError) {
