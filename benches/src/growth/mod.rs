@@ -78,7 +78,9 @@ fn tables() -> [Table; 3] {
             title: "Payloads",
             what: "A vector of bytes to a worker and back, and shared memory that both read. \
                    `overhead` is the parent's peak of memory above what it had before it made the \
-                   payload, in payloads.",
+                   payload, in payloads. Bytes of more than 64 MiB get memory for one use, of which \
+                   each page is new, and that takes ten times as long as to copy it: a pool does not \
+                   keep so much. A view is not copied at any size.",
             rows: sizes.flat_map(|len| ["bytes", "view"].map(|kind| row(len, kind))).collect(),
             each: 2,
             columns: &["us", "GB_per_s", "overhead_payloads"],
