@@ -54,7 +54,7 @@ pub(crate) use main::{serve, threads};
 /// | | `Spawn` | `Server` |
 /// |---|---|---|
 /// | how | this executable is started again | a copy of a server that was started so |
-/// | up, and up and ended (2 CPUs) | 0.85 and 1.05 ms | 0.15 and 0.3 ms |
+/// | up, and up and ended (2 CPUs) | 0.85 and 1.05 ms | 0.15 and 0.35 ms |
 /// | memory, descriptors, threads | its own only | as `Spawn`, and what [`preload`] left in memory |
 ///
 /// Neither depends on the size of the program. All that is promised of a process holds for both.
