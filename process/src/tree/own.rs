@@ -28,9 +28,13 @@ pub(crate) fn end_own(parent: Pid, port: &Port, time: Duration) -> Option<TreeEn
 }
 
 /// Has an orphan's tree ended before the kernel ends the orphan itself, whatever its finalizers do: the
-/// last of them may never be reached, and nobody is left who would end it afterwards.
+/// last of them may never be reached, and nobody is left who would end it afterwards. Where they have no
+/// time at all, that is left to who calls this.
 pub(crate) fn end_own_in_time(parent: Pid, port: &Arc<Port>) {
     let needed = ending::granted() / 4;
+    if needed.is_zero() {
+        return;
+    }
     let orphan = (parent, Arc::clone(port), needed);
     // Where there is no thread to be had, that last finalizer is what is left.
     let _ = Thread::start(c"epilogue-tree", orphan, |(parent, port, needed)| {
