@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
-use support::{Build, Ending, Oracle, Program, Watchdog};
+use support::{Build, Ending, Oracle, Program, Watchdog, sys};
 
 use coverage::{Profiles, count};
 
@@ -342,6 +343,31 @@ fn five_signals_at_once_are_one_ending_and_every_file_is_whole() {
         program.wait_for_line("ready");
         (0..5).for_each(|_| program.signal(Signal::SIGTERM));
         let input = program.hold_input();
+        let ending = program.finish();
+        drop(input);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+        assert_eq!(ending.stdout, "ready\na\n", "{ending}");
+        story.counted(10, 1);
+        story.oracle.nothing_left();
+    }
+}
+
+/// Each of them saves, the last while another thread ends the process.
+#[test]
+fn signals_up_to_the_very_end_leave_no_part_of_a_file() {
+    for _ in 0..60 {
+        let story = Story::new();
+        let mut program =
+            story.start(&["handle:15", "finalizer:a", "calls:10", "say:ready", "wait"]);
+        program.wait_for_line("ready");
+        let pidfd = sys::pidfd_open(program.pid()).unwrap();
+        let input = program.hold_input();
+        for _ in 0..40 {
+            // One that has ended waits to be reaped, and takes them all the same.
+            sys::pidfd_signal(pidfd.as_fd(), Signal::SIGTERM).unwrap();
+            thread::sleep(Duration::from_micros(100));
+        }
+        drop(pidfd);
         let ending = program.finish();
         drop(input);
         assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");

@@ -141,6 +141,14 @@ pub(crate) fn save() {
     save_in_handler();
 }
 
+/// Saves no more, right before this process dies or leaves at once. Async-signal-safe.
+pub(crate) fn conclude() {
+    if let Some(coverage) = COVERAGE.get() {
+        let _blocked = AllBlocked::new();
+        coverage.snapshot.keep();
+    }
+}
+
 /// Leaves the data to the runtime, whose write at a normal exit comes next.
 pub(crate) fn hand_over() {
     let Some(coverage) = COVERAGE.get() else { return };

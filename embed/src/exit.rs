@@ -89,6 +89,7 @@ pub fn exit_now(code: c_int) -> ! {
     }
     clean_up_for_good(state);
     coverage::dump_gcov();
+    coverage::conclude();
     sys::exit::exit_at_once(code)
 }
 
@@ -197,6 +198,7 @@ static LEAVING: AtomicU32 = AtomicU32::new(0);
 fn go(code: c_int) -> ! {
     if ![0, std::process::id()].contains(&LEAVING.load(Ordering::Relaxed)) {
         coverage::dump_gcov();
+        coverage::conclude();
         sys::exit::exit_at_once(code);
     }
     std::process::exit(code)
@@ -221,6 +223,7 @@ fn give_way_to_death(state: &State) {
     if let Some(signal) = signals::deferred_death() {
         if state.gate.was_ended_here() {
             // In a hook of the C library: this thread would have died at the end of its exit.
+            coverage::conclude();
             action::die_by(signal);
         }
         state.gate.open();
@@ -255,7 +258,7 @@ pub(crate) fn die_by(signal: c_int, state: &State) -> ! {
 
 /// Has the exit that is under way end in death by `signal`.
 pub(crate) fn end_in(signal: c_int) {
-    sys::exit::end_in(signal);
+    sys::exit::end_in(signal, coverage::conclude);
 }
 
 /// Saves the coverage data, runs the finalizers and waits for them, then saves it again.

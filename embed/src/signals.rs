@@ -330,6 +330,12 @@ fn on_crash(delivery: &Delivery) {
 fn carry_out(delivery: &Delivery) {
     match action::previous(delivery.signal) {
         Previous::Handler => delivery.call_previous(),
-        Previous::Default | Previous::Ignored => delivery.default_follows(),
+        Previous::Default | Previous::Ignored => {
+            if served::is_deadly(delivery.signal) {
+                // Another thread may be saving, in a handler of its own.
+                coverage::conclude();
+            }
+            delivery.default_follows();
+        }
     }
 }

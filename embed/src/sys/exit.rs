@@ -1,8 +1,9 @@
 //! The C library's way out: a hook that runs at `exit`, and leaving without one.
 
 use std::ffi::c_int;
+use std::mem::transmute;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use super::action;
 
@@ -27,6 +28,9 @@ pub(crate) fn at_exit(hook: extern "C" fn()) {
 /// The signal that this process dies by at the end of its exit, or zero.
 static DEATH: AtomicI32 = AtomicI32::new(0);
 
+/// What is done right before that: a function, or zero.
+static LAST: AtomicUsize = AtomicUsize::new(0);
+
 /// Runs after every hook of the C library, destructor and coverage runtime: its priority is the
 /// first, and destructors run from the last to the first.
 #[used]
@@ -38,12 +42,20 @@ extern "C" fn at_the_very_end() {
     if signal != 0 {
         // SAFETY: null means every stream. `exit` would do this after us.
         unsafe { libc::fflush(ptr::null_mut()) };
+        let last = LAST.load(Ordering::Acquire);
+        // SAFETY: zero is `None`; else `end_in` stored a function of this type.
+        let last = unsafe { transmute::<usize, Option<fn()>>(last) };
+        if let Some(last) = last {
+            last();
+        }
         action::die_by(signal);
     }
 }
 
-/// Has the exit that is under way, or the next one, end in death by `signal`: the first one told.
-pub(crate) fn end_in(signal: c_int) {
+/// Has the exit that is under way, or the next one, end in death by `signal`, the first one told, right
+/// after `last`.
+pub(crate) fn end_in(signal: c_int, last: fn()) {
+    LAST.store(last as usize, Ordering::Release);
     let _ = DEATH.compare_exchange(0, signal, Ordering::AcqRel, Ordering::Relaxed);
 }
 

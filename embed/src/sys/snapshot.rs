@@ -31,7 +31,7 @@ pub(crate) struct Snapshot {
     /// The process that is using `reserved`, or zero.
     holder: AtomicU32,
     reserved: UnsafeCell<Reserved>,
-    /// Nothing is saved from here on: the runtime's own write at exit has the counts.
+    /// Nothing is saved from here on: the runtime's own write at exit has the counts, or nobody will.
     closed: AtomicBool,
 }
 
@@ -63,6 +63,10 @@ impl Snapshot {
     ///
     /// Every signal must be blocked in this thread. Async-signal-safe.
     pub(crate) fn save(&self) -> Result<(), SaveError> {
+        // Before the lock, too: else who closes might wait for as long as signals come.
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.exclusively(|reserved| {
             if self.closed.load(Ordering::Acquire) {
                 return Ok(());
@@ -82,10 +86,17 @@ impl Snapshot {
     ///
     /// Every signal must be blocked in this thread. Async-signal-safe.
     pub(crate) fn close(&self) {
-        self.exclusively(|reserved| {
-            self.closed.store(true, Ordering::Release);
-            remove(reserved.whole.with_pid(std::process::id()));
-        });
+        self.closed.store(true, Ordering::Release);
+        self.exclusively(|reserved| remove(reserved.whole.with_pid(std::process::id())));
+    }
+
+    /// Saves no more: what this process has saved is the last word. Whoever was saving is done when this
+    /// returns, so that the death that follows leaves no part of a file.
+    ///
+    /// Every signal must be blocked in this thread. Async-signal-safe.
+    pub(crate) fn keep(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.exclusively(|_| ());
     }
 
     /// This process's file. Every signal must be blocked in this thread. Allocates.
