@@ -334,6 +334,15 @@ fn a_tools_glob_finds_the_file() {
     assert_eq!(file.parent(), Some(story.profiles.path()));
 }
 
+/// However many signals came, it died by them once, and one whole file has all its counts.
+#[track_caller]
+fn one_ending(story: Story, ending: &Ending) {
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(ending.stdout, "ready\na\n", "{ending}");
+    story.counted(10, 1);
+    story.oracle.nothing_left();
+}
+
 #[test]
 fn five_signals_at_once_are_one_ending_and_every_file_is_whole() {
     for _ in 0..50 {
@@ -345,10 +354,7 @@ fn five_signals_at_once_are_one_ending_and_every_file_is_whole() {
         let input = program.hold_input();
         let ending = program.finish();
         drop(input);
-        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
-        assert_eq!(ending.stdout, "ready\na\n", "{ending}");
-        story.counted(10, 1);
-        story.oracle.nothing_left();
+        one_ending(story, &ending);
     }
 }
 
@@ -370,10 +376,7 @@ fn signals_up_to_the_very_end_leave_no_part_of_a_file() {
         drop(pidfd);
         let ending = program.finish();
         drop(input);
-        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
-        assert_eq!(ending.stdout, "ready\na\n", "{ending}");
-        story.counted(10, 1);
-        story.oracle.nothing_left();
+        one_ending(story, &ending);
     }
 }
 

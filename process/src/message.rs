@@ -123,8 +123,10 @@ impl Request {
         limits: &Limits,
         stock: &Arc<Stock>,
     ) -> Result<Option<Self>, EncodeError> {
-        if Self::takes_several::<T>() {
-            self.push_number(argument);
+        if let Some(bytes) = raw::bytes_of(argument) {
+            self.layout = Layout::Raw(bytes.len() as u32);
+            self.parcel.bytes.extend_from_slice(bytes);
+            self.count += 1;
             return Ok(None);
         }
         if let Some(made) = numbers_in(stock, argument, limits) {
@@ -160,14 +162,6 @@ impl Request {
     #[inline]
     pub fn takes_several<T: Portable>() -> bool {
         raw::is_plain::<T>()
-    }
-
-    fn push_number<T: Portable>(&mut self, argument: &T) {
-        if let Some(bytes) = raw::bytes_of(argument) {
-            self.layout = Layout::Raw(bytes.len() as u32);
-            self.parcel.bytes.extend_from_slice(bytes);
-            self.count += 1;
-        }
     }
 
     /// Adds arguments of which a call [`takes_several`](Request::takes_several), about `most` of

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use loom::thread::JoinHandle;
+
 use crate::Model;
-use crate::ring::Near;
+use crate::ring::{Far, Near};
 use crate::script::{Runs, accept, answer, call, child, content, ends, read};
 use crate::sys::atomic::{Break, killed_after};
 
@@ -28,13 +30,7 @@ const ACCESSES: u32 = 48;
 
 /// Three items in two records; the child is killed before its access of this number.
 fn a_death_shows_what_ran(accesses: u32) {
-    let (mut near, mut far, _) = ends();
-    // The ring has gone round: what lies there is old.
-    for id in 100..107 {
-        answer(&mut far, id, 0);
-        far.publish(0);
-        near.pop().unwrap().unwrap();
-    }
+    let (mut near, mut far) = gone_round();
     let ticket = call(&mut near, 0, 3);
     let (begun, done) = (Runs::new(3), Arc::new(AtomicU32::new(0)));
     let child = child({
@@ -54,15 +50,7 @@ fn a_death_shows_what_ran(accesses: u32) {
             });
         }
     });
-    let mut answered = 0;
-    take(&mut near, &mut answered);
-    // Now it is dead, and the kernel has said so.
-    child.join().unwrap();
-    take(&mut near, &mut answered);
-    if let Some(reply) = near.salvage() {
-        assert_eq!(read(&reply), (0, answered, reply.count), "it follows on what came");
-        answered += reply.count;
-    }
+    let answered = found(&mut near, child);
     let (done, claimed) = (done.load(Ordering::Relaxed), near.begun(ticket, 3));
     assert!((done..=done + 1).contains(&answered), "what it had answered is there");
     assert!((answered..=answered + 1).contains(&claimed), "one more may have begun");
@@ -73,12 +61,7 @@ fn a_death_shows_what_ran(accesses: u32) {
 
 /// Three items that are claimed at once, whose answers are written as words, one after the other.
 fn a_death_among_numbers_shows_what_ran(accesses: u32) {
-    let (mut near, mut far, _) = ends();
-    for id in 100..107 {
-        answer(&mut far, id, 0);
-        far.publish(0);
-        near.pop().unwrap().unwrap();
-    }
+    let (mut near, mut far) = gone_round();
     let ticket = call(&mut near, 0, 3);
     let (begun, done) = (Runs::new(3), Arc::new(AtomicU32::new(0)));
     let child = child({
@@ -99,18 +82,36 @@ fn a_death_among_numbers_shows_what_ran(accesses: u32) {
             });
         }
     });
-    let mut answered = 0;
-    take(&mut near, &mut answered);
-    child.join().unwrap();
-    take(&mut near, &mut answered);
-    if let Some(reply) = near.salvage() {
-        assert_eq!(read(&reply), (0, answered, reply.count), "it follows on what came");
-        answered += reply.count;
-    }
+    let answered = found(&mut near, child);
     let (done, claimed) = (done.load(Ordering::Relaxed), near.begun(ticket, 3));
     assert!((done..=done + 1).contains(&answered), "what it had answered is there");
     assert!((answered..=answered + 1).contains(&begun.in_all()), "one more may have begun");
     assert!(claimed == 3 || (claimed, begun.in_all()) == (0, 0));
+}
+
+/// Both ends of a ring that has gone round: what lies there is old.
+fn gone_round() -> (Near, Far) {
+    let (mut near, mut far, _) = ends();
+    for id in 100..107 {
+        answer(&mut far, id, 0);
+        far.publish(0);
+        near.pop().unwrap().unwrap();
+    }
+    (near, far)
+}
+
+/// How many answers there are of a child that dies, those included that it did not hand over.
+fn found(near: &mut Near, child: JoinHandle<()>) -> u32 {
+    let mut answered = 0;
+    take(near, &mut answered);
+    // Now it is dead, and the kernel has said so.
+    child.join().unwrap();
+    take(near, &mut answered);
+    if let Some(reply) = near.salvage() {
+        assert_eq!(read(&reply), (0, answered, reply.count), "it follows on what came");
+        answered += reply.count;
+    }
+    answered
 }
 
 fn take(near: &mut Near, answered: &mut u32) {
