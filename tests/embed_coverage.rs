@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use support::{Build, Ending, Oracle, Program, Watchdog, sys};
@@ -334,10 +335,9 @@ fn a_tools_glob_finds_the_file() {
     assert_eq!(file.parent(), Some(story.profiles.path()));
 }
 
-/// However many signals came, it died by them once, and one whole file has all its counts.
+/// However many signals came, it ended once, and one whole file has all its counts.
 #[track_caller]
 fn one_ending(story: Story, ending: &Ending) {
-    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
     assert_eq!(ending.stdout, "ready\na\n", "{ending}");
     story.counted(10, 1);
     story.oracle.nothing_left();
@@ -354,30 +354,64 @@ fn five_signals_at_once_are_one_ending_and_every_file_is_whole() {
         let input = program.hold_input();
         let ending = program.finish();
         drop(input);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
         one_ending(story, &ending);
     }
 }
 
-/// Each of them saves, the last while another thread ends the process.
+/// Each of them saves, for each has a number of its own, the last while another thread ends the process.
 #[test]
 fn signals_up_to_the_very_end_leave_no_part_of_a_file() {
+    let signals = [1, 3, 10, 12, 13, 14, 15, 24, 25, 26, 27, 29, 30];
+    let handled: Vec<_> = signals.iter().map(|signal| format!("handle:{signal}")).collect();
+    let steps = ["finalizer:a", "calls:10", "say:ready", "wait"];
+    let steps: Vec<_> = handled.iter().map(String::as_str).chain(steps).collect();
     for _ in 0..60 {
+        let story = Story::new();
+        let mut program = story.start(&steps);
+        program.wait_for_line("ready");
+        let pidfd = sys::pidfd_open(program.pid()).unwrap();
+        let input = program.hold_input();
+        for signal in signals {
+            // One that has ended waits to be reaped, and takes them all the same.
+            sys::pidfd_signal(pidfd.as_fd(), Signal::try_from(signal).unwrap()).unwrap();
+            thread::sleep(Duration::from_micros(100));
+        }
+        drop(pidfd);
+        let ending = program.finish();
+        drop(input);
+        let death = ending.signal().unwrap() as i32;
+        assert!(signals.contains(&death), "{ending}");
+        one_ending(story, &ending);
+    }
+}
+
+/// They come faster than data can be saved, and as fast as they can be sent.
+#[test]
+fn signals_without_end_do_not_keep_a_process_from_its_own() {
+    for pause in [Some(Duration::from_micros(100)), None] {
         let story = Story::new();
         let mut program =
             story.start(&["handle:15", "finalizer:a", "calls:10", "say:ready", "wait"]);
         program.wait_for_line("ready");
         let pidfd = sys::pidfd_open(program.pid()).unwrap();
         let input = program.hold_input();
-        for _ in 0..40 {
-            // One that has ended waits to be reaped, and takes them all the same.
+        while !has_ended(pidfd.as_fd()) {
             sys::pidfd_signal(pidfd.as_fd(), Signal::SIGTERM).unwrap();
-            thread::sleep(Duration::from_micros(100));
+            pause.into_iter().for_each(thread::sleep);
         }
         drop(pidfd);
         let ending = program.finish();
         drop(input);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
         one_ending(story, &ending);
     }
+}
+
+/// Whether the process is gone, but for being reaped.
+fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).unwrap() > 0
 }
 
 #[test]

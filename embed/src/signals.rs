@@ -285,13 +285,10 @@ fn on_request(delivery: &Delivery) {
     let desk = DESK.get().filter(|desk| desk.is_served.load(Ordering::Acquire));
     match desk.and_then(|desk| desk.inbox.redeem(delivery)) {
         Some(first) => first.call_previous(),
-        None => {
-            coverage::save_in_handler();
-            match desk {
-                Some(desk) => leave_at(desk, delivery),
-                None => carry_out(delivery),
-            }
-        }
+        None => match desk {
+            Some(desk) => leave_at(desk, delivery),
+            None => save_and_carry_out(delivery),
+        },
     }
     Errno::set_raw(errno);
 }
@@ -305,9 +302,11 @@ fn leave_at(desk: &Desk, delivery: &Delivery) {
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = desk.death.compare_exchange(0, delivery.signal, order.0, order.1);
     }
-    if !desk.inbox.put(delivery) {
+    // Nothing is saved for a signal that is one with another, which its ending is to save for: they may
+    // come faster than a save, and would keep every thread in its handler, the one that ends us, too.
+    if !desk.inbox.put(delivery, coverage::save_in_handler) {
         // A copy that was made as its original installed the handler, and knows nothing of it.
-        return carry_out(delivery);
+        return save_and_carry_out(delivery);
     }
     desk.call_attendant();
 }
@@ -324,6 +323,11 @@ fn on_crash(delivery: &Delivery) {
         carry_out(delivery);
     }
     Errno::set_raw(errno);
+}
+
+fn save_and_carry_out(delivery: &Delivery) {
+    coverage::save_in_handler();
+    carry_out(delivery);
 }
 
 /// Does what the signal did before us, in its handler.

@@ -83,11 +83,13 @@ impl Inbox {
         look(self.places.get(usize::try_from(signal).ok()?)?)
     }
 
-    /// Leaves a signal for the thread and wakes it. False if there is no place for it.
-    pub(crate) fn put(&self, delivery: &Delivery) -> bool {
+    /// Leaves a signal for the thread and wakes it. Calls `first` before, if none of its number waits to
+    /// be taken. False if there is no place for it.
+    pub(crate) fn put(&self, delivery: &Delivery, first: impl FnOnce()) -> bool {
         let Some(place) = self.place(delivery.signal) else { return false };
         let order = (Ordering::Acquire, Ordering::Relaxed);
         if place.state.compare_exchange(EMPTY, TAKEN, order.0, order.1).is_ok() {
+            first();
             let letter = Letter { delivery: delivery.without_context(), thread: this_thread() };
             // SAFETY: this handler moved the place from empty to taken, so nobody else is here.
             unsafe { place.letter.get().write(letter) };
