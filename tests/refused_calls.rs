@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use epilogue::{Pool, Process, Rung, StartMethod, channel, channel_with, end_servers};
+use epilogue::{Pool, Process, Rung, StartMethod, TaskError, channel, channel_with, end_servers};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{begin, park_for_ever};
@@ -100,6 +100,26 @@ fn a_large_answer_arrives_also_where_the_kernel_has_no_room_for_its_descriptor()
             vec![7u8; 200_000]
         });
         assert_eq!(task.unwrap().join().unwrap(), vec![7; 200_000]);
+        assert_eq!(pool.close().unwrap().broken, None);
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_result_whose_descriptors_the_kernel_has_no_room_for_is_an_error_and_costs_no_worker() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS] {
+        let pool = Pool::new(1).unwrap();
+        let worker = pool.submit((), |()| std::process::id()).unwrap().join().unwrap();
+        let task = pool.submit(error, |error| {
+            refuse(libc::SYS_sendmsg, error);
+            channel::<u64>().unwrap().0
+        });
+        let told = task.unwrap().join().unwrap_err();
+        assert!(matches!(&told, TaskError::Encode { .. }), "{told:?}");
+        assert!(told.to_string().contains("no room for its descriptors"), "{told}");
+        let next = pool.submit((), |()| std::process::id()).unwrap().join().unwrap();
+        assert_eq!(next, worker);
         assert_eq!(pool.close().unwrap().broken, None);
     }
     oracle.nothing_left();

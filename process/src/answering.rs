@@ -213,13 +213,22 @@ impl<'l> Answering<'l> {
 
     /// Answers over the socket: what is too long for the ring, or has descriptors. In front of
     /// the answer, `frame` has room for a header.
-    pub(crate) fn send(&mut self, mut frame: Vec<u8>, descriptors: &[Arc<OwnedFd>]) {
+    ///
+    /// An error is the kernel's that has no room for descriptors. Then the item is not answered yet.
+    pub(crate) fn send(
+        &mut self,
+        mut frame: Vec<u8>,
+        descriptors: &[Arc<OwnedFd>],
+    ) -> io::Result<()> {
         self.publish();
         seal(Kind::Reply, self.index, self.id, descriptors.len(), &mut frame);
-        if self.link.port.write(&frame, descriptors).is_err() {
-            self.parent = Parent::Gone;
+        match self.link.port.write(&frame, descriptors) {
+            Err(error) if is_for_want(&error) && !descriptors.is_empty() => return Err(error),
+            Err(_) => self.parent = Parent::Gone,
+            Ok(()) => {}
         }
         self.index += 1;
+        Ok(())
     }
 
     /// Puts a value into a segment, if it is long enough to be worth it and one can be had.
@@ -247,10 +256,11 @@ impl<'l> Answering<'l> {
             .write(&frame, made.file().map(std::slice::from_ref).unwrap_or_default())
         {
             Ok(()) => self.link.lender.lend(made),
-            // Nothing was written, and without a descriptor it may be.
+            // Without a descriptor it may be written.
             Err(error) if is_for_want(&error) => {
                 let frame = [&[0; HEADER][..], &[VALUE], made.bytes()].concat();
-                return self.send(frame, &[]);
+                let _ = self.send(frame, &[]);
+                return;
             }
             Err(_) => self.parent = Parent::Gone,
         }
@@ -274,7 +284,8 @@ impl<'l> Answering<'l> {
     }
 }
 
-/// Whether the kernel has no room for a message with a descriptor, or too many are on their way.
+/// Whether the kernel has no room for a message with a descriptor, or too many are on their way:
+/// nothing was written then.
 fn is_for_want(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw);
     matches!(number, Some(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM))

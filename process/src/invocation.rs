@@ -1,11 +1,12 @@
 //! A call as it runs in a child: each argument is decoded, the function is called with it, and what
 //! it returns is the answer, as is whatever goes wrong.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::answering::Answering;
-use crate::codec::{Limits, encode};
+use crate::codec::{EncodeError, Limits, encode};
 use crate::entry::State;
 use crate::fault::Fault;
 use crate::message::{Arguments, FAULT, VALUE, fault_limits};
@@ -127,9 +128,11 @@ impl<'a> Invocation<'a, '_> {
         drop(value);
         // Its `Serialize` and its `Drop` are the user's code, too.
         end_copy(original);
-        match packed {
-            Err(error) => write_fault(self.answering, &Fault::Result(error)),
-            Ok(descriptors) => send(self.answering, start, &descriptors),
+        let sent = packed.and_then(|descriptors| {
+            send(self.answering, start, &descriptors).map_err(|error| unsendable::<R>(&error))
+        });
+        if let Err(error) = sent {
+            write_fault(self.answering, &Fault::Result(error));
         }
     }
 }
@@ -160,24 +163,38 @@ fn argument<T: Portable>(
     Luggage::unpack(luggage.take(), arguments.framed(), limits).map_err(Fault::Argument)
 }
 
-/// Hands over the answer that was staged from `start` on.
-fn send(answering: &mut Answering<'_>, start: usize, descriptors: &[Arc<OwnedFd>]) {
+#[cold]
+fn unsendable<R>(error: &io::Error) -> EncodeError {
+    EncodeError::refused::<R>(format_args!(
+        "the kernel has no room for its descriptors ({error}): hold fewer open, or return fewer at once"
+    ))
+}
+
+/// Hands over the answer that was staged from `start` on. An error is the kernel's that has no room for
+/// its descriptors: then nothing was handed over.
+fn send(
+    answering: &mut Answering<'_>,
+    start: usize,
+    descriptors: &[Arc<OwnedFd>],
+) -> io::Result<()> {
     if descriptors.is_empty() && answering.fits() {
         let answer = answering.stage(Form::Framed);
         let len = (answer.len() - start - size_of::<u32>()) as u32;
         answer[start..start + size_of::<u32>()].copy_from_slice(&len.to_le_bytes());
-        return answering.commit();
+        answering.commit();
+        return Ok(());
     }
     let mut frame = answering.unstage();
     if let (true, Some((&VALUE, value))) =
         (descriptors.is_empty(), frame[size_of::<u32>()..].split_first())
         && let Some(made) = answering.fill(value)
     {
-        return answering.lend(made);
+        answering.lend(made);
+        return Ok(());
     }
     // Room for the frame's header, where the length would have been.
     frame.splice(..size_of::<u32>(), [0; HEADER]);
-    answering.send(frame, descriptors);
+    answering.send(frame, descriptors)
 }
 
 /// Answers the item that was begun with a fault, whatever has been staged for it.
@@ -189,5 +206,6 @@ pub(crate) fn write_fault(answering: &mut Answering<'_>, fault: &Fault) {
     // A fault is made of texts that were cut and of numbers; should it not encode, its absence
     // still reads as a fault: an answer that cannot be decoded.
     let _ = encode(fault, answer, &fault_limits());
-    send(answering, start, &[]);
+    // Without descriptors there is always room.
+    let _ = send(answering, start, &[]);
 }

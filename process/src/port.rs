@@ -78,7 +78,8 @@ impl Port {
         }
     }
 
-    /// Writes a whole frame that was sealed.
+    /// Writes a whole frame that was sealed. If an error says that the kernel has no room, nothing was
+    /// written.
     pub(crate) fn write(&self, frame: &[u8], descriptors: &[Arc<OwnedFd>]) -> io::Result<()> {
         let busy = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = self.written.wait_while(busy, |busy| *busy);
@@ -117,8 +118,12 @@ impl Port {
         mut bytes: &[u8],
         mut descriptors: &[Arc<OwnedFd>],
     ) -> io::Result<()> {
+        let whole = bytes.len();
         while !bytes.is_empty() {
-            let len = send_with(self.stream.as_fd(), bytes, descriptors, MsgFlags::empty())?;
+            let sent = send_with(self.stream.as_fd(), bytes, descriptors, MsgFlags::empty());
+            let in_between = || io::Error::from(io::ErrorKind::BrokenPipe);
+            let len =
+                sent.map_err(|error| if bytes.len() < whole { in_between() } else { error })?;
             bytes = &bytes[len..];
             descriptors = &[];
         }
