@@ -130,6 +130,27 @@ fn where_nothing_was_started_nothing_is_told() {
 }
 
 #[test]
+fn a_process_that_cleans_up_and_goes_on_ends_its_tree_and_tells_of_all_finalizers_at_its_end() {
+    let (oracle, _watchdog) = begin();
+    let process = Process::builder().end_tree().start((), |()| {
+        embed::finalizer("early", || ());
+        assert_eq!(embed::cleanup().finalizers().len(), 1);
+        embed::finalizer("late", || ());
+        Plain.start()
+    });
+    let process = process.unwrap();
+    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    let end = process.terminate().unwrap();
+    let names: Vec<_> = end.finalizers.unwrap().into_iter().map(|ran| ran.name).collect();
+    assert_eq!(names, ["early", "late"]);
+    let tree = end.tree.unwrap();
+    assert_eq!((tree.left, tree.killed), (1, 0));
+    assert!(running(&oracle).is_empty(), "{:#?}", running(&oracle));
+    oracle.orphans_end_within(BOUND);
+    oracle.nothing_left();
+}
+
+#[test]
 fn grandchildren_are_asked_to_end_with_the_process() {
     with_both(|_, fell, is_cgroup| {
         assert_eq!(fell(numbers(&[Plain; 3])), (is_cgroup, 3, 0));

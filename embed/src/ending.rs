@@ -74,6 +74,26 @@ pub fn register(
     finalizer::add(name.into(), Kind::Hook, Box::new(work))
 }
 
+/// Like [`register`], but runs after all that others have registered, and only in an ending that this
+/// process does not survive: not in a [`cleanup`](crate::cleanup()), nor for a signal after which the
+/// program goes on.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending};
+/// ending::register_last("say goodbye", |_| ());
+/// embed::finalizer("save", || {});
+/// let ran = embed::cleanup();
+/// assert_eq!((ran.finalizers().len(), ran.finalizers()[0].name()), (1, "save"));
+/// ```
+pub fn register_last(
+    name: impl Into<Cow<'static, str>>,
+    work: impl FnOnce(&Ending) + Send + 'static,
+) -> Finalizer {
+    finalizer::add(name.into(), Kind::Last, Box::new(work))
+}
+
 /// The ends of all finalizers that have run in this process so far, in the order they ran.
 ///
 /// # Examples

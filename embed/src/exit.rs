@@ -13,7 +13,7 @@ use crate::coverage::{self, flush};
 use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::gate::{Phase, park_for_ever};
-use crate::registry::{LeftEarly, Pass, inside_finalizer};
+use crate::registry::{LeftEarly, Pass, Reach, inside_finalizer};
 use crate::report::Cleanup;
 use crate::signals::{self, is_in_a_hurry, let_in_handled};
 use crate::state::{State, state};
@@ -49,7 +49,8 @@ pub fn cleanup() -> Cleanup {
     let state = state();
     match state.gate.enter(Cause::Cleanup) {
         Ok(()) => {
-            let report = clean_up(state, Cause::Cleanup, Enforcer::Waiter, Place::Apart);
+            let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
+            let report = clean_up(state, pass, Enforcer::Waiter, Place::Apart);
             state.gate.open();
             report
         }
@@ -133,7 +134,8 @@ pub fn exec(command: &mut Command) -> io::Error {
 /// way out already: then this one waits for that.
 fn clean_up_for_good(state: &'static State) {
     if state.gate.enter(Cause::Cleanup).is_ok() {
-        clean_up(state, Cause::Cleanup, Enforcer::Waiter, Place::Apart);
+        let pass = Pass::new(Cause::Cleanup, Reach::All);
+        clean_up(state, pass, Enforcer::Waiter, Place::Apart);
     } else if !state.gate.was_ended_here() {
         park_for_ever();
     }
@@ -180,7 +182,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     if place == Place::Here {
         signals::let_in_if_attendant();
     }
-    clean_up(state, cause, Enforcer::Kernel, place);
+    clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, place);
     state.gate.end(cause);
     if is_orphan {
         // Nor a hook of the C library's that does not return.
@@ -266,13 +268,13 @@ pub(crate) fn end_in(signal: c_int) {
 /// They run on a thread of their own: at a normal exit the caller may be the main thread with its
 /// thread-locals gone, in which much of the standard library panics, and in the middle of the
 /// program it may hold what they need.
-fn clean_up(state: &'static State, cause: Cause, enforcer: Enforcer, place: Place) -> Cleanup {
+fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place) -> Cleanup {
     let saved = flush();
     if state.registry.is_empty() {
         return Cleanup::new(Vec::new(), saved);
     }
     state.deadline.start(enforcer);
-    let pass = Arc::new(Pass::new(cause));
+    let pass = Arc::new(pass);
     if place == Place::Apart && start(state, Arc::clone(&pass)).is_ok() {
         pass.wait(state, enforcer);
     } else {
@@ -325,7 +327,7 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
-    clean_up(state, cause, Enforcer::Kernel, Place::Apart);
+    clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
     coverage::hand_over();
     state.gate.end(cause);
     if let Some(signal) = signals::deferred_death() {

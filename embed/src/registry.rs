@@ -40,6 +40,17 @@ pub(crate) enum Kind {
     Finalizer,
     /// Outside the deadline where the program exits by itself.
     Hook,
+    /// Within the deadline, after all others, and only where the process does not go on.
+    Last,
+}
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Through the whole list: the process ends.
+    All,
+    /// To those that come last, which stay for its end: the program goes on.
+    ButLast,
 }
 
 /// One closure with its name, not run yet.
@@ -118,8 +129,14 @@ impl Registry {
         lock(&self.0).waiting.is_empty()
     }
 
-    fn pop(&self) -> Option<Entry> {
-        lock(&self.0).waiting.pop()
+    fn pop(&self, reach: Reach) -> Option<Entry> {
+        let waiting = &mut lock(&self.0).waiting;
+        let before_last = waiting.iter().rposition(|entry| entry.kind != Kind::Last);
+        match (before_last, reach) {
+            (Some(place), _) => Some(waiting.remove(place)),
+            (None, Reach::All) => waiting.pop(),
+            (None, Reach::ButLast) => None,
+        }
     }
 }
 
@@ -127,6 +144,7 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct Pass {
     cause: Cause,
+    reach: Reach,
     progress: Mutex<Progress>,
     ended: Condvar,
 }
@@ -148,12 +166,12 @@ enum Walk {
 
 impl Pass {
     /// A walk that has not begun.
-    pub(crate) fn new(cause: Cause) -> Self {
+    pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
         let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
-        Self { cause, progress: Mutex::new(progress), ended: Condvar::new() }
+        Self { cause, reach, progress: Mutex::new(progress), ended: Condvar::new() }
     }
 
-    /// Runs every entry of `state`'s list, those included that are added meanwhile.
+    /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile.
     pub(crate) fn run(&self, state: &'static State, skip: fn() -> bool) {
         while !skip() {
             let Some(entry) = self.next(state) else {
@@ -221,7 +239,7 @@ impl Pass {
         if progress.state == Walk::Abandoned {
             return None;
         }
-        while let Some(entry) = state.registry.pop() {
+        while let Some(entry) = state.registry.pop(self.reach) {
             let has_time = entry.kind == Kind::Hook && self.cause == Cause::Exit;
             if has_time || state.deadline.remaining() != Some(Duration::ZERO) {
                 progress.running = Some(entry.name.clone());
@@ -252,7 +270,7 @@ impl Pass {
     }
 
     fn skip_rest(&self, state: &State) {
-        while let Some(entry) = state.registry.pop() {
+        while let Some(entry) = state.registry.pop(self.reach) {
             let end = skip(state, entry);
             lock(&self.progress).done.push(end);
         }
@@ -305,12 +323,12 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, Kind, Pass, State};
+    use super::{Cause, Kind, Pass, Reach, State};
 
     #[test]
     fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
         let state: &'static State = Box::leak(Box::default());
-        let pass = Pass::new(Cause::Cleanup);
+        let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
         pass.run(state, || false);
         state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()));
         pass.abandon(state);

@@ -6,7 +6,7 @@ use crate::coverage;
 use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::exit;
-use crate::registry::Pass;
+use crate::registry::{Pass, Reach};
 use crate::signals::{Desk, deferred_death, is_in_a_hurry, let_in_handled};
 use crate::state::State;
 use crate::stop::{self, StopReason};
@@ -72,13 +72,14 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     }
     state.deadline.start(Enforcer::Kernel);
     stop::request(reason);
-    Pass::new(cause).run(state, is_in_a_hurry);
+    let reach = if is_deadly(signal) { Reach::All } else { Reach::ButLast };
+    Pass::new(cause, reach).run(state, is_in_a_hurry);
     coverage::save();
     if is_deadly(signal) {
         // What another thread has registered since has its turn, too. After that nobody returns from
         // registering: a finalizer that is there and does not run would be a promise broken.
         while !state.registry.close() {
-            Pass::new(cause).run(state, is_in_a_hurry);
+            Pass::new(cause, reach).run(state, is_in_a_hurry);
             coverage::save();
         }
         state.deadline.start_for_exit();

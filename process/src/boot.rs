@@ -341,12 +341,12 @@ fn handle_signals(
     step("unblocking signals", pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&none), None))
 }
 
-/// The last finalizer, since it is the first to be registered: it ends what this process has started,
-/// if it shall, and tells the parent of that and of the other finalizers.
+/// The last finalizer: it ends what this process has started, if it shall, and tells the parent of that
+/// and of the other finalizers.
 fn register_goodbye(start: &Start, port: &Arc<Port>, inherited: Inherited) {
     let (parent, port, time) = (getppid(), Arc::clone(port), start.finalizers);
     let ends_tree = start.setup.grandchildren == Grandchildren::Ended;
-    ending::register("epilogue: goodbye", move |ending| {
+    ending::register_last("epilogue: goodbye", move |ending| {
         let tree = ends_tree.then(|| ending.remaining().unwrap_or(time));
         let tree = tree.and_then(|time| tree::end_own(parent, &port, time));
         let finalizers = ending::finished().iter().map(Finalizer::from).collect();
