@@ -78,6 +78,33 @@ fn a_process_that_floods_its_parent_with_descriptors_is_killed() {
     oracle.nothing_left();
 }
 
+/// A frame of that kind without anything in it, but for the bytes of `payload`.
+fn say(kind: u8, payload: &[u8]) {
+    let mut frame = [0u8; 24];
+    frame[0..2].copy_from_slice(&0xE91Eu16.to_le_bytes());
+    frame[2] = kind;
+    frame[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    send(WIRE, &[&frame, payload].concat(), MsgFlags::MSG_NOSIGNAL).unwrap();
+}
+
+#[test]
+fn a_process_that_comes_up_twice_or_refuses_to_when_it_is_up_is_killed() {
+    /// The kinds of frame, and the payload that says that there is no sandbox.
+    const HELLO: (u8, &[u8]) = (128, &[0]);
+    const REFUSAL: (u8, &[u8]) = (129, &[0]);
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    for (kind, payload) in [HELLO, REFUSAL] {
+        let process: Result<Process<()>, _> = Process::start((kind, payload.to_vec()), |frame| {
+            say(frame.0, &frame.1);
+            support::park_for_ever()
+        });
+        let error = process.unwrap().join().unwrap_err();
+        assert!(matches!(error, JoinError::Protocol(_)), "{error}");
+    }
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
     let oracle = Oracle::begin();

@@ -13,6 +13,7 @@
 
 mod ending;
 mod events;
+mod starting;
 
 use std::fs::File;
 use std::net::Shutdown;
@@ -23,8 +24,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
-use crate::boot::{Refusal, Start};
-use crate::codec::{Limits, encode};
+use crate::boot::Refusal;
 use crate::end::Goodbye;
 use crate::entry::MainEntry;
 use crate::error::StartError;
@@ -36,10 +36,8 @@ use crate::parcel::Parcel;
 use crate::ring::{Near, Reply};
 use crate::sandbox::SandboxLevel;
 use crate::server::Born;
-use crate::setup::Bounds;
 use crate::status::ExitStatus;
-use crate::stop::{Ladder, Rung};
-use crate::sys::image::Image;
+use crate::stop::Ladder;
 use crate::sys::pidfd;
 use crate::tree::{Tree, TreeEnd};
 use crate::usage::Usage;
@@ -120,6 +118,17 @@ impl Ties {
     }
 }
 
+/// Whether it has said that it is up, which it does once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Awaited {
+        by: Instant,
+    },
+    /// It was killed for it.
+    Late,
+    Up,
+}
+
 #[derive(Debug)]
 enum Life {
     Running,
@@ -159,7 +168,7 @@ pub struct Child {
     salvaged: bool,
     name: String,
     start_deadline: Duration,
-    hello_by: Option<Instant>,
+    start: Start,
     ladder: Ladder,
     life: Life,
     wire_open: bool,
@@ -191,7 +200,7 @@ impl Child {
         memory::note();
         let (launch, Nearby { stream, second, ring, doorbell }) = Launch::prepare(spec)?;
         let mut wire = LocalWire::new(stream, Near::new(ring, spec.ring), spec.frame_limit());
-        let first = first_frame(spec, launch.token, main)?;
+        let first = starting::first_frame(spec, launch.token, main)?;
         // In the socket before there is a child, which then need not wait for it; but not before
         // somebody watches what the child will start.
         let is_early = spec.setup.grandchildren == Grandchildren::Kept;
@@ -200,16 +209,29 @@ impl Child {
             // Should that fail, reading finds the same trouble, and tells of it.
             let _ = wire.flush();
         }
-        let Launched { born: Born { pid, pidfd }, captured } = launch.start(spec)?;
-        let mut child = Self {
-            pid,
+        let Launched { born, captured } = launch.start(spec)?;
+        let mut child = Self::new(spec, born, wire, second);
+        (child.doorbell, child.captured) = (doorbell, captured);
+        if !is_early {
+            // Before the first frame: until then it runs none of the user's code.
+            child.tree = Some(Tree::plant(child.pid));
+            child.wire.start(&first, child.doorbell.clone().as_ref());
+            child.flush();
+        }
+        Ok(child)
+    }
+
+    /// A child that runs, and whose first frame may not have been sent; `second` is its connection, too.
+    pub(crate) fn new(spec: &Spec, born: Born, wire: LocalWire, second: UnixStream) -> Self {
+        Self {
+            pid: born.pid,
             wire,
-            ties: Arc::new(Ties { pidfd, stream: second }),
-            doorbell,
+            ties: Arc::new(Ties { pidfd: born.pidfd, stream: second }),
+            doorbell: None,
             salvaged: false,
             name: spec.name.clone(),
             start_deadline: spec.start_deadline,
-            hello_by: Some(Instant::now() + spec.start_deadline),
+            start: Start::Awaited { by: Instant::now() + spec.start_deadline },
             ladder: Ladder::new(spec.grace_period),
             life: Life::Running,
             wire_open: true,
@@ -220,18 +242,12 @@ impl Child {
             usage: None,
             early: None,
             out_of_memory: false,
-            captured,
-            // Before the first frame: until then it runs none of the user's code.
-            tree: (!is_early).then(|| Tree::plant(pid)),
+            captured: [None, None],
+            tree: None,
             tree_end: None,
             grace_period: spec.grace_period,
             owner: std::process::id(),
-        };
-        if !is_early {
-            child.wire.start(&first, child.doorbell.clone().as_ref());
-            child.flush();
         }
-        Ok(child)
     }
 
     /// Its process id. Once it has been reaped, the number may mean another process.
@@ -329,45 +345,6 @@ impl Child {
         self.flush();
     }
 
-    /// Blocks until the child is up and has taken all that was queued.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`] if it does not get there; then it has been reaped.
-    pub(crate) fn wait_until_up(&mut self) -> Result<(), StartError> {
-        let (mut refusal, mut early) = (None, None);
-        let mut up = false;
-        while !up || (self.wire_open && !self.is_flushed()) {
-            match self.event() {
-                Some(Event::Hello) => up = true,
-                Some(Event::Refused(refused)) => refusal = Some(refused),
-                Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
-                // The call can be there, and answered, before what follows it has been written.
-                Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
-                    early = Some(event)
-                }
-                Some(Event::Begun { .. } | Event::Grown | Event::Note { .. }) => {}
-                None => {
-                    self.tick(Instant::now());
-                    self.block(self.due());
-                }
-            }
-        }
-        self.early = early;
-        Ok(())
-    }
-
-    /// Why a child that ended with `status` before its hello was not started.
-    pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
-        let killed = self.ladder.rung() == Rung::Kill;
-        match refusal {
-            Some(refusal) => StartError::Refused(refusal),
-            None if let Some(problem) = &self.broke => StartError::Protocol(problem.clone()),
-            None if killed => StartError::NoHello { deadline: self.start_deadline },
-            None => StartError::EndedEarly { status },
-        }
-    }
-
     /// How much of its sandbox is enforced, once it is up.
     pub(crate) fn sandbox(&self) -> Option<&SandboxLevel> {
         self.sandbox.as_ref()
@@ -377,22 +354,4 @@ impl Child {
     pub(crate) fn take_captured(&mut self) -> [Option<File>; 2] {
         std::mem::take(&mut self.captured)
     }
-}
-
-/// Who the child is and what it shall do.
-fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, StartError> {
-    let start = Start {
-        token,
-        fingerprint: Image::this().map_or(0, Image::fingerprint),
-        main,
-        name: spec.name.clone(),
-        limits: Start::new_limits(&spec.limits),
-        finalizers: spec.finalizers(),
-        setup: spec.setup.clone(),
-        bounds: Bounds::new(spec.initializer, spec.finalizer)?,
-        sandbox: spec.sandbox.clone(),
-    };
-    let mut payload = Vec::new();
-    encode(&start, &mut payload, &Limits::default())?;
-    Ok(payload)
 }

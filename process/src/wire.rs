@@ -123,8 +123,8 @@ impl Frame {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// What arrived is not a frame.
-    #[error("the child wrote something that is not a frame")]
+    /// What arrived is not a frame, or one that no child sends, or not then.
+    #[error("the child wrote something that is not a frame, or not one that it may send now")]
     Garbage,
     /// A frame says that it is longer than any may be.
     #[error("the child announced a frame of {len} bytes, more than the limit of {limit}")]

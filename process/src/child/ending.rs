@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Child, Life};
+use super::{Child, Life, Start};
 use crate::codec::{Limits, encode};
 use crate::end::End;
 use crate::memory;
@@ -27,19 +27,21 @@ pub enum Work {
 impl Child {
     /// When [`Child::tick`] has to be called next, if ever.
     pub fn due(&self) -> Option<Instant> {
-        match (self.hello_by, self.ladder.due()) {
-            (Some(hello), Some(ladder)) => Some(hello.min(ladder)),
-            (hello, ladder) => hello.or(ladder),
+        match (self.start, self.ladder.due()) {
+            (Start::Awaited { by }, ladder) => Some(ladder.map_or(by, |due| due.min(by))),
+            (Start::Late | Start::Up, ladder) => ladder,
         }
     }
 
     /// Does what is due: the next rung of the ladder, or the end of a child that is not up.
     pub fn tick(&mut self, now: Instant) {
-        let late = self.hello_by.is_some_and(|by| by <= now);
-        let step = if late { self.ladder.kill() } else { self.ladder.tick(now) };
-        if late {
-            self.hello_by = None;
-        }
+        let step = match self.start {
+            Start::Awaited { by } if by <= now => {
+                self.start = Start::Late;
+                self.ladder.kill()
+            }
+            _ => self.ladder.tick(now),
+        };
         self.take(step);
     }
 

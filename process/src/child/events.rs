@@ -1,6 +1,6 @@
 //! What a child says, and what its parent makes of it.
 
-use super::{Child, Event, Life};
+use super::{Child, Event, Life, Start};
 use crate::codec::{Limits, decode};
 use crate::note::MAX_NOTE;
 use crate::parcel::Parcel;
@@ -64,9 +64,12 @@ impl Child {
     pub(super) fn accept(&mut self, frame: Frame) -> Option<Event> {
         let Frame { kind, slot, id, payload, descriptors } = frame;
         match kind {
+            Kind::Hello | Kind::Refusal if self.start == Start::Up => {
+                Some(self.break_off(WireError::Garbage))
+            }
             Kind::Hello => match decode(&payload, &Limits::default()) {
                 Ok(sandbox) => {
-                    self.hello_by = None;
+                    self.start = Start::Up;
                     self.sandbox = sandbox;
                     Some(Event::Hello)
                 }

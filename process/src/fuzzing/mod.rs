@@ -3,6 +3,7 @@
 //! Not a part of the API. Each target takes any bytes, and panics if a promise does not hold; see
 //! `tests/fuzz` in the repository, which drives them.
 
+mod child;
 mod frames;
 mod ladder;
 mod ring;
@@ -13,7 +14,8 @@ mod values;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
+    ("child", child::target),
     ("frames", frames::target),
     ("first_frame", frames::first_frame),
     ("ladder", ladder::target),

@@ -1,8 +1,9 @@
-//! For tests: what becomes of something in a copy of this process.
+//! For tests: copies of this process.
 
 #![expect(unsafe_code, reason = "a test that forks")]
 
 /// Whether `work` returns in a copy that is made now, while other threads are where they are.
+#[cfg(test)]
 pub(crate) fn ends_well_in_a_copy(work: impl FnOnce()) -> bool {
     // SAFETY: the copy does what is being tested, and ends.
     match unsafe { libc::fork() } {
@@ -21,4 +22,34 @@ pub(crate) fn ends_well_in_a_copy(work: impl FnOnce()) -> bool {
             status == Ok(nix::sys::wait::WaitStatus::Exited(copy, 0))
         }
     }
+}
+
+/// A copy of this process that does nothing, has nothing open, and ends by signals only: `deaf`, by
+/// `SIGKILL` only.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
+    use nix::sys::signal::{SigSet, Signal};
+
+    // SAFETY: the copy makes system calls only, which take no lock that another thread had.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return Err(std::io::Error::last_os_error()),
+        0 => {
+            let _ = super::process::close_from(0);
+            for signal in [Signal::SIGTERM, Signal::SIGALRM] {
+                let action = if deaf { libc::SIG_IGN } else { libc::SIG_DFL };
+                // SAFETY: the default, or to ignore, installs no code.
+                unsafe { libc::signal(signal as i32, action) };
+            }
+            let _ = SigSet::empty().thread_set_mask();
+            loop {
+                nix::unistd::pause();
+            }
+        }
+        pid => pid,
+    };
+    let pidfd = super::pidfd::open(pid).inspect_err(|_| {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+    })?;
+    Ok(crate::server::Born { pid, pidfd })
 }

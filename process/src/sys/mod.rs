@@ -25,7 +25,7 @@
 //! | `trampoline` | an address that becomes a function again |
 
 pub(crate) mod atomic;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod copy;
 pub(crate) mod descriptors;
 pub(crate) mod dress;

@@ -1,0 +1,73 @@
+//! The way up of a child: what it is told first, and the wait until it says that it is there.
+
+use std::time::Instant;
+
+use super::{Child, Event};
+use crate::boot::{Refusal, Start};
+use crate::codec::{Limits, encode};
+use crate::entry::MainEntry;
+use crate::error::StartError;
+use crate::setup::Bounds;
+use crate::spec::Spec;
+use crate::status::ExitStatus;
+use crate::stop::Rung;
+use crate::sys::image::Image;
+
+impl Child {
+    /// Blocks until the child is up and has taken all that was queued.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if it does not get there; then it has been reaped.
+    pub(crate) fn wait_until_up(&mut self) -> Result<(), StartError> {
+        let (mut refusal, mut early) = (None, None);
+        let mut up = false;
+        while !up || (self.wire_open && !self.is_flushed()) {
+            match self.event() {
+                Some(Event::Hello) => up = true,
+                Some(Event::Refused(refused)) => refusal = Some(refused),
+                Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
+                // The call can be there, and answered, before what follows it has been written.
+                Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
+                    early = Some(event)
+                }
+                Some(Event::Begun { .. } | Event::Grown | Event::Note { .. }) => {}
+                None => {
+                    self.tick(Instant::now());
+                    self.block(self.due());
+                }
+            }
+        }
+        self.early = early;
+        Ok(())
+    }
+
+    /// Why a child that ended with `status` before its hello was not started.
+    pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
+        let killed = self.ladder.rung() == Rung::Kill;
+        match refusal {
+            Some(refusal) => StartError::Refused(refusal),
+            None if let Some(problem) = &self.broke => StartError::Protocol(problem.clone()),
+            None if killed => StartError::NoHello { deadline: self.start_deadline },
+            None => StartError::EndedEarly { status },
+        }
+    }
+}
+
+/// Who the child is and what it shall do.
+pub(super) fn first_frame(spec: &Spec, token: u64, main: MainEntry) -> Result<Vec<u8>, StartError> {
+    let start = Start {
+        token,
+        fingerprint: Image::this().map_or(0, Image::fingerprint),
+        main,
+        name: spec.name.clone(),
+        limits: Start::new_limits(&spec.limits),
+        finalizers: spec.finalizers(),
+        setup: spec.setup.clone(),
+        bounds: Bounds::new(spec.initializer, spec.finalizer)?,
+        sandbox: spec.sandbox.clone(),
+    };
+    let mut payload = Vec::new();
+    encode(&start, &mut payload, &Limits::default())?;
+    Ok(payload)
+}
