@@ -28,11 +28,17 @@ pub(crate) fn ends_well_in_a_copy(work: impl FnOnce()) -> bool {
 /// `SIGKILL` only.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
-    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+    // The handlers that this process has are none of the copy's, and it has them at first.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     // SAFETY: the copy makes system calls only, which take no lock that another thread had.
     let pid = match unsafe { libc::fork() } {
-        -1 => return Err(std::io::Error::last_os_error()),
+        -1 => {
+            let error = std::io::Error::last_os_error();
+            before.thread_set_mask()?;
+            return Err(error);
+        }
         0 => {
             let _ = super::process::close_from(0);
             for signal in [Signal::SIGTERM, Signal::SIGALRM] {
@@ -47,6 +53,7 @@ pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
         }
         pid => pid,
     };
+    before.thread_set_mask()?;
     let pidfd = super::pidfd::open(pid).inspect_err(|_| {
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
