@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Ending, Oracle, Program, Watchdog};
+use support::{Ending, Oracle, Program, Watchdog, not_tried};
 
 /// By when a daemon must have ended, which nobody waits for.
 const BOUND: Duration = Duration::from_secs(30);
@@ -26,9 +26,7 @@ fn tell(story: &str) -> Ending {
     assert!(left.is_empty(), "{story} left {left:#?}");
     let ending = program.finish();
     oracle.nothing_left();
-    for line in ending.stdout.lines().filter(|line| line.starts_with("not tried")) {
-        eprintln!("NOT TRIED: {line}");
-    }
+    ending.after("not tried: ").into_iter().for_each(not_tried);
     ending
 }
 

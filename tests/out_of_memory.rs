@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use epilogue::{JoinError, Process, StartMethod};
-use support::{Oracle, Watchdog};
+use support::{Oracle, Watchdog, not_tried};
 
 const MIB: usize = 1 << 20;
 
@@ -72,10 +72,10 @@ fn a_process_that_the_kernel_ends_for_want_of_memory_is_told_as_that() {
             fs::remove_dir(&group).unwrap();
             match told.unwrap() {
                 Some(told) => assert_eq!(told, ["Spawn", "Server"]),
-                None => eprintln!("NOT TRIED: this cgroup lets nobody into one below it"),
+                None => not_tried("this cgroup lets nobody into one below it"),
             }
         }
-        None => eprintln!("NOT TRIED: this user may make no cgroup with a limit on memory"),
+        None => not_tried("this user may make no cgroup with a limit on memory"),
     }
     oracle.nothing_left();
 }

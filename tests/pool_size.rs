@@ -10,7 +10,7 @@ use epilogue::pool::{ResizeError, available_workers};
 use epilogue::{BuildError, Pool, Process, Refusal, Task};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, getpid};
-use support::{Gate, begin, procfs};
+use support::{Gate, begin, not_tried, procfs};
 
 /// Stands at the gate.
 fn stand(gate: PathBuf) -> u32 {
@@ -228,7 +228,7 @@ fn as_many_workers_are_available_as_the_affinity_and_the_quota_of_the_cgroup_all
             let process = Process::start(quota.0.join("cgroup.procs"), inside).unwrap();
             assert_eq!(process.join().unwrap(), 1, "half a CPU is at least one worker");
         }
-        None => eprintln!("SKIPPED: this machine lets us make no cgroup with a CPU quota"),
+        None => not_tried("this machine lets us make no cgroup with a CPU quota"),
     }
     oracle.nothing_left();
 }

@@ -15,7 +15,7 @@ use nix::libc::c_int;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use support::{begin, nicer, raw, refused, refused_step};
+use support::{begin, nicer, not_tried, raw, refused, refused_step};
 
 fn new() -> Builder {
     Process::builder()
@@ -128,7 +128,7 @@ fn a_root_directory_without_a_null_device_is_told_as_that() {
     let empty = tempfile::tempdir().unwrap();
     let story = |empty: PathBuf| {
         if nix::unistd::chroot(&empty).is_err() {
-            return eprintln!("NOT TRIED: this user may not change the root directory");
+            return not_tried("this user may not change the root directory");
         }
         let error = refused_quietly(new());
         let StartError::System { step, source } = &error else { panic!("{error:?}") };
@@ -155,7 +155,7 @@ fn where_there_is_no_proc_a_start_fails_and_says_what_it_needs() {
             Ok(mknod(&null, SFlag::S_IFCHR, mode, makedev(1, 3))?)
         });
         if device.and_then(|()| Ok(nix::unistd::chroot(&root)?)).is_err() {
-            return eprintln!("NOT TRIED: this user may not make a root directory with a device");
+            return not_tried("this user may not make a root directory with a device");
         }
         let error = refused_quietly(new().stdin(Stdio::Null));
         let StartError::System { step, source } = &error else { panic!("{error:?}") };

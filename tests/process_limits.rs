@@ -11,7 +11,7 @@ use epilogue::{JoinError, Process, SendError, SharedSlice, StartError, Stdio, ch
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Pid, Uid, getpgrp, setuid};
-use support::{begin, cpus, nice, nicer, refused_step};
+use support::{begin, cpus, nice, nicer, not_tried, refused_step};
 
 const MIB: usize = 1 << 20;
 
@@ -160,7 +160,7 @@ fn a_core_file_is_written_up_to_its_limit_and_the_status_tells() {
     let none = crash(0);
     assert!(matches!(none, JoinError::Signaled { signal: 6, core_dumped: false }), "{none:?}");
     if most == 0 || pattern.starts_with(['|', '/']) {
-        eprintln!("NOT TRIED: this machine writes no core files into the current directory");
+        not_tried("this machine writes no core files into the current directory");
     } else {
         let dumped = crash(most);
         assert!(

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
 use serde::{Deserialize, Serialize};
-use support::{Gate, Oracle, begin, park_for_ever, procfs, stop};
+use support::{Gate, Oracle, begin, not_tried, park_for_ever, procfs, stop};
 
 /// By when all must have ended that nobody waits for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -113,7 +113,7 @@ fn with_both(story: impl Fn(&Oracle, fn(Vec<usize>) -> Told, bool)) {
         let (is_cgroup, ..) = fell(Vec::new());
         if is_cgroup != wanted {
             let which = if wanted { "a cgroup" } else { "a process group" };
-            eprintln!("NOT TRIED: {which}, which this user on this machine does not get");
+            not_tried(format!("{which}, which this user on this machine does not get"));
             continue;
         }
         story(&oracle, fell, is_cgroup);
@@ -443,7 +443,7 @@ fn what_left_the_group_ends_in_its_cgroup_when_the_parent_is_killed() {
         assert_eq!(cgroups_of(killed), 0);
         oracle.nothing_left();
     } else {
-        eprintln!("NOT TRIED: a cgroup, which this user on this machine does not get");
+        not_tried("a cgroup, which this user on this machine does not get");
     }
 }
 

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{self, Pid};
-use support::{Gate, Marks, Program, begin, hooks, procfs, sys};
+use support::{Gate, Marks, Program, begin, hooks, not_tried, procfs, sys};
 
 /// When everything must be gone of a parent that died.
 const BOUND: Duration = Duration::from_secs(1);
@@ -324,7 +324,7 @@ fn a_handler_leaves_a_note_and_returns() {
     let trace = directory.path().join("trace");
     let tried = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !tried.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("NOT TRIED: no strace, or it may not trace: {tried:?}");
+        not_tried(format!("no strace, or it may not trace: {tried:?}"));
         drop(directory);
         return oracle.nothing_left();
     }

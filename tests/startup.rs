@@ -13,7 +13,7 @@ use std::time::Duration;
 use epilogue::{Pool, Process};
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
-use support::{Ending, Marks, Oracle, Program, Watchdog};
+use support::{Ending, Marks, Oracle, Program, Watchdog, not_tried};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 const STARTUP: &str = env!("CARGO_BIN_EXE_startup");
@@ -327,7 +327,7 @@ fn a_program_with_raised_privileges_starts_nothing_and_obeys_no_variable() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     if !Uid::effective().is_root() {
-        eprintln!("not tried: only root can make a program of root's");
+        not_tried("only root can make a program of root's");
         return oracle.nothing_left();
     }
     let directory = tempfile::tempdir().unwrap();
@@ -340,7 +340,7 @@ fn a_program_with_raised_privileges_starts_nothing_and_obeys_no_variable() {
         command.arg("errors").envs(value.map(|value| (VARIABLE, value))).uid(65534).gid(65534);
         let ending = Program::start(&mut command).finish();
         if ending.after("effective ") == ["65534"] {
-            eprintln!("not tried: this system does not raise privileges");
+            not_tried("this system does not raise privileges");
             continue;
         }
         assert_one_program(&ending);

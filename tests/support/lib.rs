@@ -13,19 +13,23 @@
 mod build;
 mod gate;
 pub mod hooks;
+mod landlock;
 mod marks;
 mod oracle;
 pub mod procfs;
 mod program;
 mod random;
 pub mod raw;
+pub mod seccomp;
 pub mod sys;
 mod tasks;
+mod tried;
 mod victims;
 mod watchdog;
 
 pub use build::{Build, cargo_test, example};
 pub use gate::Gate;
+pub use landlock::landlock_says;
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle, kill_descendants, turn};
 pub use program::{Ending, Program};
@@ -34,6 +38,7 @@ pub use tasks::{
     LARGE, await_end, block_on, cpus, fifo, held, large, leave_mark, never_early, nice, nicer,
     padded, park_for_ever, parked, poll_once, refused, refused_step, stop, through, waiting,
 };
+pub use tried::not_tried;
 pub use victims::{children_of, kill_a_child, signal_child};
 pub use watchdog::{Watchdog, describe_tree};
 

@@ -31,6 +31,26 @@ pub fn fork_unseen() -> Option<Pid> {
     (pid > 0).then(|| Pid::from_raw(pid as i32))
 }
 
+/// Makes a process that has this number, which must be free, leads a group, and does nothing for
+/// ever. Only who may do nearly everything may choose numbers.
+pub fn bystander(pid: Pid) -> nix::Result<()> {
+    let numbers = [pid.as_raw()];
+    // SAFETY: plain data; zero is none of each.
+    let mut how: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    how.exit_signal = libc::SIGCHLD as u64;
+    how.set_tid = numbers.as_ptr() as u64;
+    how.set_tid_size = numbers.len() as u64;
+    // SAFETY: without flags this is a fork, and the copy only waits, which needs no lock.
+    let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of_val(&how)) };
+    if made == 0 {
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    nix::errno::Errno::result(made)?;
+    nix::unistd::setpgid(pid, pid)
+}
+
 /// Handles `signal` with a handler that writes a line: `handler SIGNAL SENDER TIMES`.
 pub fn handle(signal: c_int, flags: c_int) {
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_signal;

@@ -13,9 +13,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, UnixAddr, sendmmsg};
 use nix::unistd::Pid;
+use support::seccomp::{self, Answer};
 use support::sys::pidfd_open;
-
-use crate::sys::seccomp;
 
 /// The call that fails, of all that the program and its descendants make.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +102,8 @@ fn serve(listener: &OwnedFd, stopped: &UnixStream, fault: Fault) -> bool {
         };
         let counts = (fault.counts)(&waiting.arguments);
         let fails = counts && count + 1 == fault.time;
-        match seccomp::answer(listener.as_fd(), waiting, fails.then_some(fault.error)) {
+        let answer = if fails { Answer::Fails(fault.error) } else { Answer::Done };
+        match seccomp::answer(listener.as_fd(), waiting, answer) {
             Ok(()) => {}
             // It was killed before it was answered: that was none.
             Err(Errno::ENOENT) => continue,

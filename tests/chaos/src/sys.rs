@@ -2,8 +2,6 @@
 
 #![expect(unsafe_code, reason = "code before main, and a bare fork")]
 
-pub(crate) mod seccomp;
-
 use std::thread;
 use std::time::Duration;
 

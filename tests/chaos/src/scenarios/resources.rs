@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::time::Duration;
-use support::Oracle;
+use support::{Oracle, not_tried};
 
 use super::Scenario;
 use super::workload::everything;
@@ -157,7 +157,7 @@ fn memory(mib: u64) -> Result<(), String> {
 /// A file system of 64 KiB at `path`, which this process alone sees.
 fn small_disk(path: &Path) -> bool {
     if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-        eprintln!("NOT TRIED: this user may mount nothing");
+        not_tried("this user may mount nothing");
         return false;
     }
     let none = None::<&str>;

@@ -1,4 +1,5 @@
 //! Filters that hand system calls to somebody who answers them (`man 2 seccomp_unotify`).
+#![expect(unsafe_code, reason = "these calls have no safe wrapper in std or nix")]
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,14 +10,14 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// A call that waits for its answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Waiting {
+pub struct Waiting {
     id: u64,
-    pub(crate) arguments: [u64; 6],
+    pub arguments: [u64; 6],
 }
 
 /// Has each `call` of this thread, and of all that it starts from here on, wait for an answer at the
 /// descriptor that is returned.
-pub(crate) fn listen_to(call: libc::c_long) -> Result<OwnedFd, Errno> {
+pub fn listen_to(call: libc::c_long) -> Result<OwnedFd, Errno> {
     // Otherwise only root may.
     prctl::set_no_new_privs()?;
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
@@ -40,7 +41,7 @@ pub(crate) fn listen_to(call: libc::c_long) -> Result<OwnedFd, Errno> {
 }
 
 /// The next call that waits: `ENOENT` if it was killed meanwhile. Call it when there is one.
-pub(crate) fn next_waiting(listener: BorrowedFd<'_>) -> Result<Waiting, Errno> {
+pub fn next_waiting(listener: BorrowedFd<'_>) -> Result<Waiting, Errno> {
     let data = libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] };
     let mut told = libc::seccomp_notif { id: 0, pid: 0, flags: 0, data };
     let (fd, told_to) = (listener.as_raw_fd(), &raw mut told);
@@ -49,24 +50,32 @@ pub(crate) fn next_waiting(listener: BorrowedFd<'_>) -> Result<Waiting, Errno> {
     Ok(Waiting { id: told.id, arguments: told.data.args })
 }
 
-/// Lets a call be done, or has it fail: `ENOENT` if it was killed meanwhile.
-pub(crate) fn answer(
-    listener: BorrowedFd<'_>,
-    call: Waiting,
-    error: Option<Errno>,
-) -> Result<(), Errno> {
-    let (error, flags) = match error {
-        Some(error) => (-(error as i32), 0),
-        None => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+/// What becomes of a call that waits.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// The kernel does it.
+    Done,
+    /// It is not done, and fails.
+    Fails(Errno),
+    /// It is not done, and returns this.
+    Returns(i64),
+}
+
+/// Answers a call: `ENOENT` if it was killed meanwhile.
+pub fn answer(listener: BorrowedFd<'_>, call: Waiting, answer: Answer) -> Result<(), Errno> {
+    let (val, error, flags) = match answer {
+        Answer::Done => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        Answer::Fails(error) => (0, -(error as i32), 0),
+        Answer::Returns(value) => (value, 0, 0),
     };
-    let answer = libc::seccomp_notif_resp { id: call.id, val: 0, error, flags };
+    let answer = libc::seccomp_notif_resp { id: call.id, val, error, flags };
     let (fd, answer) = (listener.as_raw_fd(), &raw const answer);
     // SAFETY: the kernel reads one such structure, which lives through the call.
     Errno::result(unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, answer) }).map(drop)
 }
 
 /// Receives a descriptor, which has come with a byte.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let (mut byte, mut space) = ([0], nix::cmsg_space!([RawFd; 1]));
     let mut data = [IoSliceMut::new(&mut byte)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
