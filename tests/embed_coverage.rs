@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
-use support::{Build, Ending, Oracle, Program, Watchdog, sys};
+use support::{Build, Ending, Oracle, Program, Watchdog, not_tried, sys};
 
 use coverage::{Profiles, count};
 
@@ -455,6 +455,25 @@ fn a_full_disk_leaves_no_part_of_a_file() {
 }
 
 #[test]
+fn a_handler_in_which_calls_fail_leaves_errno_as_it_was() {
+    let story = Story::new();
+    let script = "ulimit -f 1; trap '' XFSZ; exec \"$0\" \"$@\"";
+    let mut command = story.profiles.command(Path::new("sh"), "p-%p.profraw");
+    command.args(["-c", script]).arg(measured());
+    // The handler saves the data, for which there is no room. The finalizer holds the end up until
+    // the handler has returned on the other thread.
+    command.args(["handle:15", "waits:a", "calls:10", "errno-across:15", "park"]);
+    let mut program = Program::start(&mut command);
+    let errno = program.wait_for_line("errno ");
+    program.tell("end");
+    let ending = program.finish();
+    assert_eq!(errno, "77", "{ending}");
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    story.counted(0, 0);
+    story.oracle.nothing_left();
+}
+
+#[test]
 fn a_limit_on_the_size_of_files_does_not_end_the_process() {
     // The signal that the kernel sends with the error has its default action, which is deadly.
     let story = Story::new();
@@ -489,7 +508,7 @@ fn fill_and_run(profiles: &Profiles) {
             mount(Some("none"), directory, Some("tmpfs"), MsFlags::empty(), size)
         });
     if let Err(error) = mounted {
-        return eprintln!("NOT TRIED: no file system may be mounted here to be filled: {error}");
+        return not_tried(format!("no file system may be mounted here to be filled: {error}"));
     }
     let mut rest = fs::File::create(directory.join("rest")).unwrap();
     let mut room = 0;
@@ -567,6 +586,31 @@ fn a_build_that_aborts_on_panic_keeps_its_data() {
     command.args(["handle-crash", "calls:10", "panic"]);
     let ending = Program::start(&mut command).finish();
     assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
+    story.counted(10, 1);
+    story.oracle.nothing_left();
+}
+
+#[test]
+fn a_build_that_aborts_on_panic_runs_its_finalizers_on_a_signal() {
+    let story = Story::new();
+    let mut command = story.profiles.command(&builds().aborting, "p-%p.profraw");
+    command.args(["handle:15", "finalizer:a", "calls:10", "raise:15", "park"]);
+    let ending = Program::start(&mut command).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!((&*ending.stdout, &*ending.stderr), ("a\n", ""), "{ending}");
+    assert_eq!(story.profiles.count(FINALIZER), 1);
+    story.counted(10, 1);
+    story.oracle.nothing_left();
+}
+
+#[test]
+fn a_build_that_aborts_on_panic_runs_no_finalizer_on_a_panic() {
+    let story = Story::new();
+    let mut command = story.profiles.command(&builds().aborting, "p-%p.profraw");
+    command.args(["handle:15", "handle-crash", "finalizer:a", "calls:10", "panic"]);
+    let ending = Program::start(&mut command).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
+    assert_eq!(ending.stdout, "", "{ending}");
     story.counted(10, 1);
     story.oracle.nothing_left();
 }

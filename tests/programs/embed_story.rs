@@ -163,6 +163,7 @@ fn signal(verb: &str, what: &str) {
         "user-interrupts" => raw::handle(number(what), 0),
         "ignore" => raw::ignore(number(what)),
         "raise" => nix::sys::signal::raise(Signal::try_from(number(what)).unwrap()).unwrap(),
+        "errno-across" => errno_across(number(what)),
         "until-handled" => until_handled(number(what) as u32),
         "abort" => std::process::abort(),
         "panic" => panic!("on purpose"),
@@ -309,6 +310,14 @@ fn this_program(steps: &str) -> Command {
 
 fn signal_set(what: &str) -> SigSet {
     [Signal::try_from(number(what)).unwrap()].into_iter().collect()
+}
+
+/// Says what the thread finds in `errno` after a handler has interrupted it: the 77 from before?
+fn errno_across(signal: i32) {
+    let signal = Signal::try_from(signal).unwrap();
+    Errno::set_raw(77);
+    nix::sys::signal::raise(signal).unwrap();
+    say(&format!("errno {}", Errno::last_raw()));
 }
 
 /// Waits as a C program would: in a call that a signal interrupts, looking at a flag in between.
