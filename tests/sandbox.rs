@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicU64;
@@ -14,15 +16,11 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{
-    Enforcement, Pool, Process, Sandbox, SandboxLevel, SharedSlice, StartError, StartMethod,
-    channel,
-};
+use epilogue::{Enforcement, Pool, Process, Sandbox, SharedSlice, StartMethod, channel};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::{Pid, getpid, getppid};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{begin, refused_step};
 
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
@@ -37,9 +35,11 @@ struct Goals {
     /// A file that is there, and one that is not.
     read: PathBuf,
     write: PathBuf,
-    /// A port where somebody listens, and a socket with a path where somebody does.
+    /// A port where somebody listens, a socket with a path where somebody does, and one with a name
+    /// that is no path.
     port: u16,
     socket: PathBuf,
+    name: Vec<u8>,
     /// A variable of the parent's.
     secret: usize,
 }
@@ -54,6 +54,7 @@ fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
     let remote = [RemoteIoVec { base: goals.secret, len: 1 }];
     let datagrams = (AddressFamily::Unix, SockType::Datagram, SockFlag::empty());
     let unix = |result: nix::Result<()>| result.map_err(io::Error::from);
+    let name = SocketAddr::from_abstract_name(&goals.name).unwrap();
     [
         ("read", fs::read(&goals.read).map(drop)),
         ("list", fs::read_dir(goals.read.parent().unwrap()).map(drop)),
@@ -63,6 +64,7 @@ fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
         ("connect", TcpStream::connect(("127.0.0.1", goals.port)).map(drop)),
         ("listen", TcpListener::bind("127.0.0.1:0").map(drop)),
         ("connect to a path", UnixStream::connect(&goals.socket).map(drop)),
+        ("connect to a name", UnixStream::connect_addr(&name).map(drop)),
         (
             "pair of datagrams",
             unix(socketpair(datagrams.0, datagrams.1, None, datagrams.2).map(drop)),
@@ -108,6 +110,10 @@ fn with_goals(test: impl Fn(&Goals, &Path)) {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = directory.path().join("socket");
     let _unix = UnixListener::bind(&socket).unwrap();
+    // Nobody else has the name of the directory.
+    let name = directory.path().as_os_str().as_bytes().to_owned();
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let _named = UnixListener::bind_addr(&address).unwrap();
     let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
     let goals = Goals {
@@ -115,6 +121,7 @@ fn with_goals(test: impl Fn(&Goals, &Path)) {
         write: inner.join("write"),
         port: tcp.local_addr().unwrap().port(),
         socket,
+        name,
         secret: &raw const SECRET as usize,
     };
     test(&goals, directory.path());
@@ -125,7 +132,7 @@ fn without_a_sandbox_everything_that_is_tried_is_possible() {
     let (oracle, _watchdog) = begin();
     with_goals(|goals, _| {
         let could = possible(Process::builder(), goals);
-        assert_eq!(could.len(), 14, "{could:?}");
+        assert_eq!(could.len(), 15, "{could:?}");
     });
     oracle.nothing_left();
 }
@@ -307,51 +314,5 @@ fn a_path_that_is_not_there_cannot_be_allowed_and_the_refusal_names_it() {
     let sandbox = Sandbox::new().allow_read("/nowhere/to/be/found");
     let step = refused_step(Process::builder().sandbox(sandbox));
     assert_eq!(step, "allowing /nowhere/to/be/found");
-    oracle.nothing_left();
-}
-
-/// Makes one system call fail here, and in all that this process starts.
-fn without(call: i64) {
-    let rules = BTreeMap::from([(call, Vec::new())]);
-    let fail = SeccompAction::Errno(nix::libc::ENOSYS as u32);
-    let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).unwrap();
-    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
-}
-
-/// What a process is told of its sandbox where the kernel does not have that call.
-fn level_without((call, sandbox): (i64, Sandbox)) -> Result<(String, String), String> {
-    without(call);
-    match Process::builder().sandbox(sandbox).start((), |()| ()) {
-        Ok(process) => {
-            let SandboxLevel { landlock, seccomp, .. } = process.sandbox().unwrap().clone();
-            process.join().unwrap();
-            Ok((format!("{landlock:?}"), format!("{seccomp:?}")))
-        }
-        Err(StartError::Refused(refusal)) => Err(refusal.to_string()),
-        Err(other) => panic!("{other}"),
-    }
-}
-
-#[test]
-fn where_the_kernel_lacks_a_layer_a_sandbox_that_is_required_is_refused_and_any_other_says_so() {
-    let (oracle, _watchdog) = begin();
-    let ask =
-        |call, sandbox| Process::start((call, sandbox), level_without).unwrap().join().unwrap();
-    let whole = Sandbox::new().confine().compute_only();
-
-    let landlock = nix::libc::SYS_landlock_create_ruleset;
-    let (confined, filtered) = ask(landlock, whole.clone()).unwrap();
-    assert!(confined.starts_with("Absent"), "{confined}");
-    assert_eq!(filtered, "Full");
-    let refusal = ask(landlock, whole.clone().required()).unwrap_err();
-    assert!(refusal.starts_with("confining the process by Landlock failed"), "{refusal}");
-
-    let seccomp = nix::libc::SYS_seccomp;
-    let (confined, filtered) = ask(seccomp, whole.clone()).unwrap();
-    assert_eq!(confined, "Full");
-    assert!(filtered.starts_with("Absent"), "{filtered}");
-    let refusal = ask(seccomp, whole.required()).unwrap_err();
-    assert!(refusal.starts_with("filtering system calls by seccomp failed"), "{refusal}");
     oracle.nothing_left();
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{BuildError, JoinError, Pool, Process, StartError};
+use epilogue::{BuildError, JoinError, Pool, Process, Sandbox, StartError};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, Uid, getpid, gettid};
 
@@ -47,6 +47,7 @@ fn main() {
         Some("environment") => environment(),
         Some("thread") => short_lived_thread(what),
         Some("terminate") => terminate(what.parse().unwrap()),
+        Some("confined") => confined(what),
         Some("interrupt") => interrupt(what.parse().unwrap()),
         other => panic!("no role {other:?}"),
     }
@@ -252,6 +253,25 @@ fn short_lived_thread(path: &str) {
     }
     fs::write(path, "still here").unwrap();
     println!("worker {}", process.join().unwrap());
+}
+
+/// A process in a sandbox, by wish and by demand, whose constructor does `what`. Where Landlock, from
+/// the next version on, restricts all threads, the kernel has this one all the same.
+fn confined(what: &str) {
+    if let Err(error) = support::landlock_says(7) {
+        return println!("not tried: nobody may answer for the kernel here: {error}");
+    }
+    let sandbox = Sandbox::new().confine();
+    for sandbox in [sandbox.clone(), sandbox.required()] {
+        let builder = Process::builder().name(what).sandbox(sandbox);
+        match builder.start((), |()| fs::read("/etc/passwd").is_ok()) {
+            Ok(process) => {
+                let level = process.sandbox().unwrap().landlock.clone();
+                println!("sandbox {level:?}, which may read: {}", process.join().unwrap());
+            }
+            Err(error) => println!("sandbox refused: {error}"),
+        }
+    }
 }
 
 /// Processes to which a SIGTERM comes after their start and before their hello.

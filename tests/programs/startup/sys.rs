@@ -32,6 +32,7 @@ extern "C" fn constructor(_argc: c_int, argv: *const *const c_char, _envp: *cons
             std::thread::sleep(Duration::MAX);
         },
         "abort" => std::process::abort(),
+        "thread" => drop(std::thread::spawn(|| support::park_for_ever())),
         "exit" => support::sys::exit_now(3),
         "mark" => mark(),
         "term" => {
