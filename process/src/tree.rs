@@ -17,7 +17,7 @@ mod own;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -63,11 +63,49 @@ impl TreeEnd {
     }
 }
 
+/// Who is at the head of a tree. Where that is a process group, it has the same number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Leader<'a> {
+    /// This process.
+    This,
+    /// A child that has ended. If other code has reaped it, its number may be a stranger's by now.
+    Ended { pid: libc::pid_t, pidfd: BorrowedFd<'a> },
+}
+
+impl Leader<'_> {
+    fn pid(self) -> libc::pid_t {
+        match self {
+            Self::This => Pid::this().as_raw(),
+            Self::Ended { pid, .. } => pid,
+        }
+    }
+
+    /// Whether a group of its number is the one that it leads, or led.
+    fn keeps_number(self) -> bool {
+        match self {
+            Self::This => true,
+            Self::Ended { pidfd, .. } => pidfd::keeps_number(pidfd),
+        }
+    }
+
+    /// Kills the group that it led. Before Linux 6.9 that goes by the number, while that is its own.
+    fn kill_group(self) {
+        let Self::Ended { pid: group, pidfd } = self else { return };
+        let sent = pidfd::signal_group(pidfd, libc::SIGKILL);
+        let is_known =
+            sent.map_or_else(|error| error.raw_os_error() == Some(libc::ESRCH), |()| true);
+        if !is_known && pidfd::is_to_be_reaped(pidfd) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+}
+
 /// The tree below one child, before it is known whether anything is in it.
 #[derive(Debug)]
 pub(crate) enum Tree {
     Cgroup(Cgroup),
-    /// The child leads the group, so its number is the child's and stays so until it is reaped.
+    /// The child leads the group, so its number is the child's and stays so until it is reaped and the
+    /// group is empty.
     ProcessGroup(libc::pid_t),
 }
 
@@ -81,11 +119,11 @@ impl Tree {
         }
     }
 
-    /// Ends what is left below a child that has ended and was not reaped yet.
+    /// Ends what is left below a child that has ended and was not reaped by us yet.
     ///
     /// When this returns, nothing of it runs any more; who was the child's is reaped by whoever
     /// inherited it.
-    pub(crate) fn fell(&self, child: libc::pid_t, grace_period: Duration) -> TreeEnd {
+    pub(crate) fn fell(&self, child: Leader<'_>, grace_period: Duration) -> TreeEnd {
         let left = self.ask(child, grace_period);
         // Those that were started meanwhile had their time, too.
         let mut stubborn = self.open_members(child);
@@ -94,7 +132,7 @@ impl Tree {
             killed += stubborn.len();
             // All at once, and also if a look finds nobody: one that forks and ends, again and
             // again, is a step ahead of every look. The child itself has ended.
-            self.kill_all();
+            self.kill_all(child);
             kill(&stubborn, || false);
             stubborn = self.open_members(child);
             if stubborn.is_empty() {
@@ -104,11 +142,11 @@ impl Tree {
         TreeEnd { mechanism: self.mechanism(), left: left.max(killed), killed }
     }
 
-    /// Asks all that run in the tree, but the child itself, to end, and waits for that: how many
+    /// Asks all that run in the tree, but its leader, to end, and waits for that: how many
     /// those are.
-    fn ask(&self, child: libc::pid_t, grace_period: Duration) -> usize {
+    fn ask(&self, leader: Leader<'_>, grace_period: Duration) -> usize {
         let deadline = Instant::now() + grace_period;
-        let left = self.open_members(child);
+        let left = self.open_members(leader);
         for member in &left {
             for signal in [Signal::SIGTERM, Signal::SIGCONT] {
                 // One that has ended meanwhile needs no signal.
@@ -127,37 +165,35 @@ impl Tree {
     }
 
     /// Kills whoever is in the tree, as the kernel knows it: nobody can fork away meanwhile.
-    fn kill_all(&self) {
+    fn kill_all(&self, child: Leader<'_>) {
         match self {
             // Since Linux 5.14.
             Self::Cgroup(cgroup) => drop(fs::write(cgroup.path.join("cgroup.kill"), "1")),
-            // The child was not reaped, so the number is still that of its group.
-            Self::ProcessGroup(group) => {
-                let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
-            }
+            Self::ProcessGroup(_) => child.kill_group(),
         }
     }
 
-    /// Descriptors of all that run in the tree, without the child itself.
-    fn open_members(&self, child: libc::pid_t) -> Vec<OwnedFd> {
+    /// Descriptors of all that run in the tree, without its leader.
+    fn open_members(&self, leader: Leader<'_>) -> Vec<OwnedFd> {
         let pids = match self {
             Self::Cgroup(cgroup) => cgroup.members().unwrap_or_default(),
             Self::ProcessGroup(group) => group_members(*group),
         };
-        let others = pids.into_iter().filter(|&pid| pid != child);
+        let others = pids.into_iter().filter(|&pid| pid != leader.pid());
         others
             .filter_map(|pid| {
                 let opened = pidfd::open(pid).ok()?;
                 // By now the number could mean a stranger: whoever is a member, is no stranger.
-                self.holds(pid).then_some(opened)
+                self.holds(pid, leader).then_some(opened)
             })
             .collect()
     }
 
-    fn holds(&self, pid: libc::pid_t) -> bool {
+    fn holds(&self, pid: libc::pid_t, leader: Leader<'_>) -> bool {
         match self {
             Self::Cgroup(cgroup) => cgroup.members().is_ok_and(|members| members.contains(&pid)),
-            Self::ProcessGroup(group) => group_of(pid) == Some(*group),
+            // In this order: a group that is gone does not come back.
+            Self::ProcessGroup(group) => group_of(pid) == Some(*group) && leader.keeps_number(),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::memory;
 use crate::status::ExitStatus;
 use crate::stop::{Rung, Step};
 use crate::sys::pidfd::{self, Reaped, Wait};
+use crate::tree::Leader;
 use crate::usage::Usage;
 use crate::wire::{Kind, StopOrder, Wire};
 
@@ -74,10 +75,12 @@ impl Child {
     }
 
     /// Ends what the child left behind, before it is reaped: until then its number, which may be
-    /// that of its process group, cannot mean another.
+    /// that of its process group, cannot mean another, unless other code reaps it.
     fn fell_tree(&mut self) {
-        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(self.ties.pidfd.as_fd())) {
-            self.tree_end = Some(tree.fell(self.pid, self.grace_period));
+        let pidfd = self.ties.pidfd.as_fd();
+        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(pidfd)) {
+            let child = Leader::Ended { pid: self.pid, pidfd };
+            self.tree_end = Some(tree.fell(child, self.grace_period));
         }
     }
 

@@ -30,10 +30,28 @@ pub(crate) fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
 
 /// Sends `signal`, or fails with `ESRCH` if the process has ended.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
-    let info = ptr::null::<c_void>();
+    send(pidfd, signal, 0)
+}
+
+/// `PIDFD_SIGNAL_PROCESS_GROUP`, since Linux 6.9.
+const TO_ITS_GROUP: c_int = 1 << 2;
+
+/// Sends `signal` to the group that the process leads, or led: to no other, whoever has its number by
+/// now. `ESRCH` if nobody is in it.
+pub(crate) fn signal_group(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    send(pidfd, signal, TO_ITS_GROUP)
+}
+
+/// Whether the number of a process that has ended still means it, or the group that it led: it was not
+/// reaped, or somebody is left in that group.
+pub(crate) fn keeps_number(pidfd: BorrowedFd<'_>) -> bool {
+    is_to_be_reaped(pidfd) || signal_group(pidfd, 0).is_ok()
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: c_int, flags: c_int) -> io::Result<()> {
+    let (call, fd, info) = (libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), ptr::null::<c_void>());
     // SAFETY: the descriptor is borrowed, so it stays open; a null `info` is allowed.
-    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }
-    {
+    match unsafe { libc::syscall(call, fd, signal, info, flags) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
@@ -78,19 +96,29 @@ pub(crate) fn await_end(pidfd: BorrowedFd<'_>) {
     }
 }
 
+/// Whether a child has ended, and nobody has reaped it yet.
+pub(crate) fn is_to_be_reaped(pidfd: BorrowedFd<'_>) -> bool {
+    look(pidfd, libc::WNOHANG).is_ok_and(|ended| ended)
+}
+
 /// Whether a child has ended, without reaping it; or waits for that, as `options` say.
 fn peek(pidfd: BorrowedFd<'_>, options: c_int) -> bool {
+    // Not a child any more: somebody has reaped it.
+    look(pidfd, options).unwrap_or(true)
+}
+
+fn look(pidfd: BorrowedFd<'_>, options: c_int) -> Result<bool, Errno> {
     // SAFETY: all zeroes is a valid `siginfo_t`.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
     let (id, options) = (pidfd.as_raw_fd() as libc::id_t, options | libc::WEXITED | libc::WNOWAIT);
     loop {
         // SAFETY: the descriptor stays open, and `info` is ours to be written.
         if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) } == 0 {
-            return status(&info).is_some();
+            return Ok(status(&info).is_some());
         }
-        if Errno::last() != Errno::EINTR {
-            // Not a child any more: somebody has reaped it.
-            return true;
+        match Errno::last() {
+            Errno::EINTR => {}
+            error => return Err(error),
         }
     }
 }

@@ -14,7 +14,7 @@ use epilogue_embed::lent::Thread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getppid};
 
-use super::{CGROUP_PREFIX, Cgroup, Tree, TreeEnd, kill, own_cgroup};
+use super::{CGROUP_PREFIX, Cgroup, Leader, Tree, TreeEnd, kill, own_cgroup};
 use crate::port::Port;
 use crate::sys::seal;
 
@@ -66,13 +66,12 @@ impl Own<'_> {
         let grace_period = if self.is_alone() { time / 4 } else { time * 2 / 3 };
         let until = Instant::now() + time * 5 / 6;
         let is_over = || until <= Instant::now();
-        let this = Pid::this().as_raw();
-        let (left, mut killed) = (self.tree.ask(this, grace_period), 0);
+        let (left, mut killed) = (self.tree.ask(Leader::This, grace_period), 0);
         // Where that is refused, what it starts while it exits outlives it.
         let is_sealed = self.is_alone() && seal::start_nothing().is_ok();
         let mut looks = if is_sealed { SEALED_LOOKS } else { 1 };
         while looks > 0 && !is_over() {
-            let stubborn = self.tree.open_members(this);
+            let stubborn = self.tree.open_members(Leader::This);
             if stubborn.is_empty() {
                 looks -= 1;
                 // One that was being started just then is there soon.
