@@ -8,8 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::{Process, Rung, embed};
-use nix::sys::signal::Signal;
-use support::{Gate, Marks, Oracle, Program, Random, Watchdog, begin, hooks, procfs, stop};
+use nix::sys::signal::{Signal, kill};
+use support::{
+    Gate, Marks, Oracle, Program, Random, Watchdog, await_end, begin, hooks, procfs, stop, sys,
+};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -193,6 +195,40 @@ fn pools_in_pools_end_well_when_the_outermost_parent_is_killed() {
         drop((program, gate));
         assert_eq!(hooks::all_ran_once(&marks), size(depth));
         oracle.nothing_left();
+    }
+}
+
+#[test]
+fn all_below_end_well_whichever_level_of_pools_in_pools_is_killed() {
+    const DEPTH: u32 = 3;
+    for level in 1..=DEPTH {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let (marks, mut gate) = (Marks::new(), Gate::new());
+        let mut command = program("nested", DEPTH as usize, &marks);
+        let program = Program::start(command.env("GATE", gate.path()));
+        let innermost = gate.wait_for(2usize.pow(DEPTH))[0];
+        let all = procfs::descendants_of(program.pid());
+        let parent = |pid| all.iter().find(|entry| entry.pid == pid).unwrap().parent;
+        // From one at the gate, so many levels up. The others stay at the gate meanwhile.
+        let killed = (level..DEPTH).fold(innermost, |pid, _| parent(pid));
+        let below = procfs::descendants_of(killed);
+        assert_eq!(below.len(), size(DEPTH - level));
+        let below: Vec<_> = below.iter().map(|entry| sys::pidfd_open(entry.pid).unwrap()).collect();
+        kill(killed, Signal::SIGKILL).unwrap();
+        below.iter().for_each(await_end);
+        drop(gate);
+        // Its pool had a task of which nobody knows the value: it panics.
+        let ending = program.finish();
+        assert_eq!(ending.code(), Some(101), "{ending}");
+        let mut expected = marks.pids("registered");
+        assert_eq!(expected.len(), size(DEPTH), "{ending}");
+        expected.retain(|&pid| pid != killed);
+        for event in ["finalizer", "atexit"] {
+            assert_eq!(marks.pids(event), expected, "{event}, level {level}: {ending}");
+        }
+        drop((below, marks));
+        oracle.nothing_left_within(BOUND);
     }
 }
 

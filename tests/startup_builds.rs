@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::unistd::Uid;
-use support::{Build, Ending, Oracle, Program, Watchdog, cargo_test};
+use support::{Build, Ending, Oracle, Program, Watchdog, cargo_test, not_tried};
 
 /// For what is built first, on a machine that has other things to do as well.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -147,7 +147,7 @@ fn globals_of_cpp_have_their_values_in_a_worker_wherever_they_are_linked() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     if Command::new(compiler("CXX", "c++")).arg("--version").output().is_err() {
-        eprintln!("not tried: there is no C++ compiler");
+        not_tried("there is no C++ compiler");
         return oracle.nothing_left();
     }
     for (program, came_first) in [("globals_first", "false"), ("globals_last", "true")] {
@@ -218,6 +218,40 @@ fn a_c_program_that_is_linked_with_a_shared_object_never_hears_of_us() {
     oracle.nothing_left();
 }
 
+/// Starts a program that is linked with a shared object, puts another object in the place of that, and
+/// has the program go on.
+fn run_replaced(other: &Path) -> Ending {
+    let directory = tempfile::tempdir().unwrap();
+    let (host, library) = (directory.path().join("host"), directory.path().join("native.so"));
+    fs::copy(native("libstartup_native.so"), &library).unwrap();
+    cc(&host, [HOST, library.to_str().unwrap()]);
+    let mut program = Program::start(Command::new(&host).arg("later"));
+    program.wait_for_line("main");
+    let fresh = directory.path().join("fresh.so");
+    fs::copy(other, &fresh).unwrap();
+    fs::rename(&fresh, &library).unwrap();
+    program.tell("go on");
+    program.finish()
+}
+
+#[test]
+fn a_child_into_which_another_build_of_the_shared_object_is_loaded_is_refused() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let directory = tempfile::tempdir().unwrap();
+    // The same code, linked differently.
+    let (archive, other) = (native("libstartup_native.a"), directory.path().join("other.so"));
+    let whole = ["-shared", "-Wl,--whole-archive", archive.to_str().unwrap()];
+    let libraries = ["-Wl,--no-whole-archive", "-lgcc_s", "-lpthread", "-ldl", "-lm"];
+    cc(&other, whole.iter().chain(&libraries));
+    let ending = run_replaced(&other);
+    assert_one_program(&ending);
+    let told = "the child could not start: the child runs another build of this program";
+    assert_eq!(ending.after("error "), [told], "{ending}");
+    drop(directory);
+    oracle.nothing_left();
+}
+
 /// A C program that loads a shared object, and that object, in a directory of an awkward name.
 struct Loading {
     directory: tempfile::TempDir,
@@ -282,6 +316,8 @@ fn a_shared_object_that_was_deleted_starts_workers_or_says_why_not() {
         let copy = fs::read(&library).unwrap();
         assert_hosted(&Program::start(&mut loading.command(arguments)).finish(), None);
         fs::write(&library, copy).unwrap();
+    } else {
+        not_tried("only root can open a library that was deleted");
     }
     let ending = Program::start(&mut loading.unprivileged(arguments)).finish();
     assert_one_program(&ending);
