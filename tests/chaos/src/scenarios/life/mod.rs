@@ -1,0 +1,178 @@
+//! The life-cycle table: a fault at every step of a worker's life, of every kind, in a pool, a
+//! process and a scope, which ends it through its handle or by itself.
+//!
+//! The faults are injected by what a program may do anyway, so no build has hooks for them: a
+//! constructor that runs before the library's, an initializer, the (de)serialization of an argument
+//! and a result, a callback, a finalizer, an `atexit` handler, a thread that hits the answer. Each
+//! is done once in a case, by the first process to come to that step. The mark that says so also says
+//! when: from then on, or from the request to end if that came first, the time to the end is measured.
+
+mod owners;
+mod worker;
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use support::Oracle;
+
+use super::Scenario;
+use crate::case::Case;
+use crate::figures::Figures;
+use crate::seed::Seed;
+use worker::reach;
+
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "life",
+    story: "every step of a life x KILL, STOP, TERM, exit x pool, process, scope",
+    cases: |_| cells().count() as u64,
+    patience: |_| Duration::from_secs(30),
+    case,
+    subject,
+};
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Before the library's own first instruction.
+    First,
+    /// Prepared, and about to say hello. A pool has no such step of its user's.
+    Initializing,
+    Decoding,
+    Running,
+    Encoding,
+    /// In the middle of an answer that is too long for any buffer.
+    Answering,
+    /// With nothing to do.
+    Idle,
+    /// Asked to stop in the middle of a task.
+    Stopping,
+    Finalizing,
+    /// After the finalizers.
+    Exiting,
+    /// As a replacement for one that was killed.
+    Recovering,
+}
+
+use Step::{
+    Answering, Decoding, Encoding, Exiting, Finalizing, First, Idle, Initializing, Recovering,
+    Running, Stopping,
+};
+
+const STEPS: [Step; 11] = [
+    First,
+    Initializing,
+    Decoding,
+    Running,
+    Encoding,
+    Answering,
+    Idle,
+    Stopping,
+    Finalizing,
+    Exiting,
+    Recovering,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill,
+    Stop,
+    Term,
+    Exit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Pool,
+    Process,
+    /// Through the handle of a process that was started in it.
+    Scope,
+    /// By itself, as it returns or panics, with that handle leaked.
+    ScopeEnd,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cell(Step, Fault, Owner);
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(step, fault, owner) = self;
+        write!(f, "{step:?} {fault:?} {owner:?}")
+    }
+}
+
+fn cells() -> impl Iterator<Item = Cell> {
+    let faults = [Fault::Kill, Fault::Stop, Fault::Term, Fault::Exit];
+    let owners = [Owner::Pool, Owner::Process, Owner::Scope, Owner::ScopeEnd];
+    let all = STEPS.iter().flat_map(move |&step| {
+        faults.into_iter().flat_map(move |fault| owners.map(|owner| Cell(step, fault, owner)))
+    });
+    all.filter(|Cell(step, _, owner)| match step {
+        Initializing => *owner != Owner::Pool,
+        // A process is done when its function is.
+        Idle | Recovering => *owner == Owner::Pool,
+        _ => true,
+    })
+}
+
+/// From the fault, or the request to end if that came first, to the end of all.
+const GRACE: Duration = Duration::from_millis(400);
+/// From the call that starts a process to its error, where the process is stopped before its hello.
+const START: Duration = Duration::from_millis(400);
+/// What either may take longer, on a busy machine.
+const SPARE: Duration = Duration::from_millis(500);
+
+const STEP: &str = "CHAOS_STEP";
+const FIRED: &str = "CHAOS_FIRED";
+
+fn case(case: &mut Case) -> Figures {
+    let Some(cell) = cells().nth(case.seed.case as usize) else { panic!("no such cell") };
+    let directory = tempfile::tempdir().unwrap();
+    let fired = directory.path().join("fired");
+    let mut command = case.command(&[]);
+    command.env(STEP, format!("{cell}")).env(FIRED, &fired);
+    let mut figures = case.ends_well(&mut command, Duration::ZERO);
+    assert!(fired.exists(), "{cell}: the fault never happened");
+    figures.count("cells", 1);
+    figures
+}
+
+/// The cell of this process, if it is of this scenario.
+fn cell() -> Option<Cell> {
+    let wanted = env::var(STEP).ok()?;
+    cells().find(|cell| cell.to_string() == wanted)
+}
+
+fn fired() -> PathBuf {
+    env::var_os(FIRED).map(PathBuf::from).unwrap_or_default()
+}
+
+/// Whether this process is a child. The library removes the variable later.
+fn is_child() -> bool {
+    env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("EPILOGUE_CHILD"))
+}
+
+/// What runs before the library.
+pub(crate) fn first_instruction() {
+    if env::var_os(STEP).is_none() || !is_child() {
+        return;
+    }
+    reach(First);
+    // It is there once the first worker has been killed.
+    if fired().with_extension("killed").exists() {
+        reach(Recovering);
+    }
+}
+
+fn subject(_: Seed, _: &[String]) {
+    let oracle = Oracle::begin();
+    let cell = cell().unwrap();
+    match cell.2 {
+        Owner::Pool => owners::pool(cell),
+        Owner::Process => owners::process(cell),
+        Owner::Scope => owners::scoped(cell),
+        Owner::ScopeEnd => owners::left_to_its_scope(cell),
+    }
+    oracle.nothing_left();
+}
