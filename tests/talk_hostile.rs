@@ -78,33 +78,6 @@ fn a_process_that_floods_its_parent_with_descriptors_is_killed() {
     oracle.nothing_left();
 }
 
-/// A frame of that kind without anything in it, but for the bytes of `payload`.
-fn say(kind: u8, payload: &[u8]) {
-    let mut frame = [0u8; 24];
-    frame[0..2].copy_from_slice(&0xE91Eu16.to_le_bytes());
-    frame[2] = kind;
-    frame[16..24].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-    send(WIRE, &[&frame, payload].concat(), MsgFlags::MSG_NOSIGNAL).unwrap();
-}
-
-#[test]
-fn a_process_that_comes_up_twice_or_refuses_to_when_it_is_up_is_killed() {
-    /// The kinds of frame, and the payload that says that there is no sandbox.
-    const HELLO: (u8, &[u8]) = (128, &[0]);
-    const REFUSAL: (u8, &[u8]) = (129, &[0]);
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    for (kind, payload) in [HELLO, REFUSAL] {
-        let process: Result<Process<()>, _> = Process::start((kind, payload.to_vec()), |frame| {
-            say(frame.0, &frame.1);
-            support::park_for_ever()
-        });
-        let error = process.unwrap().join().unwrap_err();
-        assert!(matches!(error, JoinError::Protocol(_)), "{error}");
-    }
-    oracle.nothing_left();
-}
-
 #[test]
 fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
     let oracle = Oracle::begin();
@@ -166,13 +139,19 @@ fn a_pool_that_closes_ends_a_worker_that_has_spoilt_its_ring() {
     oracle.nothing_left();
 }
 
-/// A whole answer of no meaning to the call of that number.
-fn answer(id: u64) {
+/// The header of a frame of that kind, with so many bytes to come.
+fn header(kind: u8, id: u64, len: u64) -> [u8; 24] {
     let mut frame = [0u8; 24];
     frame[0..2].copy_from_slice(&0xE91Eu16.to_le_bytes());
-    frame[2] = 130;
+    frame[2] = kind;
     frame[8..16].copy_from_slice(&id.to_le_bytes());
-    send(WIRE, &frame, MsgFlags::MSG_NOSIGNAL).unwrap();
+    frame[16..24].copy_from_slice(&len.to_le_bytes());
+    frame
+}
+
+/// A whole answer of no meaning to the call of that number.
+fn answer(id: u64) {
+    send(WIRE, &header(130, id, 0), MsgFlags::MSG_NOSIGNAL).unwrap();
 }
 
 #[test]
@@ -200,6 +179,75 @@ fn a_process_that_breaks_the_protocol_before_it_is_up_is_told_as_that() {
     let started = Process::builder().initializer(garbage).start((), |()| ());
     let error = started.map(|process| process.id()).unwrap_err();
     assert!(matches!(error, StartError::Protocol(_)), "{error:?}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_process_that_says_again_what_is_said_once_or_a_goodbye_of_garbage_is_killed() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let hello = [&header(128, 0, 1)[..], &[0]].concat();
+    // That it does not come up, after it has.
+    let refusal = [&header(129, 0, 1)[..], &[0]].concat();
+    // No finalizers, no memory, no tree.
+    let goodbye = [&header(131, 0, 3)[..], &[0; 3]].concat();
+    let of_garbage = [&header(131, 0, 9)[..], &[0xFF; 9]].concat();
+    let (again, garbage) = ("said again", "not a frame");
+    let all = [(hello, again), (refusal, again), (goodbye.repeat(2), again), (of_garbage, garbage)];
+    for (frames, why) in all {
+        let builder = Process::builder().grace_period(PATIENCE * 10);
+        let hostile = |frames: Vec<u8>| -> u64 {
+            send(WIRE, &frames, MsgFlags::MSG_NOSIGNAL).unwrap();
+            support::park_for_ever()
+        };
+        let error = builder.start(frames, hostile).unwrap().join().unwrap_err();
+        assert!(matches!(&error, JoinError::Protocol(told) if told.contains(why)), "{error:?}");
+    }
+    oracle.nothing_left();
+}
+
+/// Writes frames that ask nothing of the parent, more at a time than it reads at once, without end.
+fn chatter((kind, gate): (u8, PathBuf)) -> u64 {
+    let frames = header(kind, 0, 0).repeat(1 << 16);
+    Gate::pass(&gate);
+    while send(WIRE, &frames, MsgFlags::MSG_NOSIGNAL).is_ok() {}
+    support::park_for_ever()
+}
+
+/// Kinds of which there may be many: begun, ready, missed, grown, note.
+const OFTEN: [u8; 5] = [132, 133, 135, 136, 137];
+
+#[test]
+fn a_process_that_writes_without_end_neither_holds_up_who_waits_nor_escapes_its_end() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    for kind in OFTEN {
+        let mut gate = Gate::new();
+        let mut process = Process::start((kind, gate.path()), chatter).unwrap();
+        gate.wait();
+        gate.open_once();
+        assert!(matches!(process.join_timeout(Duration::from_millis(50)), Ok(None)), "{kind}");
+        assert!(process.terminate().is_ok());
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_worker_that_writes_without_end_keeps_no_task_of_others_waiting() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    for kind in OFTEN {
+        let pool = Pool::new(2).unwrap();
+        let mut gate = Gate::new();
+        let task = pool.submit((kind, gate.path()), chatter).unwrap();
+        gate.wait();
+        gate.open_once();
+        for n in 0..20u64 {
+            assert_eq!(pool.submit(n, |n| n + 1).unwrap().join().unwrap(), n + 1);
+        }
+        drop(pool.terminate().unwrap());
+        assert!(matches!(task.join(), Err(TaskError::Cancelled { begun: true })), "{kind}");
+    }
     oracle.nothing_left();
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
 
 use crate::parcel::Parcel;
@@ -27,9 +28,14 @@ pub struct StreamWire<S> {
     unanswered: VecDeque<(u64, Ticket)>,
     sent: u64,
     end_seen: bool,
+    /// How often it was read since [`Wire::receive`] gave something else than a frame.
+    reads: u32,
 }
 
 impl<S: AsFd> StreamWire<S> {
+    /// How often it is read before others have their turn.
+    const READS: u32 = 16;
+
     /// Wraps a connected stream socket; frames of more than `limit` bytes are refused.
     pub fn new(stream: S, limit: usize) -> Self {
         Self {
@@ -39,6 +45,7 @@ impl<S: AsFd> StreamWire<S> {
             unanswered: VecDeque::new(),
             sent: 0,
             end_seen: false,
+            reads: 0,
         }
     }
 
@@ -56,6 +63,35 @@ impl<S: AsFd> StreamWire<S> {
         descriptors: &[Arc<OwnedFd>],
     ) {
         self.outbox.push(kind, slot, id, payload, descriptors);
+    }
+
+    /// The next frame, if others are not to have their turn.
+    fn next(&mut self) -> Result<Received, WireError> {
+        loop {
+            if let Some(frame) = self.inbox.next()? {
+                if frame.kind == Kind::Reply {
+                    self.unanswered.retain(|&(id, _)| id != frame.id);
+                }
+                return Ok(Received::Frame(frame));
+            }
+            if self.end_seen {
+                return Ok(Received::Closed);
+            }
+            let fd = self.stream.as_fd();
+            if self.reads >= Self::READS && is_readable(fd) {
+                return Ok(Received::More);
+            }
+            self.reads += 1;
+            match self.inbox.fill(|room| descriptors::receive(fd, room, MsgFlags::MSG_DONTWAIT)) {
+                Ok(0) => self.end_seen = true,
+                Ok(_) => {}
+                Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    return Ok(Received::Nothing);
+                }
+                Err(WireError::Io(error)) if is_gone(&error) => self.end_seen = true,
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -112,27 +148,11 @@ impl<S: AsFd> Wire for StreamWire<S> {
     }
 
     fn receive(&mut self) -> Result<Received, WireError> {
-        loop {
-            if let Some(frame) = self.inbox.next()? {
-                if frame.kind == Kind::Reply {
-                    self.unanswered.retain(|&(id, _)| id != frame.id);
-                }
-                return Ok(Received::Frame(frame));
-            }
-            if self.end_seen {
-                return Ok(Received::Closed);
-            }
-            let fd = self.stream.as_fd();
-            match self.inbox.fill(|room| descriptors::receive(fd, room, MsgFlags::MSG_DONTWAIT)) {
-                Ok(0) => self.end_seen = true,
-                Ok(_) => {}
-                Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    return Ok(Received::Nothing);
-                }
-                Err(WireError::Io(error)) if is_gone(&error) => self.end_seen = true,
-                Err(error) => return Err(error),
-            }
+        let received = self.next();
+        if !matches!(received, Ok(Received::Frame(_))) {
+            self.reads = 0;
         }
+        received
     }
 
     fn reply(&mut self) -> Result<Option<Reply>, WireError> {
@@ -157,6 +177,11 @@ impl<S: AsFd> Wire for StreamWire<S> {
             _ => 0,
         }
     }
+}
+
+/// Whether reading from it would give something, if only its end.
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
 /// A peer that died with our bytes unread resets the connection; that is an end like any other.
@@ -209,12 +234,46 @@ mod tests {
         loop {
             match wire.receive().unwrap() {
                 Received::Frame(frame) => answers += frame.id,
-                Received::Nothing => std::thread::yield_now(),
+                Received::Nothing | Received::More => std::thread::yield_now(),
                 Received::Closed => break,
             }
         }
         assert_eq!(answers, 1);
         assert_eq!(wire.begun(second, 1), 1);
+    }
+
+    #[test]
+    fn a_peer_that_writes_as_fast_as_we_read_is_left_for_others_and_nothing_of_it_is_lost() {
+        let (mut wire, mut far) = connection();
+        let mut frame = vec![0; HEADER];
+        seal(Kind::Ready, 0, 0, 0, &mut frame);
+        let (mut written, mut read) = (0, 0);
+        let mut write = |times| {
+            far.write_all(&frame.repeat(times)).unwrap();
+            written += times;
+            written
+        };
+        write(1);
+        loop {
+            match wire.receive().unwrap() {
+                Received::Frame(_) => read += 1,
+                Received::More => break,
+                // Over a real connection, bytes take their time.
+                Received::Nothing => std::thread::yield_now(),
+                Received::Closed => panic!("closed after {read} frames"),
+            }
+            assert!(write(1) < 100_000, "nobody else would ever have their turn");
+        }
+        let written = write(0);
+        loop {
+            match wire.receive().unwrap() {
+                Received::Frame(_) => read += 1,
+                Received::More => {}
+                Received::Nothing if read == written => break,
+                Received::Nothing => std::thread::yield_now(),
+                Received::Closed => panic!("closed after {read} frames"),
+            }
+        }
     }
 
     #[test]

@@ -137,6 +137,9 @@ pub enum WireError {
     /// Descriptors came that belong to no frame, or a frame came without its own.
     #[error("the child sent descriptors out of turn")]
     StrayDescriptors,
+    /// A child is up once, or not at all, and leaves once.
+    #[error("the child said again what is said once")]
+    SaidAgain,
     /// The memory that an answer lies in could be taken away, or is less than it says.
     #[error("the child put an answer into memory that it could take away, or that is not there")]
     Segment,
@@ -163,6 +166,9 @@ pub enum Received {
     Frame(Frame),
     /// No whole frame has arrived yet.
     Nothing,
+    /// Much was read, and the connection has more to read: whoever waits for others as well, or not for
+    /// long, looks after them first. A peer may be quicker to write than we are to read.
+    More,
     /// The peer is gone, and all that it sent whole has been received.
     Closed,
 }

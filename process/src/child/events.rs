@@ -43,6 +43,9 @@ impl Child {
                     None => continue,
                 },
                 Ok(Received::Nothing) => break,
+                // It has not ended here, whatever is known of the process: whoever waits for its wire
+                // comes again at once, and looks after others and at the time before that.
+                Ok(Received::More) => return None,
                 Ok(Received::Closed) => self.lose_wire(),
                 Err(error) => return Some(self.break_off(error)),
             }
@@ -65,7 +68,7 @@ impl Child {
         let Frame { kind, slot, id, payload, descriptors } = frame;
         match kind {
             Kind::Hello | Kind::Refusal if self.start == Start::Up => {
-                Some(self.break_off(WireError::Garbage))
+                Some(self.break_off(WireError::SaidAgain))
             }
             Kind::Hello => match decode(&payload, &Limits::default()) {
                 Ok(sandbox) => {
@@ -100,10 +103,14 @@ impl Child {
                 Some(self.break_off(WireError::TooLong { len, limit }))
             }
             Kind::Note => Some(Event::Note { id, note: payload }),
-            Kind::Goodbye => {
-                self.goodbye = decode(&payload, &Limits::default()).ok();
-                None
-            }
+            Kind::Goodbye if self.goodbye.is_some() => Some(self.break_off(WireError::SaidAgain)),
+            Kind::Goodbye => match decode(&payload, &Limits::default()) {
+                Ok(goodbye) => {
+                    self.goodbye = Some(goodbye);
+                    None
+                }
+                Err(_) => Some(self.break_off(WireError::Garbage)),
+            },
             Kind::Start
             | Kind::Call
             | Kind::Share
