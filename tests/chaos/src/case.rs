@@ -20,8 +20,12 @@ use crate::scenarios::Scenario;
 use crate::seed::Seed;
 use crate::watchdog::Watchdog;
 
-/// Enters the cgroup, then becomes the program in a session of its own.
-const ENTER: &str = "echo $$ > \"$0\"; exec setsid \"$@\"";
+/// Enters the cgroup, then becomes the program in a session of its own. Outside of the cgroup there is
+/// no program: nobody would see what leaves its subreaper.
+const ENTER: &str = "echo $$ > \"$0\" && exec setsid \"$@\"";
+
+/// How those cases are counted whose cgroup sees what they leave behind.
+const IN_A_CGROUP: &str = "cases in a cgroup of their own";
 
 /// A case that is being tried.
 #[derive(Debug)]
@@ -44,6 +48,7 @@ impl Case {
         let group = Arc::new(Group::make());
         let (random, oracle) = (seed.random(0), Oracle::begin());
         let watchdog = Watchdog::start((scenario.patience)(extent), Arc::clone(&group));
+        let house = if group.is_made() { IN_A_CGROUP } else { "cases without a cgroup" };
         let mut case = Self { scenario, seed, extent, random, group, oracle };
         let try_it = move || {
             let figures = (scenario.case)(&mut case);
@@ -54,7 +59,10 @@ impl Case {
         let outcome = panic::catch_unwind(AssertUnwindSafe(try_it));
         match (watchdog.end(), outcome) {
             (true, _) => Err("it hung, and was ended".to_owned()),
-            (false, Ok(figures)) => Ok(figures),
+            (false, Ok(mut figures)) => {
+                figures.count(house, u64::from(figures.is_tried()));
+                Ok(figures)
+            }
             (false, Err(payload)) => Err(message(&*payload)),
         }
     }

@@ -121,7 +121,7 @@ impl Plan {
         // A failed assertion is the verdict on a case, which is printed once.
         panic::set_hook(Box::new(|_| ()));
         let (begun, mut figures) = (Instant::now(), Figures::default());
-        let (mut passed, mut failed) = (0, 0);
+        let (mut passed, mut not_tried, mut failed) = (0, 0, 0);
         let count = self.cases.unwrap_or_else(|| (scenario.cases)(extent));
         let all = self.only.map_or(0..count, |only| only..only + 1);
         for case in all {
@@ -130,8 +130,11 @@ impl Plan {
             }
             match Case::run(scenario, Seed { run: seed, case }, extent) {
                 Ok(found) => {
+                    match found.is_tried() {
+                        true => passed += 1,
+                        false => not_tried += 1,
+                    }
                     figures.add(found);
-                    passed += 1;
                 }
                 Err(problem) => {
                     failed += 1;
@@ -143,7 +146,11 @@ impl Plan {
         drop(panic::take_hook());
         let took = begun.elapsed().as_secs_f64();
         println!("{}: seed {seed:#x}, {figures}", scenario.name);
-        println!("{}: {passed} passed, {failed} failed in {took:.1} s", scenario.name);
+        let not_tried = match not_tried {
+            0 => String::new(),
+            count => format!("{count} not tried, "),
+        };
+        println!("{}: {passed} passed, {not_tried}{failed} failed in {took:.1} s", scenario.name);
         failed
     }
 }

@@ -9,12 +9,17 @@ use std::time::Duration;
 
 const COUNT: &str = "count:";
 const WORST: &str = "worst:";
+const MOST: &str = "most:";
+const NOT_TRIED: &str = "not tried:";
 
-/// Counts, which are added up, and times, of which the longest stays.
+/// Counts, which are added up, times, of which the longest stays, sizes, of which the largest does, and
+/// why cases were not tried.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     counts: BTreeMap<String, u64>,
     worst: BTreeMap<String, Duration>,
+    most: BTreeMap<String, u64>,
+    not_tried: BTreeMap<String, u64>,
 }
 
 /// Says a count, from the program of a case.
@@ -27,8 +32,24 @@ pub(crate) fn say_worst(what: &str, time: Duration) {
     println!("{WORST}{} {what}", time.as_micros());
 }
 
+/// Says how much of something there was at most, from the program of a case.
+pub(crate) fn say_most(what: &str, size: u64) {
+    println!("{MOST}{size} {what}");
+}
+
+/// Says that the case cannot be tried here, from its program, which ends then.
+pub(crate) fn say_not_tried(why: &str) {
+    println!("{NOT_TRIED}{why}");
+}
+
 impl Figures {
-    /// Reads what [`say_count`] and [`say_worst`] said. Other lines are not for us.
+    /// Of a case that cannot be tried here.
+    pub(crate) fn not_tried(why: &str) -> Self {
+        let not_tried = BTreeMap::from([(why.to_owned(), 1)]);
+        Self { not_tried, ..Self::default() }
+    }
+
+    /// Reads what the functions above said. Other lines are not for us.
     pub(crate) fn said(output: &str) -> Self {
         let mut figures = Self::default();
         for line in output.lines() {
@@ -40,6 +61,10 @@ impl Figures {
                 figures.count(&what, count);
             } else if let Some((micros, what)) = number(WORST) {
                 figures.worst(&what, Duration::from_micros(micros));
+            } else if let Some((size, what)) = number(MOST) {
+                figures.most(&what, size);
+            } else if let Some(why) = line.strip_prefix(NOT_TRIED) {
+                figures.add(Self::not_tried(why));
             }
         }
         figures
@@ -54,7 +79,21 @@ impl Figures {
         *worst = time.max(*worst);
     }
 
+    pub(crate) fn most(&mut self, what: &str, size: u64) {
+        let most = self.most.entry(what.to_owned()).or_default();
+        *most = size.max(*most);
+    }
+
+    /// Whether all of it was tried.
+    pub(crate) fn is_tried(&self) -> bool {
+        self.not_tried.is_empty()
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
+        other.most.iter().for_each(|(what, &size)| self.most(what, size));
+        for (why, count) in other.not_tried {
+            *self.not_tried.entry(why).or_default() += count;
+        }
         other.counts.iter().for_each(|(what, &count)| self.count(what, count));
         other.worst.iter().for_each(|(what, &time)| self.worst(what, time));
     }
@@ -66,7 +105,11 @@ impl fmt::Display for Figures {
         let worst = self.worst.iter().map(|(what, time)| {
             format!("{what} after {:.1} ms at worst", time.as_secs_f64() * 1e3)
         });
-        f.write_str(&counts.chain(worst).collect::<Vec<_>>().join(", "))
+        let most = self.most.iter().map(|(what, size)| format!("{size} {what} at most"));
+        let not_tried =
+            self.not_tried.iter().map(|(why, count)| format!("{count} not tried: {why}"));
+        let all = counts.chain(worst).chain(most).chain(not_tried);
+        f.write_str(&all.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -79,5 +122,15 @@ mod tests {
         let mut all = Figures::said("count:3 deaths\nnoise\nworst:1500 gone\n");
         all.add(Figures::said("count:4 deaths\nworst:700 gone\n"));
         assert_eq!(all.to_string(), "7 deaths, gone after 1.5 ms at worst");
+    }
+
+    #[test]
+    fn of_sizes_the_largest_stays_and_what_was_not_tried_says_why() {
+        let mut all = Figures::said("most:3 KiB more\n");
+        assert!(all.is_tried());
+        all.add(Figures::said("most:2 KiB more\nnot tried:no disk\n"));
+        all.add(Figures::not_tried("no disk"));
+        assert!(!all.is_tried());
+        assert_eq!(all.to_string(), "3 KiB more at most, 2 not tried: no disk");
     }
 }

@@ -31,6 +31,11 @@ impl Group {
         Self(made)
     }
 
+    /// Whether there is one.
+    pub(crate) fn is_made(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The file into which a process writes its pid to enter it.
     pub(crate) fn entrance(&self) -> PathBuf {
         let entrance = self.0.as_ref().map(|path| path.join("cgroup.procs"));
@@ -74,12 +79,9 @@ fn remove(path: &Path) {
 pub(crate) struct Limit(PathBuf);
 
 impl Limit {
-    /// Makes one for `controller`, of either version, with `file` set to `value`.
-    ///
-    /// # Panics
-    ///
-    /// Where this user may make none: then the case cannot be tried.
-    pub(crate) fn make(controller: &str, file: &str, value: u64) -> Self {
+    /// Makes one for `controller`, of either version, with `file` set to `value`; why the case cannot
+    /// be tried where this user may make none.
+    pub(crate) fn make(controller: &str, file: &str, value: u64) -> Result<Self, String> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("chaos-{}-{controller}-{number}", std::process::id());
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
@@ -98,7 +100,7 @@ impl Limit {
             let _ = fs::remove_dir(&group);
             None
         });
-        Self(made.unwrap_or_else(|| panic!("no cgroup can be made that limits {controller}")))
+        made.map(Self).ok_or_else(|| format!("no cgroup can be made that limits {controller}"))
     }
 
     /// Where it is, for the program of a case.

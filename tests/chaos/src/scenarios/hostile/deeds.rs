@@ -27,6 +27,9 @@ const REPLY: u8 = 130;
 const GOODBYE: u8 = 131;
 const BEGUN: u8 = 132;
 const READY: u8 = 133;
+const MISSED: u8 = 135;
+const GROWN: u8 = 136;
+const NOTE: u8 = 137;
 
 macro_rules! deeds {
     ($($(#[$doc:meta])* $deed:ident,)*) => {
@@ -80,21 +83,54 @@ deeds! {
     ForkWithoutEnd,
     /// As many descriptors as it may have, and more.
     OpenWithoutEnd,
+    HellosWithoutEnd,
+    BegunWithoutEnd,
+    MissedWithoutEnd,
+    GrownWithoutEnd,
+    NotesWithoutEnd,
+}
+
+/// What a parent makes of a deed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It breaks the protocol: who does it is killed, and its task says so.
+    Breach,
+    /// It leaves: its task is lost.
+    Loss,
+    /// Nothing is wrong with it, or nothing can be seen of it, or it may be too late.
+    Nothing,
 }
 
 impl Deed {
-    /// Whether its parent must find out by itself, and say so.
-    pub(super) fn is_seen(self) -> bool {
+    /// What its parent must find out by itself, and say.
+    pub(super) fn verdict(self) -> Verdict {
         use Deed::*;
         match self {
-            Garbage | HugeLength | UnknownKind | ParentsKind | WrongId | Replay | Refusal
-            | DescriptorFlood | EarlyCloseAndLive | TailOdd | TailFar | TailBack | RecordHuge
-            | RecordWithoutCount | RecordOfNoForm | RecordForeign | RecordOfManyItems => true,
-            // Nothing is wrong with it, or nothing can be seen of it, or it may be too late.
-            HalfFrame | HelloAgain | BegunForeign | GoodbyeOfGarbage | GoodbyesWithoutEnd
-            | ReadyWithoutEnd | EarlyClose | HeadFar | HeadBack | ParentsPositions
+            Garbage | HugeLength | UnknownKind | ParentsKind | WrongId | Replay | HelloAgain
+            | Refusal | GoodbyeOfGarbage | GoodbyesWithoutEnd | HellosWithoutEnd
+            | DescriptorFlood | TailOdd | TailFar | TailBack | RecordHuge | RecordWithoutCount
+            | RecordOfNoForm | RecordForeign | RecordOfManyItems => Verdict::Breach,
+            EarlyCloseAndLive => Verdict::Loss,
+            // May be said as often as one likes, is dropped as it is read, and is read a little at a
+            // time.
+            ReadyWithoutEnd | BegunWithoutEnd | MissedWithoutEnd | GrownWithoutEnd
+            | NotesWithoutEnd => Verdict::Nothing,
+            HalfFrame | BegunForeign | EarlyClose | HeadFar | HeadBack | ParentsPositions
             | ClaimInverted | ClaimBeyond | ClaimReset | BellsCleared | DeafToTerm | StopItself
-            | ForkWithoutEnd | OpenWithoutEnd => false,
+            | ForkWithoutEnd | OpenWithoutEnd => Verdict::Nothing,
+        }
+    }
+
+    pub(super) fn is_seen(self) -> bool {
+        self.verdict() != Verdict::Nothing
+    }
+
+    /// How many descriptors it sends that its parent can have before it finds out.
+    pub(super) fn descriptors(self) -> usize {
+        match self {
+            // Those of three messages: two can belong to frames, the third is one too many.
+            Self::DescriptorFlood => 3 * 253,
+            _ => 0,
         }
     }
 
@@ -111,18 +147,25 @@ impl Deed {
             Self::HalfFrame => {
                 stay(&header(REPLY, 0, 0, 0, 0)[..12]);
             }
-            Self::HelloAgain => send(&header(HELLO, 0, 0, 0, 0)),
+            // A whole one, of a process without a sandbox.
+            Self::HelloAgain => stay(&hello()),
             Self::Refusal => stay(&header(REFUSAL, 0, 0, 0, 0)),
             Self::BegunForeign => send(&header(BEGUN, 0, 0, 1 << 50, 0)),
             Self::GoodbyeOfGarbage => {
-                send(&[&header(GOODBYE, 0, 0, 0, 9)[..], &[0xFF; 9]].concat());
+                stay(&[&header(GOODBYE, 0, 0, 0, 9)[..], &[0xFF; 9]].concat());
             }
-            Self::GoodbyesWithoutEnd => loop {
-                send(&[&header(GOODBYE, 0, 0, 0, 4096)[..], &[0; 4096]].concat());
-            },
-            Self::ReadyWithoutEnd => loop {
-                send(&header(READY, 0, 0, 0, 0));
-            },
+            // No finalizers, no memory, no tree.
+            Self::GoodbyesWithoutEnd => {
+                for_ever(&[&header(GOODBYE, 0, 0, 0, 3)[..], &[0; 3]].concat())
+            }
+            Self::HellosWithoutEnd => for_ever(&hello()),
+            Self::ReadyWithoutEnd => for_ever(&header(READY, 0, 0, 0, 0)),
+            Self::BegunWithoutEnd => for_ever(&header(BEGUN, 0, 0, 1 << 50, 0)),
+            Self::MissedWithoutEnd => for_ever(&header(MISSED, 0, 0, 0, 0)),
+            Self::GrownWithoutEnd => for_ever(&header(GROWN, 0, 0, 0, 0)),
+            Self::NotesWithoutEnd => {
+                for_ever(&[&header(NOTE, 0, 0, 0, 16 << 10)[..], &[7; 16 << 10]].concat())
+            }
             Self::DescriptorFlood => flood(),
             Self::EarlyClose => shutdown(WIRE, Shutdown::Both).unwrap(),
             Self::EarlyCloseAndLive => {
@@ -196,6 +239,10 @@ fn reply(id: u64) -> Vec<u8> {
     [&header(REPLY, 0, 0, id, 3)[..], &[0xFF; 3]].concat()
 }
 
+fn hello() -> Vec<u8> {
+    [&header(HELLO, 0, 0, 0, 1)[..], &[0]].concat()
+}
+
 /// Who is killed for it, or whose wire is closed, goes no further.
 fn send(bytes: &[u8]) {
     let sent = sendmsg::<()>(WIRE, &[IoSlice::new(bytes)], &[], MsgFlags::MSG_NOSIGNAL, None);
@@ -208,6 +255,15 @@ fn send(bytes: &[u8]) {
 fn stay(bytes: &[u8]) -> ! {
     send(bytes);
     park_for_ever()
+}
+
+/// The same frame again and again, many at a time: its parent has more to do with them than who sends
+/// them.
+fn for_ever(frame: &[u8]) -> ! {
+    let frames = frame.repeat((1 << 20) / frame.len());
+    loop {
+        send(&frames);
+    }
 }
 
 /// Spoils the ring, has its parent look there, and waits for its end.

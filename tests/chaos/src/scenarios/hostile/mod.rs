@@ -4,6 +4,7 @@
 //! `/proc/self/mem`, to the memory that it shares with its parent.
 
 mod deeds;
+mod measure;
 mod ring;
 
 use std::fs::{self, File};
@@ -16,7 +17,8 @@ use epilogue::{JoinError, Pool, Process, StartError, TaskError};
 use serde::{Deserialize, Serialize};
 use support::{Oracle, Program};
 
-use self::deeds::{DEEDS, Deed};
+use self::deeds::{DEEDS, Deed, Verdict};
+use self::measure::Measure;
 use super::Scenario;
 use super::ledger::Ledger;
 use crate::case::Case;
@@ -52,8 +54,15 @@ fn deed(seed: Seed) -> (Deed, bool) {
 
 fn case(case: &mut Case) -> Figures {
     let (deed, _) = deed(case.seed);
-    let limit = Limit::make("pids", "pids.max", PROCESSES);
-    let mut program = Program::start(case.command(&[]).arg(limit.path()));
+    let mut command = case.command(&[]);
+    // Nothing else ends who forks without end, and it would take all that there is.
+    let limit = (deed == Deed::ForkWithoutEnd).then(|| Limit::make("pids", "pids.max", PROCESSES));
+    let limit = match limit.transpose() {
+        Ok(limit) => limit,
+        Err(why) => return Figures::not_tried(&why),
+    };
+    command.args(limit.as_ref().map(Limit::path));
+    let mut program = Program::start(&mut command);
     program.reap();
     if deed == Deed::ForkWithoutEnd {
         // What it forked is the task's own, and outlives it. It holds the program's output open.
@@ -89,7 +98,7 @@ fn work(Work { ledger, number, deed }: Work) -> u64 {
 
 fn subject(seed: Seed, arguments: &[String]) {
     let (deed, in_pool) = deed(seed);
-    Limit::enter(Path::new(&arguments[0]));
+    arguments.first().map(Path::new).into_iter().for_each(Limit::enter);
     // It would end those that go on to fork, one by one; the kernel ends them all.
     let oracle = (deed != Deed::ForkWithoutEnd).then(Oracle::begin);
     let took = match in_pool {
@@ -112,6 +121,9 @@ fn pool(deed: Deed) -> Duration {
         Work { ledger: ledger.path(), number, deed }
     };
     let works: Vec<_> = (0..TASKS).map(work_of).collect();
+    // Both are up, and whoever waits has done so before.
+    assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100);
+    let measure = Measure::begin();
     let (outcomes, is_over) = thread::scope(|threads| {
         let (done, over) = mpsc::channel::<()>();
         let map = threads.spawn(|| {
@@ -129,6 +141,7 @@ fn pool(deed: Deed) -> Duration {
         let took = begun.elapsed();
         (map.join().unwrap(), is_over.then_some(()).ok_or(took))
     });
+    measure.end(deed);
     let pid = fs::read_to_string(ledger.path().with_extension("pid")).unwrap();
     judge(deed, outcomes, pid.parse().unwrap(), is_over.is_err());
     match is_over {
@@ -148,7 +161,11 @@ fn judge(deed: Deed, outcomes: Vec<Result<u64, TaskError>>, hostile: u32, stoppe
     for (number, outcome) in (0..).zip(outcomes) {
         match outcome {
             Ok(value) => assert_eq!(value, number * 3, "{deed:?}, task {number}"),
-            Err(TaskError::WorkerLost(lost)) if lost.pid == hostile => its_own += 1,
+            Err(TaskError::WorkerLost(lost)) if lost.pid == hostile => {
+                let is_told = deed.verdict() != Verdict::Breach || lost.detail.is_some();
+                assert!(is_told, "{deed:?}: nobody says that it broke the protocol: {lost:?}");
+                its_own += 1;
+            }
             // Only what the hostile one had begun can still be there when the pool is stopped.
             Err(TaskError::Cancelled { begun: true }) if stopped => its_own += 1,
             Err(TaskError::Decode { .. }) if number == GUILTY => its_own += 1,
@@ -166,15 +183,21 @@ fn process(deed: Deed) -> Duration {
     drop(File::create(&path).unwrap());
     let work = Work { ledger: path, number: 5, deed: Some(deed) };
     let builder = Process::builder().grace_period(GRACE);
-    let mut process = match builder.start(work, self::work) {
+    // The first process of a program opens what stays open for good.
+    assert_eq!(Process::start(20u64, |n| n + 1).unwrap().join().unwrap(), 21);
+    let measure = Measure::begin();
+    let started = builder.start(work, self::work);
+    let mut process = match started {
         // It was found out before its hello was read.
         Err(StartError::Protocol(_)) if deed.is_seen() => {
+            measure.end(deed);
             say_count("typed errors", 1);
             return Duration::ZERO;
         }
         started => started.unwrap(),
     };
     let told = process.join_timeout(patience(deed));
+    measure.end(deed);
     let begun = Instant::now();
     match told {
         Ok(Some(value)) => assert!(value == 15 && !deed.is_seen(), "{deed:?}: {value}"),
@@ -183,7 +206,12 @@ fn process(deed: Deed) -> Duration {
             drop(process.terminate().unwrap());
         }
         Err(JoinError::AlreadyJoined) => panic!("{deed:?}: joined twice"),
-        Err(_) => say_count("typed errors", 1),
+        Err(error) => {
+            let is_told =
+                deed.verdict() != Verdict::Breach || matches!(error, JoinError::Protocol(_));
+            assert!(is_told, "{deed:?}: nobody says that it broke the protocol: {error:?}");
+            say_count("typed errors", 1);
+        }
     }
     begun.elapsed()
 }

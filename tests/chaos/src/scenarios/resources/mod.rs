@@ -1,21 +1,25 @@
 //! A machine that has too little: every refusal is an error that says so, and once there is enough
 //! again everything works.
 
+mod memory;
+mod typed;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use epilogue::{ExitStatus, Pool, Process, embed};
+use epilogue::{ExitStatus, Pool, embed};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::time::Duration;
-use support::{Oracle, not_tried};
+use support::Oracle;
 
+use self::memory::Taker;
 use super::Scenario;
-use super::workload::everything;
+use super::workload::{Refused, everything};
 use crate::case::Case;
-use crate::figures::{Figures, say_count};
+use crate::figures::{Figures, say_count, say_not_tried};
 use crate::group::Limit;
 use crate::seed::Seed;
 
@@ -35,8 +39,8 @@ enum Little {
     Descriptors(u64),
     /// How many there may be besides the program.
     Processes(u64),
-    /// How much a worker and its siblings may take, in MiB.
-    Memory(u64),
+    /// How much a worker and its siblings may take, in MiB, and what they want it for.
+    Memory(Taker, u64),
     /// A disk of 64 KiB, for what finalizers write.
     Disk,
     /// A full `/dev/shm`.
@@ -44,10 +48,14 @@ enum Little {
 }
 
 fn all() -> impl Iterator<Item = Little> {
-    let memory = [1, 2, 4, 8, 16, 32].map(Little::Memory);
+    let tasks = [1, 2, 4, 8, 16, 32].map(|mib| Little::Memory(Taker::Task, mib));
     let processes = (1..=16).map(Little::Processes);
-    let rest = memory.into_iter().chain([Little::Disk, Little::Shm]);
-    (3..=64).map(Little::Descriptors).chain(processes).chain(rest)
+    let rest = tasks.into_iter().chain([Little::Disk, Little::Shm]);
+    // Below 4 MiB a worker has hardly what it needs to come that far.
+    let takers = [Taker::Start, Taker::LargeAnswer, Taker::SharedBuf, Taker::SharedSlice];
+    let memory = takers.into_iter().flat_map(|taker| [4, 8, 16, 32].map(|mib| (taker, mib)));
+    let memory = memory.map(|(taker, mib)| Little::Memory(taker, mib));
+    (3..=64).map(Little::Descriptors).chain(processes).chain(rest).chain(memory)
 }
 
 fn little(seed: Seed) -> Little {
@@ -55,26 +63,38 @@ fn little(seed: Seed) -> Little {
     little
 }
 
+/// What became of a program that had too little.
+enum Told {
+    /// There was enough.
+    Nothing,
+    Errors(Vec<Refused>),
+    /// The end of a worker says which of its finalizers failed.
+    Finalizer,
+}
+
+/// Of what nothing was asked, this machine does not let us try it: why.
+type Tried = Result<Told, &'static str>;
+
 const UNLIMITED: &str = "max";
 
 fn case(case: &mut Case) -> Figures {
     let mut command = case.command(&[]);
     let limit = match little(case.seed) {
-        Little::Processes(_) => Some(Limit::make("pids", "pids.max", 1000)),
-        Little::Memory(mib) => Some(limit_of_memory(mib << 20)),
-        Little::Descriptors(_) | Little::Disk | Little::Shm => None,
+        Little::Processes(_) => Limit::make("pids", "pids.max", 1000).map(Some),
+        Little::Memory(_, mib) => memory::limit(mib << 20).map(Some),
+        Little::Descriptors(_) | Little::Disk | Little::Shm => Ok(None),
+    };
+    let limit = match limit {
+        Ok(limit) => limit,
+        Err(why) => return Figures::not_tried(&why),
     };
     let directory = tempfile::tempdir().unwrap();
     let place = limit.as_ref().map_or(directory.path(), Limit::path);
     let mut figures = case.ends_well(command.env(PLACE, place), Duration::from_secs(1));
-    figures.count("recovered", 1);
+    if figures.is_tried() {
+        figures.count("recovered", 1);
+    }
     figures
-}
-
-fn limit_of_memory(bytes: u64) -> Limit {
-    let is_first = Path::new("/sys/fs/cgroup/memory").exists();
-    let file = if is_first { "memory.limit_in_bytes" } else { "memory.max" };
-    Limit::make("memory", file, bytes)
 }
 
 /// The variable that says where the limit is, or the disk.
@@ -87,19 +107,23 @@ fn place() -> PathBuf {
 fn subject(seed: Seed, _: &[String]) {
     let oracle = Oracle::begin();
     let little = little(seed);
-    let told = match little {
-        Little::Descriptors(count) => descriptors(count),
-        Little::Processes(count) => processes(count),
-        Little::Memory(mib) => memory(mib),
+    let tried = match little {
+        Little::Descriptors(count) => Ok(descriptors(count)),
+        Little::Processes(count) => Ok(processes(count)),
+        Little::Memory(taker, mib) => Ok(memory::too_little(taker, mib)),
         Little::Disk => disk(),
         Little::Shm => shm(),
     };
-    match told {
-        Ok(()) => say_count("without effect", 1),
-        Err(error) => {
-            eprintln!("{little:?}: {error}");
+    match tried {
+        Ok(Told::Nothing) => say_count("without effect", 1),
+        Ok(Told::Errors(errors)) => {
+            for error in &errors {
+                assert!(typed::is_about(error, little), "{little:?}: {error:?}");
+            }
             say_count("typed errors", 1);
         }
+        Ok(Told::Finalizer) => say_count("failures of a finalizer told", 1),
+        Err(why) => return say_not_tried(why),
     }
     if let Err(error) = everything() {
         panic!("{little:?}: no recovery: {error}");
@@ -107,69 +131,40 @@ fn subject(seed: Seed, _: &[String]) {
     oracle.nothing_left();
 }
 
-fn descriptors(count: u64) -> Result<(), String> {
+/// A run of everything.
+fn a_run() -> Told {
+    everything().map_or_else(|refused| Told::Errors(refused.0), |()| Told::Nothing)
+}
+
+fn descriptors(count: u64) -> Told {
     let (soft, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap();
-    let told = everything();
+    let told = a_run();
     setrlimit(Resource::RLIMIT_NOFILE, soft, most).unwrap();
     told
 }
 
-fn processes(count: u64) -> Result<(), String> {
+fn processes(count: u64) -> Told {
     Limit::enter(&place());
     let set = |value: String| fs::write(place().join("pids.max"), value).unwrap();
     let own = fs::read_to_string(place().join("pids.current")).unwrap();
     set((own.trim().parse::<u64>().unwrap() + count).to_string());
-    let told = everything();
+    let told = a_run();
     set(UNLIMITED.to_owned());
     told
 }
 
-/// Processes that enter the cgroup before they begin. This one stays outside: the kernel may choose
-/// any that is inside.
-fn memory(mib: u64) -> Result<(), String> {
-    let greedy = |mib: u64| {
-        let mut all = Vec::new();
-        for _ in 0..2 * mib {
-            all.push(std::hint::black_box(vec![1u8; 1 << 20]));
-        }
-        all.len() as u64
-    };
-    let start = || Process::builder().initializer(|| Limit::enter(&place())).start(mib, greedy);
-    let mut told = Ok(());
-    for _ in 0..3 {
-        match start().map_err(|error| error.to_string()).map(Process::join) {
-            Ok(Ok(_)) => panic!("twice the memory that there is"),
-            Ok(Err(error)) => told = Err(error.to_string()),
-            Err(error) => told = Err(error),
-        }
-    }
-    let pool = Pool::new(2).unwrap();
-    let outcomes = pool.map_outcomes((0..4).map(|_| mib), |mib: u64| {
-        Limit::enter(&place());
-        vec![1u8; (mib as usize) << 21].iter().map(|&byte| u64::from(byte)).sum::<u64>()
-    });
-    let lost = outcomes.unwrap().iter().filter(|outcome| outcome.is_err()).count();
-    assert!(lost > 0, "twice the memory that there is");
-    told
-}
-
-/// A file system of 64 KiB at `path`, which this process alone sees.
-fn small_disk(path: &Path) -> bool {
-    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-        not_tried("this user may mount nothing");
-        return false;
-    }
+/// Mounts a file system of 64 KiB at `path`, which this process alone sees.
+fn mount_small_disk(path: &Path) -> Result<(), &'static str> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|_| "this user may mount nothing")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some("chaos"), path, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
-    true
+    Ok(())
 }
 
-fn disk() -> Result<(), String> {
-    if !small_disk(&place()) {
-        return Ok(());
-    }
+fn disk() -> Tried {
+    mount_small_disk(&place())?;
     let pool = Pool::new(2).unwrap();
     let register = |()| {
         embed::finalizer("last", || {});
@@ -183,15 +178,16 @@ fn disk() -> Result<(), String> {
     assert_eq!(ends, [("first", false), ("writes", true), ("last", false)]);
     assert!(report.workers.iter().all(|worker| worker.end.status == ExitStatus::Exited(0)));
     umount2(&place(), MntFlags::MNT_DETACH).unwrap();
-    Err("a finalizer says that the disk is full".to_owned())
+    Ok(Told::Finalizer)
 }
 
-fn shm() -> Result<(), String> {
+fn shm() -> Tried {
     let shm = Path::new("/dev/shm");
-    if !shm.exists() || !small_disk(shm) {
-        return Ok(());
+    if !shm.exists() {
+        return Err("this machine has no /dev/shm");
     }
+    mount_small_disk(shm)?;
     // As much as there is room for.
     assert!(fs::write(shm.join("full"), vec![7; 1 << 20]).is_err());
-    everything()
+    Ok(a_run())
 }

@@ -1,0 +1,151 @@
+//! Too little memory for those who run in a cgroup that limits it.
+//!
+//! The program itself stays outside: the kernel may choose any that is inside. So do the pages that
+//! it has taken: whoever touches one first pays for it.
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+
+use epilogue::{Pool, Process, SharedBuf, SharedSlice};
+
+use super::{Told, place};
+use crate::group::Limit;
+use crate::scenarios::workload::Refused;
+
+/// What takes the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taker {
+    /// A task, for itself.
+    Task,
+    /// The initializer of a pool that starts.
+    Start,
+    /// An answer, which travels in a segment: there is room for it, and none for its copy.
+    LargeAnswer,
+    SharedBuf,
+    SharedSlice,
+}
+
+/// The file that holds the limit, in the older version of cgroups and in the newer.
+const FILES: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+
+pub(super) fn limit(bytes: u64) -> Result<Limit, String> {
+    let is_first = Path::new("/sys/fs/cgroup/memory").exists();
+    Limit::make("memory", FILES[usize::from(!is_first)], bytes)
+}
+
+fn lift_limit() {
+    let [first, second] = FILES.map(|file| place().join(file));
+    match first.exists() {
+        true => fs::write(first, "-1").unwrap(),
+        false => fs::write(second, "max").unwrap(),
+    }
+}
+
+fn enter() {
+    Limit::enter(&place());
+}
+
+/// What is told where there are so many MiB. Once there are more, the same goes well in there.
+pub(super) fn too_little(taker: Taker, mib: u64) -> Told {
+    let told = match taker {
+        Taker::Task => tasks(mib),
+        Taker::Start => vec![start().expect_err("more than the memory that there is")],
+        Taker::LargeAnswer => large_answers(mib),
+        Taker::SharedBuf => vec![alone(mib, fill_a_buffer).expect_err("twice what there is")],
+        Taker::SharedSlice => {
+            reads_what_is_paid_for(mib);
+            vec![alone(mib, copy_to_a_slice).expect_err("more than there is")]
+        }
+    };
+    assert!(!told.is_empty(), "there was enough");
+    lift_limit();
+    match taker {
+        Taker::Task => assert_eq!(alone(mib, be_greedy).unwrap(), 2 * mib),
+        Taker::Start => start().unwrap(),
+        Taker::LargeAnswer => assert!(large_answers(mib).is_empty()),
+        Taker::SharedBuf => assert_eq!(alone(mib, fill_a_buffer).unwrap(), 2 * mib),
+        Taker::SharedSlice => assert_eq!(alone(mib, copy_to_a_slice).unwrap(), 2 * mib),
+    }
+    Told::Errors(told)
+}
+
+/// A process in the cgroup.
+fn alone(mib: u64, task: fn(u64) -> u64) -> Result<u64, Refused> {
+    Ok(Process::builder().initializer(enter).start(mib, task)?.join()?)
+}
+
+fn be_greedy(mib: u64) -> u64 {
+    let take = |_| black_box(vec![1u8; 1 << 20]);
+    (0..2 * mib).map(take).collect::<Vec<_>>().len() as u64
+}
+
+fn tasks(mib: u64) -> Vec<Refused> {
+    let alone = (0..3).map(|_| alone(mib, be_greedy).expect_err("twice the memory that there is"));
+    let mut told: Vec<_> = alone.collect();
+    let pool = Pool::new(2).unwrap();
+    let outcomes = pool.map_outcomes((0..4).map(|_| mib), |mib: u64| {
+        enter();
+        be_greedy(mib)
+    });
+    let lost = outcomes.unwrap().into_iter().filter_map(Result::err);
+    told.extend(lost.map(Refused::from));
+    assert!(told.len() > 3, "twice the memory that there is");
+    told
+}
+
+/// Starts a pool whose workers take more than any limit here before they are up.
+fn start() -> Result<(), Refused> {
+    let initializer = || {
+        enter();
+        be_greedy(32);
+    };
+    let pool = Pool::builder().workers(2).initializer(initializer).start()?;
+    assert_eq!(pool.map(0..50u64, |n| n + 1).unwrap()[49], 50);
+    drop(pool.close()?);
+    Ok(())
+}
+
+/// Of a process and of a pool, whose workers go on afterwards, also with answers for which there is
+/// memory enough.
+fn large_answers(mib: u64) -> Vec<Refused> {
+    let answer = |bytes: usize| vec![1u8; bytes];
+    let bytes = (mib as usize) * 3 << 18;
+    let alone = Process::builder().initializer(enter).start(bytes, answer);
+    let alone = alone.map_err(Refused::from).and_then(|process| Ok(process.join()?));
+    let pool = Pool::builder().workers(2).initializer(enter).start().unwrap();
+    let of_pool = pool.submit(bytes, answer).unwrap().join().map_err(Refused::from);
+    for _ in 0..4 {
+        assert_eq!(pool.submit(200_000, answer).unwrap().join().unwrap(), vec![1; 200_000]);
+    }
+    drop(pool.close().unwrap());
+    let results = [alone, of_pool];
+    let is_right = |answer: &Vec<u8>| answer.len() == bytes && answer.iter().all(|&byte| byte == 1);
+    assert!(results.iter().flatten().all(is_right));
+    let refused = results.iter().filter(|result| result.is_err()).count();
+    assert!(refused != 1, "of a process and a pool one was refused");
+    results.into_iter().filter_map(Result::err).collect()
+}
+
+fn fill_a_buffer(mib: u64) -> u64 {
+    let mut buffer = SharedBuf::<u8>::with_len((mib as usize) << 21).unwrap();
+    buffer.fill(1);
+    buffer.freeze().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>() >> 20
+}
+
+/// Each alone there is room for.
+fn copy_to_a_slice(mib: u64) -> u64 {
+    let bytes = vec![1u8; (mib as usize) * 3 << 18];
+    let slice = SharedSlice::copy_from(&bytes).unwrap();
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    // Of both together, in quarters of what there is.
+    (sum(&bytes) + sum(&slice)) * 4 / 3 >> 20
+}
+
+/// What this process has made costs who reads it in the cgroup nothing, however much it is.
+fn reads_what_is_paid_for(mib: u64) {
+    let slice = SharedSlice::copy_from(&vec![1u8; (mib as usize) << 21]).unwrap();
+    let sum = |slice: SharedSlice<u8>| slice.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    let process = Process::builder().initializer(enter).start(slice, sum).unwrap();
+    assert_eq!(process.join().unwrap(), mib << 21);
+}

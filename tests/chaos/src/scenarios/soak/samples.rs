@@ -1,0 +1,131 @@
+//! What there is from moment to moment, and that it does not grow.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use epilogue::Pool;
+use nix::unistd::{Pid, getpid};
+use support::{children_of, procfs};
+
+use crate::case::status_field;
+use crate::figures::say_most;
+
+/// How much the memory of a process may grow along the line that fits best, in the second half of a run,
+/// in bytes: what the allocator keeps differs by so much from moment to moment.
+///
+/// In the second half of an hour that is 512 KiB an hour, with some 66,000 deaths and 428,000 rounds an
+/// hour: less than 8 bytes a death, or 2 a round. No allocation is so small. In that of three minutes it
+/// is 160 bytes a death and 25 a round.
+const NOISE: f64 = (256 << 10) as f64;
+
+/// How many ended workers a pool's report lists, and how many bytes each takes at most: their memory
+/// grows until they are so many.
+const LISTED: u64 = 1000;
+const ENTRY: f64 = 512.0;
+
+/// How long a pool may take to replace those who were killed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until the pool's workers are all there, and besides those of the other pool nobody.
+pub(super) fn settled(pool: &Pool, workers: usize, children: usize) {
+    let begun = Instant::now();
+    loop {
+        let (counts, there) = (pool.stats().workers, children_of(getpid()).len());
+        if counts.up == workers && there == children {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{there} children instead of {children}: {counts:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The memory of one process, in bytes, at so many seconds.
+#[derive(Debug)]
+struct Course {
+    pid: Pid,
+    memory: Vec<(f64, f64)>,
+}
+
+/// All that was seen.
+#[derive(Debug)]
+pub(super) struct Samples {
+    /// The parent, then the workers.
+    courses: Vec<Course>,
+    descriptors: Vec<usize>,
+}
+
+impl Samples {
+    /// As many that they take no memory to speak of, and all of it now.
+    pub(super) fn of(parent: Pid, workers: &[Pid], count: usize) -> Self {
+        let all = std::iter::once(parent).chain(workers.iter().copied());
+        let courses = all.map(|pid| Course { pid, memory: vec![(0.0, 0.0); count + 1] });
+        let mut courses: Vec<_> = courses.collect();
+        courses.iter_mut().for_each(|course| course.memory.clear());
+        Self { courses, descriptors: Vec::with_capacity(count + 1) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.descriptors.len()
+    }
+
+    /// Looks once, when nobody is being replaced.
+    pub(super) fn take(&mut self, at: Duration) {
+        for course in &mut self.courses {
+            let memory = status_field(course.pid, "VmRSS").unwrap();
+            let kib: f64 = memory.split(' ').next().unwrap().parse().unwrap();
+            course.memory.push((at.as_secs_f64(), kib * 1024.0));
+        }
+        self.descriptors.push(procfs::descriptors_of(getpid()));
+    }
+
+    /// In the second half, when all is warm, nothing grows. So many workers of the pool have ended.
+    pub(super) fn judge(&self, ended: u64) {
+        assert!(self.len() >= 20, "only {} samples", self.len());
+        let late = &self.descriptors[self.len() / 2..];
+        let (least, most) = (late.iter().min().unwrap(), late.iter().max().unwrap());
+        say_most("descriptors between rounds", *most as u64);
+        assert_eq!(least, most, "the descriptors between rounds: {late:?}");
+        // They end at an even pace. On a slow machine the list may not be full by then.
+        let listed = LISTED.saturating_sub(ended / 2).min(ended / 2) as f64 * ENTRY;
+        for (course, listed) in
+            self.courses.iter().zip([listed].into_iter().chain(std::iter::repeat(0.0)))
+        {
+            let late = &course.memory[self.len() / 2..];
+            let seconds = late[late.len() - 1].0 - late[0].0;
+            let slope = slope(late);
+            let growth = slope * seconds;
+            let who = if course.pid == getpid() { "the parent" } else { "a worker" };
+            say_most(&format!("bytes an hour more in {who}"), (slope * 3600.0).max(0.0) as u64);
+            say_most(&format!("KiB in {who}"), (late[late.len() - 1].1 / 1024.0) as u64);
+            assert!(
+                growth <= NOISE + listed,
+                "{who}: {growth} bytes more in {seconds} s: {late:?}"
+            );
+        }
+    }
+}
+
+/// Of the line that fits these points best: the least squares.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), point| (x + point.0, y + point.1));
+    let (x, y) = (x / count, y / count);
+    let sum = |of: fn(f64, f64) -> f64| -> f64 {
+        points.iter().map(|point| of(point.0 - x, point.1 - y)).sum()
+    };
+    sum(|x, y| x * y) / sum(|x, _| x * x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_is_that_of_the_line_whatever_is_beside_it() {
+        let points: Vec<_> = (0..100).map(f64::from).map(|x| (x, 3.0 * x + 7.0)).collect();
+        assert!((slope(&points) - 3.0).abs() < 1e-9);
+        let beside = |(n, (x, y)): (usize, (f64, f64))| (x, y + [1.0, -1.0, -1.0, 1.0][n % 4]);
+        let noisy: Vec<_> = points.into_iter().enumerate().map(beside).collect();
+        assert!((slope(&noisy) - 3.0).abs() < 0.01);
+    }
+}
