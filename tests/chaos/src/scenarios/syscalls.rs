@@ -1,8 +1,12 @@
 //! Every system call fails, in every way that it may, at each of its first five times in a process or
 //! a thread: no hang, no leak, no panic; a clear error or no effect.
 //!
-//! The faults are injected by strace, into the program and all that it starts.
+//! The faults are injected by strace, into the program and all that it starts. Its log tells whether
+//! the call was made: a cell of one that was not says nothing. The first case has nothing fail, and
+//! looks which calls are made at all.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, stdin};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +15,7 @@ use nix::unistd::getpid;
 use support::{Ending, Program, Random, procfs};
 
 use super::Scenario;
-use super::workload::{everything, warm_up};
+use super::workload::{everything_and_more, warm_up};
 use crate::case::Case;
 use crate::figures::Figures;
 use crate::seed::Seed;
@@ -19,89 +23,114 @@ use crate::seed::Seed;
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "syscalls",
     story: "every system call x its errors x its first five times, by strace",
-    cases: |extent| extent.either(200, cells().len() as u64),
+    cases: |extent| extent.either(300, cells().len() as u64) + 1,
     patience: |_| Duration::from_secs(30),
     case,
     subject,
 };
 
-/// The calls that a run of everything makes (`strace -f -c`), and how each may fail.
+/// The calls that a run of everything makes; how many of them a process or thread makes at least,
+/// five where it makes more; and how each may fail.
 ///
-/// Not here: those that cannot fail (`getpid`, `exit`), those of the C library as it starts a program
-/// or a thread (`arch_prctl`, `set_robust_list`, `rseq`); `brk`, which answers where the end is, and
-/// never with an error; `close`, which never leaves open what it
-/// closes, and `futex`, which wakes or is wrong about its address: strace would leave either undone.
 /// `write` is only interrupted, since nearly all of ours go to an eventfd, which has room or rings.
-const CALLS: &[(&str, &[&str])] = &[
-    ("access", &["ENOENT", "EACCES"]),
-    ("clock_nanosleep", &["EINTR"]),
-    ("clone3", &["EAGAIN", "ENOMEM", "ENOSYS"]),
-    ("clone", &["EAGAIN", "ENOMEM"]),
-    ("close_range", &["ENOMEM", "ENOSYS"]),
-    ("dup2", &["EBUSY", "EINTR", "EMFILE"]),
-    ("eventfd2", &["EMFILE", "ENFILE", "ENOMEM"]),
-    ("execve", &["E2BIG", "EACCES", "EAGAIN", "ENOENT", "ENOMEM", "ETXTBSY"]),
-    ("fcntl", &["EMFILE", "EINVAL", "EPERM"]),
-    ("fork", &["EAGAIN", "ENOMEM"]),
-    ("fstat", &["ENOMEM", "EIO"]),
-    ("ftruncate", &["EINTR", "EIO", "ENOSPC"]),
-    ("getcwd", &["ENOENT"]),
-    ("getdents64", &["EIO", "ENOENT"]),
-    ("getrandom", &["EAGAIN", "EINTR", "ENOSYS"]),
-    ("getsockopt", &["ENOMEM", "ENOPROTOOPT", "EMFILE"]),
-    ("kill", &["EPERM", "ESRCH"]),
-    ("lseek", &["EINVAL"]),
-    ("madvise", &["EAGAIN", "EINVAL", "ENOMEM"]),
-    ("memfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
-    ("mkdir", &["EACCES", "EEXIST", "ENOENT", "ENOSPC"]),
-    ("mmap", &["EAGAIN", "ENOMEM"]),
-    ("mprotect", &["ENOMEM"]),
-    ("mremap", &["ENOMEM"]),
-    ("munmap", &["ENOMEM"]),
-    ("openat", &["EACCES", "EINTR", "EMFILE", "ENFILE", "ENOENT", "ENOMEM"]),
-    ("pidfd_open", &["EINVAL", "EMFILE", "ENFILE", "ENOMEM", "ENOSYS", "ESRCH"]),
-    ("pidfd_send_signal", &["EPERM", "ESRCH"]),
-    ("pipe2", &["EMFILE", "ENFILE"]),
-    ("poll", &["EINTR", "EINVAL", "ENOMEM"]),
-    ("ppoll", &["EINTR", "EINVAL", "ENOMEM"]),
-    ("prctl", &["EINVAL", "EPERM"]),
-    ("pread64", &["EIO", "EINTR"]),
-    ("prlimit64", &["EINVAL", "EPERM"]),
-    ("pwrite64", &["ENOSPC", "EINTR"]),
-    ("read", &["EINTR", "EIO"]),
-    ("readlink", &["EACCES", "ENOENT"]),
-    ("recvfrom", &["ECONNRESET", "EINTR", "ENOMEM"]),
-    ("recvmsg", &["ECONNRESET", "EINTR", "ENOMEM"]),
-    ("rmdir", &["EBUSY", "ENOENT"]),
-    ("rt_sigaction", &["EINVAL"]),
-    ("rt_sigprocmask", &["EINVAL"]),
-    ("rt_sigtimedwait", &["EAGAIN", "EINTR"]),
-    ("sched_getaffinity", &["EINVAL"]),
-    ("sendmsg", &["ECONNRESET", "EINTR", "EMFILE", "ENOBUFS", "ENOMEM", "EPIPE"]),
-    ("sendto", &["ECONNRESET", "EINTR", "ENOBUFS", "EPIPE"]),
-    ("setsockopt", &["ENOMEM", "ENOPROTOOPT"]),
-    ("shutdown", &["ENOTCONN"]),
-    ("sigaltstack", &["ENOMEM"]),
-    ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
-    ("statx", &["ENOMEM", "ENOSYS", "EACCES"]),
-    ("timer_create", &["EAGAIN", "ENOMEM"]),
-    ("timer_settime", &["EINVAL"]),
-    ("timer_delete", &["EINVAL"]),
-    ("unlink", &["ENOENT"]),
-    ("wait4", &["ECHILD", "EINTR"]),
-    ("waitid", &["ECHILD", "EINTR"]),
-    ("write", &["EINTR"]),
+const CALLS: &[(&str, u64, &[&str])] = &[
+    ("access", 1, &["ENOENT", "EACCES"]),
+    ("chdir", 1, &["EACCES", "ENOENT", "ENOMEM"]),
+    ("clone", 1, &["EAGAIN", "ENOMEM"]),
+    ("clone3", 5, &["EAGAIN", "ENOMEM", "ENOSYS"]),
+    ("close_range", 1, &["ENOMEM", "ENOSYS"]),
+    ("dup2", 5, &["EBUSY", "EINTR", "EMFILE"]),
+    ("eventfd2", 5, &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("execve", 5, &["E2BIG", "EACCES", "EAGAIN", "ENOENT", "ENOMEM", "ETXTBSY"]),
+    ("fallocate", 5, &["EINTR", "ENOMEM", "ENOSPC"]),
+    ("fchdir", 1, &["EACCES"]),
+    ("fcntl", 5, &["EMFILE", "EINVAL", "EPERM"]),
+    ("fstatfs", 3, &["EINTR", "EIO", "ENOMEM"]),
+    ("ftruncate", 5, &["EINTR", "EIO", "ENOSPC"]),
+    ("get_robust_list", 3, &["ENOSYS", "EPERM"]),
+    ("getcwd", 1, &["ENOENT"]),
+    ("getdents64", 5, &["EIO", "ENOENT"]),
+    ("getrandom", 5, &["EAGAIN", "EINTR", "ENOSYS"]),
+    ("getrusage", 5, &["EINVAL", "EPERM"]),
+    ("getsockname", 2, &["ENOBUFS"]),
+    ("getsockopt", 4, &["ENOMEM", "ENOPROTOOPT", "EMFILE"]),
+    ("ioctl", 1, &["EACCES", "EINVAL"]),
+    ("landlock_add_rule", 3, &["EINVAL", "ENOMEM", "EOPNOTSUPP"]),
+    ("landlock_create_ruleset", 2, &["EINVAL", "ENOMEM", "ENOSYS", "EOPNOTSUPP"]),
+    ("landlock_restrict_self", 1, &["E2BIG", "ENOMEM", "EPERM"]),
+    ("lseek", 5, &["EINVAL"]),
+    ("madvise", 5, &["EAGAIN", "EINVAL", "ENOMEM"]),
+    ("memfd_create", 5, &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("mkdir", 2, &["EACCES", "EEXIST", "ENOENT", "ENOSPC"]),
+    ("mmap", 5, &["EAGAIN", "ENOMEM"]),
+    ("mprotect", 5, &["ENOMEM"]),
+    ("munmap", 5, &["ENOMEM"]),
+    ("newfstatat", 5, &["EACCES", "ENOENT", "ENOMEM"]),
+    ("openat", 5, &["EACCES", "EINTR", "EMFILE", "ENFILE", "ENOENT", "ENOMEM"]),
+    ("pidfd_open", 5, &["EINVAL", "EMFILE", "ENFILE", "ENOMEM", "ENOSYS", "ESRCH"]),
+    ("pidfd_send_signal", 5, &["EPERM", "ESRCH"]),
+    ("poll", 5, &["EINTR", "EINVAL", "ENOMEM"]),
+    ("ppoll", 4, &["EINTR", "EINVAL", "ENOMEM"]),
+    ("prctl", 5, &["EINVAL", "EPERM"]),
+    ("pread64", 2, &["EIO", "EINTR"]),
+    ("prlimit64", 5, &["EINVAL", "EPERM"]),
+    ("pwrite64", 2, &["ENOSPC", "EINTR"]),
+    ("read", 5, &["EINTR", "EIO"]),
+    ("recvfrom", 5, &["ECONNRESET", "EINTR", "ENOMEM"]),
+    ("recvmsg", 5, &["ECONNRESET", "EINTR", "ENOMEM"]),
+    ("rmdir", 2, &["EBUSY", "ENOENT"]),
+    ("rt_sigaction", 5, &["EINVAL"]),
+    ("rt_sigprocmask", 5, &["EINVAL"]),
+    ("sched_getaffinity", 5, &["EINVAL"]),
+    ("sched_setaffinity", 1, &["EINVAL", "EPERM"]),
+    ("seccomp", 2, &["EACCES", "EINVAL", "ENOMEM", "ENOSYS"]),
+    ("sendmsg", 5, &["ECONNRESET", "EINTR", "EMFILE", "ENOBUFS", "ENOMEM", "EPIPE"]),
+    ("sendto", 5, &["ECONNRESET", "EINTR", "ENOBUFS", "EPIPE"]),
+    ("setpgid", 1, &["EACCES", "EPERM"]),
+    ("setpriority", 1, &["EACCES", "EPERM"]),
+    ("setsockopt", 5, &["ENOMEM", "ENOPROTOOPT"]),
+    ("shutdown", 5, &["ENOTCONN"]),
+    ("sigaltstack", 3, &["ENOMEM"]),
+    ("signalfd4", 1, &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("socketpair", 5, &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("statx", 5, &["ENOMEM", "ENOSYS", "EACCES"]),
+    ("tgkill", 5, &["EAGAIN", "EPERM", "ESRCH"]),
+    ("timer_create", 2, &["EAGAIN", "ENOMEM"]),
+    ("timer_delete", 1, &["EINVAL"]),
+    ("timer_settime", 2, &["EINVAL"]),
+    ("unshare", 1, &["EINVAL", "EPERM"]),
+    ("waitid", 5, &["ECHILD", "EINTR"]),
+    ("write", 5, &["EINTR"]),
 ];
 
-/// Which of the times that a process or thread makes the call.
-const TIMES: u64 = 5;
+/// Calls that are made, or could be, and do not fail here, and why.
+const LEFT_OUT: &[(&[&str], &str)] = &[
+    (
+        &["arch_prctl", "rseq", "set_robust_list", "set_tid_address"],
+        "the C library's, as it starts",
+    ),
+    (&["brk"], "answers where the end is, and never with an error"),
+    (&["mremap"], "the C library's, where it pleases"),
+    (&["close"], "never leaves open what it closes, as strace would"),
+    (&["futex"], "wakes or is wrong about its address; strace would leave it undone"),
+    (&["exit", "exit_group", "rt_sigreturn", "sched_yield"], "cannot fail"),
+    (&["getpgrp", "getpid", "getppid", "getresgid", "getresuid", "gettid"], "cannot fail"),
+    (&["restart_syscall"], "the kernel's, after strace stopped one that waits"),
+    (&["clock_nanosleep"], "a pause before something is tried again"),
+    (&["kill", "readlink", "wait4"], "made only once another call has failed"),
+    (&["rename", "rt_sigtimedwait", "unlink"], "made only where coverage is written"),
+];
 
 type Cell = (&'static str, &'static str, u64);
 
 fn cells() -> Vec<Cell> {
-    let calls =
-        CALLS.iter().flat_map(|(call, errors)| errors.iter().map(move |error| (call, error)));
-    calls.flat_map(|(call, error)| (1..=TIMES).map(move |time| (*call, *error, time))).collect()
+    let mut cells = Vec::new();
+    for &(call, most, errors) in CALLS {
+        for &error in errors {
+            cells.extend((1..=most).map(|time| (call, error, time)));
+        }
+    }
+    cells
 }
 
 /// Those that once broke a promise, which every run tries first.
@@ -118,41 +147,98 @@ const ONCE_BROKEN: &[Cell] = &[
 ];
 
 /// All cells, in an order that is the run's.
-fn cell(seed: Seed) -> Cell {
-    let (mut cells, mut random) = (cells(), Random::new(seed.run));
+fn cell(run: u64, number: u64) -> Cell {
+    let (mut cells, mut random) = (cells(), Random::new(run));
     for last in (1..cells.len()).rev() {
         cells.swap(last, random.below(last as u64 + 1) as usize);
     }
     cells.sort_by_key(|cell| !ONCE_BROKEN.contains(cell));
-    cells[seed.case as usize]
+    cells[number as usize]
 }
 
+/// The first one looks at the table, the others are its cells.
 fn case(case: &mut Case) -> Figures {
-    let (call, error, time) = cell(case.seed);
-    let mut figures = Figures::default();
-    let mut program = case.start(&mut case.command(&[]));
-    program.wait_for_line("ready");
-    let strace = trace(program.pid().as_raw(), call, error, time);
-    program.tell("go");
-    let ending = program.finish();
-    drop(strace);
-    let told = verdict(&ending, call);
+    match case.seed.case.checked_sub(1) {
+        None => census(case),
+        Some(number) => fail(case, cell(case.seed.run, number)),
+    }
+}
+
+/// Asserts that the table is that of the calls which are made.
+fn census(case: &mut Case) -> Figures {
+    let (ending, log) = trace(case, &[]);
+    assert_eq!(verdict(&ending, ""), Ok(false), "nothing was made to fail: {ending}");
     case.gone_within(Duration::from_secs(2));
-    let problem = told.unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
-    figures.count("calls failed", 1);
-    figures.count(if problem { "errors told" } else { "without effect" }, 1);
+    let made = times_made(&log);
+    let known = |name| {
+        CALLS.iter().any(|&(call, ..)| call == name)
+            || LEFT_OUT.iter().any(|(calls, _)| calls.contains(&name))
+    };
+    let strangers: Vec<_> = made.keys().filter(|name| !known(**name)).collect();
+    assert!(strangers.is_empty(), "made, and neither on the table nor left out: {strangers:?}");
+    let times = |call| made.get(call).copied().unwrap_or(0);
+    let beyond: Vec<_> = CALLS.iter().filter(|&&(call, most, _)| times(call) < most).collect();
+    assert!(beyond.is_empty(), "on the table, and not made so often: {beyond:?}");
+    let mut figures = Figures::default();
+    figures.count("kinds of calls made", made.len() as u64);
     figures
 }
 
-/// Attaches strace to the program, which makes a call fail in it and in all that it starts.
-fn trace(pid: i32, call: &str, error: &str, time: u64) -> Program {
-    let mut command = Command::new("sh");
-    command.args(["-c", "exec strace \"$@\" 2>&1", "strace", "-f", "-o", "/dev/null"]);
+/// How often each call is made by the thread that makes it most often.
+fn times_made(log: &str) -> BTreeMap<&str, u64> {
+    let (mut threads, mut most) = (BTreeMap::new(), BTreeMap::new());
+    for (thread, call) in log.lines().filter_map(call_of) {
+        let times: &mut u64 = threads.entry((thread, call)).or_default();
+        *times += 1;
+        let most: &mut u64 = most.entry(call).or_default();
+        *most = (*most).max(*times);
+    }
+    most
+}
+
+/// Who makes which call in a line of the log: none if that tells of a signal, of an end, or that a
+/// call goes on.
+fn call_of(line: &str) -> Option<(&str, &str)> {
+    let (thread, rest) = line.split_once(' ')?;
+    let (call, _) = rest.trim_start().split_once('(')?;
+    let is_name = call.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (is_name && !call.is_empty()).then_some((thread, call))
+}
+
+fn fail(case: &mut Case, (call, error, time): Cell) -> Figures {
     // A question mark: where this machine has no such call, there is nothing to fail.
-    command.arg("-e").arg(format!("inject=?{call}:error={error}:when={time}"));
-    let mut strace = Program::start(command.arg("-p").arg(pid.to_string()));
+    let only = format!("trace=?{call}");
+    let inject = format!("inject=?{call}:error={error}:when={time}");
+    let (ending, log) = trace(case, &["-e", &only, "-e", &inject]);
+    let told = verdict(&ending, call);
+    case.gone_within(Duration::from_secs(2));
+    let told = told.unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
+    let mut figures = Figures::default();
+    if log.contains("(INJECTED)") {
+        figures.count("calls failed", 1);
+        figures.count(if told { "errors told" } else { "without effect" }, 1);
+    } else {
+        assert!(!told, "{call} {error} {time}: nothing failed: {ending}");
+        figures.count("not reached", 1);
+    }
+    figures
+}
+
+/// Runs the program under strace, which traces all that it starts, too: how it ended, and the log.
+fn trace(case: &mut Case, options: &[&str]) -> (Ending, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let mut program = case.start(&mut case.command(&[]));
+    program.wait_for_line("ready");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec strace \"$@\" 2>&1", "strace", "-f", "-o"]).arg(&log).args(options);
+    let mut strace = Program::start(command.arg("-p").arg(program.pid().to_string()));
     strace.wait_for_line("strace: Process");
-    strace
+    program.tell("go");
+    let ending = program.finish();
+    // It writes each line before it lets the call return.
+    drop(strace);
+    (ending, String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned())
 }
 
 /// Whether the program told of an error, if all is well.
@@ -175,7 +261,7 @@ fn subject(_: Seed, _: &[String]) {
     let before = procfs::descriptors_of(getpid());
     println!("ready");
     let _ = stdin().lock().read_line(&mut String::new());
-    match everything() {
+    match everything_and_more() {
         Ok(()) => println!("done"),
         Err(error) => println!("error: {error}"),
     }

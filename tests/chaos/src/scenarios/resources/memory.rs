@@ -110,7 +110,7 @@ fn start() -> Result<(), Refused> {
 /// memory enough.
 fn large_answers(mib: u64) -> Vec<Refused> {
     let answer = |bytes: usize| vec![1u8; bytes];
-    let bytes = (mib as usize) * 3 << 18;
+    let bytes = ((mib as usize) * 3) << 18;
     let alone = Process::builder().initializer(enter).start(bytes, answer);
     let alone = alone.map_err(Refused::from).and_then(|process| Ok(process.join()?));
     let pool = Pool::builder().workers(2).initializer(enter).start().unwrap();
@@ -135,11 +135,11 @@ fn fill_a_buffer(mib: u64) -> u64 {
 
 /// Each alone there is room for.
 fn copy_to_a_slice(mib: u64) -> u64 {
-    let bytes = vec![1u8; (mib as usize) * 3 << 18];
+    let bytes = vec![1u8; ((mib as usize) * 3) << 18];
     let slice = SharedSlice::copy_from(&bytes).unwrap();
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     // Of both together, in quarters of what there is.
-    (sum(&bytes) + sum(&slice)) * 4 / 3 >> 20
+    ((sum(&bytes) + sum(&slice)) * 4 / 3) >> 20
 }
 
 /// What this process has made costs who reads it in the cgroup nothing, however much it is.
