@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use epilogue::{Pool, Process, Rung, StartMethod, TaskError, channel, channel_with, end_servers};
+use epilogue::{
+    Pool, Process, RecvError, Rung, StartMethod, TaskError, channel, channel_with, end_servers,
+};
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{begin, park_for_ever};
@@ -146,6 +148,29 @@ fn a_sender_goes_on_although_the_kernel_had_no_memory_to_tell_it_that_there_is_r
             let sending = thread::spawn(move || sender.send(2).unwrap());
             assert_eq!(receiver.recv().unwrap(), 2);
             sending.join().unwrap();
+        });
+        program.unwrap().join().unwrap();
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_sender_that_the_kernel_lets_nobody_tell_that_there_is_room_learns_that_nobody_receives() {
+    let (oracle, _watchdog) = begin();
+    for error in [libc::EPIPE, libc::ECONNRESET, libc::EPERM] {
+        let program = Process::start(error, |error| {
+            let (sender, receiver) = channel_with::<u64>(1).unwrap();
+            sender.send(1).unwrap();
+            let receiving = thread::spawn(move || {
+                refuse_here(libc::SYS_sendto, error);
+                assert_eq!(receiver.recv().unwrap(), 1);
+                receiver
+            });
+            let receiver = receiving.join().unwrap();
+            let sent = sender.send(2).unwrap_err();
+            assert!(sent.is_disconnected(), "{sent}");
+            drop(sender);
+            assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
         });
         program.unwrap().join().unwrap();
     }

@@ -15,7 +15,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, setsockopt, socketpair, sockopt,
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, getsockopt, recv, setsockopt, shutdown,
+    socketpair, sockopt,
 };
 
 use super::error::{RecvFailure, SendFailure};
@@ -272,8 +273,15 @@ impl Intake {
         while self.owed > 0 {
             match give_credit(receiving) {
                 Err(error) if is_for_want_of_memory(&error) => return,
-                // Any other error: nobody is left to send, or more credits than ever fit lie unused.
-                Ok(()) | Err(_) => self.owed -= 1,
+                // More credits than ever fit lie unused.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.owed -= 1,
+                Ok(()) => self.owed -= 1,
+                // Nobody is left to send. If somebody is, after all, it must not wait for a credit
+                // that does not come: to it, this end is closed.
+                Err(_) => {
+                    self.owed = 0;
+                    let _ = shutdown(receiving.as_raw_fd(), Shutdown::Write);
+                }
             }
         }
     }
