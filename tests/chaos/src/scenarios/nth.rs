@@ -19,7 +19,7 @@ use support::{Program, Random};
 
 use super::Scenario;
 use super::syscalls::verdict;
-use super::workload::everything;
+use super::workload::everything_and_more;
 use crate::answers::{Answers, Fault, ask_for, listener};
 use crate::case::Case;
 use crate::figures::Figures;
@@ -210,11 +210,11 @@ fn subject(seed: Seed, arguments: &[String]) {
     if let Err(error) = asked {
         return println!("{REFUSED} {error}");
     }
-    match everything() {
+    match everything_and_more() {
         Ok(()) => println!("done"),
         Err(error) => {
             println!("error: {error}");
-            everything().unwrap_or_else(|error| panic!("no recovery: {error}"));
+            everything_and_more().unwrap_or_else(|error| panic!("no recovery: {error}"));
         }
     }
     let count = || fs::read_dir("/proc/self/fd")?.collect::<Result<Vec<_>, _>>();
