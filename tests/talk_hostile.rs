@@ -189,8 +189,8 @@ fn a_process_that_says_again_what_is_said_once_or_a_goodbye_of_garbage_is_killed
     let hello = [&header(128, 0, 1)[..], &[0]].concat();
     // That it does not come up, after it has.
     let refusal = [&header(129, 0, 1)[..], &[0]].concat();
-    // No finalizers, no memory, no tree.
-    let goodbye = [&header(131, 0, 3)[..], &[0; 3]].concat();
+    // Three fields: no finalizers, no memory, no tree.
+    let goodbye = [&header(131, 0, 4)[..], &[3, 0, 0, 0]].concat();
     let of_garbage = [&header(131, 0, 9)[..], &[0xFF; 9]].concat();
     let (again, garbage) = ("said again", "not a frame");
     let all = [(hello, again), (refusal, again), (goodbye.repeat(2), again), (of_garbage, garbage)];
