@@ -66,7 +66,7 @@ impl Measure {
         let bound = DESCRIPTORS + deed.descriptors();
         assert!(more_memory <= MEMORY, "{deed:?}: {more_memory} KiB more, of {memory}");
         assert!(more <= bound, "{deed:?}: {more} descriptors more, of {descriptors}");
-        // What was open between two looks is seen by the kernel's table, which never shrinks.
+        // A crowd that was open between two looks is seen by the kernel's table, which never shrinks.
         let allowed = before.max(table_of(descriptors + bound));
         assert!(slots() <= allowed, "{deed:?}: room for {} descriptors, once {before}", slots());
         say_most("KiB of memory more", more_memory);

@@ -106,11 +106,16 @@ fn start() -> Result<(), Refused> {
     Ok(())
 }
 
+/// Of so many MiB, in bytes: there is room for so much, and not twice.
+fn three_quarters(mib: u64) -> usize {
+    (mib as usize * 3) << 18
+}
+
 /// Of a process and of a pool, whose workers go on afterwards, also with answers for which there is
 /// memory enough.
 fn large_answers(mib: u64) -> Vec<Refused> {
     let answer = |bytes: usize| vec![1u8; bytes];
-    let bytes = ((mib as usize) * 3) << 18;
+    let bytes = three_quarters(mib);
     let alone = Process::builder().initializer(enter).start(bytes, answer);
     let alone = alone.map_err(Refused::from).and_then(|process| Ok(process.join()?));
     let pool = Pool::builder().workers(2).initializer(enter).start().unwrap();
@@ -135,10 +140,10 @@ fn fill_a_buffer(mib: u64) -> u64 {
 
 /// Each alone there is room for.
 fn copy_to_a_slice(mib: u64) -> u64 {
-    let bytes = vec![1u8; ((mib as usize) * 3) << 18];
+    let bytes = vec![1u8; three_quarters(mib)];
     let slice = SharedSlice::copy_from(&bytes).unwrap();
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
-    // Of both together, in quarters of what there is.
+    // Of both together, in MiB, as if each had been as much as there is.
     ((sum(&bytes) + sum(&slice)) * 4 / 3) >> 20
 }
 

@@ -18,8 +18,8 @@ use crate::figures::say_most;
 /// is 160 bytes a death and 25 a round.
 const NOISE: f64 = (256 << 10) as f64;
 
-/// How many ended workers a pool's report lists, and how many bytes each takes at most: their memory
-/// grows until they are so many.
+/// How many ended workers a pool's report lists, and how many bytes each takes at most, name and
+/// finalizers included: their memory grows until they are so many.
 const LISTED: u64 = 1000;
 const ENTRY: f64 = 512.0;
 
