@@ -38,7 +38,8 @@ pub(crate) use own::{end_own, end_own_in_time};
 pub enum Mechanism {
     /// A cgroup (version 2) of the process's own. Nothing escapes it.
     Cgroup,
-    /// A process group of the process's own. What makes a group or session of its own escapes.
+    /// A process group of the process's own. What makes a group or session of its own escapes; before
+    /// Linux 6.9 so do all where other code has taken the exit status of a process that was killed.
     ProcessGroup,
 }
 
