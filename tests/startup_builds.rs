@@ -229,6 +229,8 @@ fn run_replaced(other: &Path) -> Ending {
     program.wait_for_line("main");
     let fresh = directory.path().join("fresh.so");
     fs::copy(other, &fresh).unwrap();
+    // Not deleted: who has no rights could not open it any more.
+    fs::rename(&library, directory.path().join("moved.so")).unwrap();
     fs::rename(&fresh, &library).unwrap();
     program.tell("go on");
     program.finish()
