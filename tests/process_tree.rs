@@ -393,8 +393,9 @@ fn one_that_closes_its_wire_is_not_alone() {
                 std::process::exit(7)
             })
             .unwrap();
+        // Its watcher may see that the wire has hung up before it has left, and leaves then itself.
         let ended = process.join();
-        assert!(matches!(ended, Err(JoinError::Exited(7))), "{ended:?}");
+        assert!(matches!(ended, Err(JoinError::Exited(7 | 0))), "{ended:?}");
     }
     oracle.nothing_left();
 }
