@@ -18,10 +18,15 @@ use crate::figures::say_most;
 /// is 160 bytes a death and 25 a round.
 const NOISE: f64 = (256 << 10) as f64;
 
-/// How many ended workers a pool's report lists, and how many bytes each takes at most, name and
-/// finalizers included: their memory grows until they are so many.
+/// How many ended workers a pool's report lists, and how many bytes each takes at most: its place in a
+/// list that doubles as it grows, its name and its finalizers. Their memory grows until they are so many.
 const LISTED: u64 = 1000;
-const ENTRY: f64 = 512.0;
+const ENTRY: f64 = 1024.0;
+
+/// How much shared memory the parent may have in use, in KiB: of each of five workers a ring of 513, and
+/// as much again of segments, of which they keep some. It has no slope to speak of: pages count once they
+/// are used, and each new worker begins with none.
+const SHARED: u64 = 5 * 2 * 513;
 
 /// How long a pool may take to replace those who were killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +44,7 @@ pub(super) fn settled(pool: &Pool, workers: usize, children: usize) {
     }
 }
 
-/// The memory of one process, in bytes, at so many seconds.
+/// The memory that one process has for itself, in bytes, at so many seconds.
 #[derive(Debug)]
 struct Course {
     pid: Pid,
@@ -52,6 +57,8 @@ pub(super) struct Samples {
     /// The parent, then the workers.
     courses: Vec<Course>,
     descriptors: Vec<usize>,
+    /// How much shared memory the parent used at most, in KiB.
+    shared: u64,
 }
 
 impl Samples {
@@ -61,7 +68,7 @@ impl Samples {
         let courses = all.map(|pid| Course { pid, memory: vec![(0.0, 0.0); count + 1] });
         let mut courses: Vec<_> = courses.collect();
         courses.iter_mut().for_each(|course| course.memory.clear());
-        Self { courses, descriptors: Vec::with_capacity(count + 1) }
+        Self { courses, descriptors: Vec::with_capacity(count + 1), shared: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -71,10 +78,10 @@ impl Samples {
     /// Looks once, when nobody is being replaced.
     pub(super) fn take(&mut self, at: Duration) {
         for course in &mut self.courses {
-            let memory = status_field(course.pid, "VmRSS").unwrap();
-            let kib: f64 = memory.split(' ').next().unwrap().parse().unwrap();
-            course.memory.push((at.as_secs_f64(), kib * 1024.0));
+            let bytes = kib(course.pid, "RssAnon") << 10;
+            course.memory.push((at.as_secs_f64(), bytes as f64));
         }
+        self.shared = self.shared.max(kib(getpid(), "RssShmem"));
         self.descriptors.push(procfs::descriptors_of(getpid()));
     }
 
@@ -85,6 +92,8 @@ impl Samples {
         let (least, most) = (late.iter().min().unwrap(), late.iter().max().unwrap());
         say_most("descriptors between rounds", *most as u64);
         assert_eq!(least, most, "the descriptors between rounds: {late:?}");
+        say_most("KiB of shared memory", self.shared);
+        assert!(self.shared <= SHARED, "{} KiB of shared memory", self.shared);
         // They end at an even pace. On a slow machine the list may not be full by then.
         let listed = LISTED.saturating_sub(ended / 2).min(ended / 2) as f64 * ENTRY;
         for (course, listed) in
@@ -103,6 +112,11 @@ impl Samples {
             );
         }
     }
+}
+
+fn kib(pid: Pid, field: &str) -> u64 {
+    let memory = status_field(pid, field).unwrap();
+    memory.split(' ').next().unwrap().parse().unwrap()
 }
 
 /// Of the line that fits these points best: the least squares.
