@@ -40,6 +40,8 @@ pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
             return Err(error);
         }
         0 => {
+            // If this process ends sooner, so does the copy.
+            let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
             let _ = super::process::close_from(0);
             for signal in [Signal::SIGTERM, Signal::SIGALRM] {
                 let action = if deaf { libc::SIG_IGN } else { libc::SIG_DFL };
@@ -54,9 +56,6 @@ pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
         pid => pid,
     };
     before.thread_set_mask()?;
-    let pidfd = super::pidfd::open(pid).inspect_err(|_| {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
-        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-    })?;
+    let pidfd = super::pidfd::open(pid)?;
     Ok(crate::server::Born { pid, pidfd })
 }

@@ -65,13 +65,13 @@ fn subject(seed: Seed, arguments: &[String]) {
             if begun.elapsed() >= length * samples.len() as u32 / SAMPLES {
                 let _truce = truce.lock().unwrap();
                 settled(&pool, KILLED, KILLED + SPARED);
-                samples.take(begun.elapsed());
+                samples.take(begun.elapsed(), pool.stats().workers.ended);
             }
         }
         over.store(true, Ordering::Relaxed);
         killer.join().unwrap()
     });
-    samples.judge(pool.stats().workers.ended);
+    samples.judge();
     let of_spared = spared.close().unwrap();
     let ended: Vec<_> = of_spared.workers.iter().map(|worker| (worker.pid, worker.lost)).collect();
     assert!(ended.len() == SPARED && of_spared.failed == 0, "nobody killed these: {ended:?}");
@@ -134,7 +134,7 @@ fn kill(
 ) -> u64 {
     let (mut random, mut killed, mut seen) = (seed.random(2), 0, 0);
     while !over.load(Ordering::Relaxed) {
-        thread::sleep(Duration::from_micros(random.below(100_000)));
+        thread::sleep(Duration::from_micros(random.below(40_000)));
         let _no_truce = truce.lock().unwrap();
         if progress.load(Ordering::Relaxed) >= seen + 4 {
             seen = progress.load(Ordering::Relaxed);

@@ -10,18 +10,22 @@ use support::{children_of, procfs};
 use crate::case::status_field;
 use crate::figures::say_most;
 
-/// How much the memory of a process may grow along the line that fits best, in the second half of a run,
-/// in bytes: what the allocator keeps differs by so much from moment to moment.
+/// How much the memory of a process may grow along the line that fits best, in the part of a run that is
+/// judged, in bytes: what the allocator keeps differs by so much from moment to moment.
 ///
 /// In the second half of an hour that is 512 KiB an hour, with some 66,000 deaths and 428,000 rounds an
 /// hour: less than 8 bytes a death, or 2 a round. No allocation is so small. In that of three minutes it
 /// is 160 bytes a death and 25 a round.
 const NOISE: f64 = (256 << 10) as f64;
 
-/// How many ended workers a pool's report lists, and how many bytes each takes at most: its place in a
-/// list that doubles as it grows, its name and its finalizers. Their memory grows until they are so many.
+/// How many ended workers a pool's report lists: their memory grows until they are so many. A run is judged
+/// from then on, or where it is too short for that, allows for what is listed meanwhile.
 const LISTED: u64 = 1000;
+
+/// What a worker that is listed takes, in bytes: its place, its name and its finalizers; and what the list
+/// itself takes more when it doubles.
 const ENTRY: f64 = 1024.0;
+const DOUBLED: f64 = (512 << 10) as f64;
 
 /// How much shared memory the parent may have in use, in KiB: of each of five workers a ring of 513, and
 /// as much again of segments, of which they keep some. It has no slope to speak of: pages count once they
@@ -57,6 +61,8 @@ pub(super) struct Samples {
     /// The parent, then the workers.
     courses: Vec<Course>,
     descriptors: Vec<usize>,
+    /// How many workers of the pool had ended.
+    ended: Vec<u64>,
     /// How much shared memory the parent used at most, in KiB.
     shared: u64,
 }
@@ -68,15 +74,17 @@ impl Samples {
         let courses = all.map(|pid| Course { pid, memory: vec![(0.0, 0.0); count + 1] });
         let mut courses: Vec<_> = courses.collect();
         courses.iter_mut().for_each(|course| course.memory.clear());
-        Self { courses, descriptors: Vec::with_capacity(count + 1), shared: 0 }
+        let (descriptors, ended) = (Vec::with_capacity(count + 1), Vec::with_capacity(count + 1));
+        Self { courses, descriptors, ended, shared: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.descriptors.len()
     }
 
-    /// Looks once, when nobody is being replaced.
-    pub(super) fn take(&mut self, at: Duration) {
+    /// Looks once, when nobody is being replaced. So many workers of the pool have ended.
+    pub(super) fn take(&mut self, at: Duration, ended: u64) {
+        self.ended.push(ended);
         for course in &mut self.courses {
             let bytes = kib(course.pid, "RssAnon") << 10;
             course.memory.push((at.as_secs_f64(), bytes as f64));
@@ -85,21 +93,31 @@ impl Samples {
         self.descriptors.push(procfs::descriptors_of(getpid()));
     }
 
-    /// In the second half, when all is warm, nothing grows. So many workers of the pool have ended.
-    pub(super) fn judge(&self, ended: u64) {
+    /// From where it is judged: from the half on, and once the list is full, if that leaves a quarter.
+    fn first(&self) -> usize {
+        let half = self.len() / 2;
+        let full = self.ended.iter().position(|&ended| ended >= LISTED);
+        full.filter(|&full| full <= half + half / 2).map_or(half, |full| full.max(half))
+    }
+
+    /// When all is warm, nothing grows.
+    pub(super) fn judge(&self) {
         assert!(self.len() >= 20, "only {} samples", self.len());
-        let late = &self.descriptors[self.len() / 2..];
+        let first = self.first();
+        let late = &self.descriptors[first..];
         let (least, most) = (late.iter().min().unwrap(), late.iter().max().unwrap());
         say_most("descriptors between rounds", *most as u64);
         assert_eq!(least, most, "the descriptors between rounds: {late:?}");
         say_most("KiB of shared memory", self.shared);
         assert!(self.shared <= SHARED, "{} KiB of shared memory", self.shared);
-        // They end at an even pace. On a slow machine the list may not be full by then.
-        let listed = LISTED.saturating_sub(ended / 2).min(ended / 2) as f64 * ENTRY;
+        let listed = |at: usize| self.ended[at].min(LISTED);
+        let more = (listed(self.len() - 1) - listed(first)) as f64;
+        let listed = if more > 0.0 { more * ENTRY + DOUBLED } else { 0.0 };
+        say_most("workers listed meanwhile", more as u64);
         for (course, listed) in
             self.courses.iter().zip([listed].into_iter().chain(std::iter::repeat(0.0)))
         {
-            let late = &course.memory[self.len() / 2..];
+            let late = &course.memory[first..];
             let seconds = late[late.len() - 1].0 - late[0].0;
             let slope = slope(late);
             let growth = slope * seconds;
