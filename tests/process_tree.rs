@@ -151,6 +151,25 @@ fn a_process_that_cleans_up_and_goes_on_ends_its_tree_and_tells_of_all_finalizer
 }
 
 #[test]
+fn a_process_whose_finalizers_have_no_time_still_ends_its_tree_and_tells_that_they_were_skipped() {
+    let (oracle, _watchdog) = begin();
+    let process = Process::builder().end_tree().start((), |()| {
+        embed::finalizer("skipped", || ());
+        embed::set_deadline(Duration::ZERO);
+        Plain.start()
+    });
+    let process = process.unwrap();
+    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    let end = process.terminate().unwrap();
+    assert_eq!(end.tree.unwrap().left, 1);
+    let [finalizer] = &end.finalizers.unwrap()[..] else { panic!("one was registered") };
+    assert!(finalizer.name == "skipped" && finalizer.failure.is_some(), "{finalizer:?}");
+    assert!(running(&oracle).is_empty(), "{:#?}", running(&oracle));
+    oracle.orphans_end_within(BOUND);
+    oracle.nothing_left();
+}
+
+#[test]
 fn grandchildren_are_asked_to_end_with_the_process() {
     with_both(|_, fell, is_cgroup| {
         assert_eq!(fell(numbers(&[Plain; 3])), (is_cgroup, 3, 0));

@@ -183,7 +183,7 @@ fn a_process_that_breaks_the_protocol_before_it_is_up_is_told_as_that() {
 }
 
 #[test]
-fn a_process_that_says_again_what_is_said_once_or_a_goodbye_of_garbage_is_killed() {
+fn a_process_that_says_again_what_is_said_once_or_no_goodbye_that_is_one_is_killed() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let hello = [&header(128, 0, 1)[..], &[0]].concat();
@@ -192,8 +192,15 @@ fn a_process_that_says_again_what_is_said_once_or_a_goodbye_of_garbage_is_killed
     // Three fields: no finalizers, no memory, no tree.
     let goodbye = [&header(131, 0, 4)[..], &[3, 0, 0, 0]].concat();
     let of_garbage = [&header(131, 0, 9)[..], &[0xFF; 9]].concat();
-    let (again, garbage) = ("said again", "not a frame");
-    let all = [(hello, again), (refusal, again), (goodbye.repeat(2), again), (of_garbage, garbage)];
+    let too_long = header(131, 0, 1 << 15).into_iter().chain([0; 1 << 15]).collect();
+    let (again, garbage, long) = ("said again", "not a frame", "bytes, more than the limit");
+    let all = [
+        (hello, again),
+        (refusal, again),
+        (goodbye.repeat(2), again),
+        (of_garbage, garbage),
+        (too_long, long),
+    ];
     for (frames, why) in all {
         let builder = Process::builder().grace_period(PATIENCE * 10);
         let hostile = |frames: Vec<u8>| -> u64 {

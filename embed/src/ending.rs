@@ -74,9 +74,9 @@ pub fn register(
     finalizer::add(name.into(), Kind::Hook, Box::new(work))
 }
 
-/// Like [`register`], but runs after all that others have registered, and only in an ending that this
-/// process does not survive: not in a [`cleanup`](crate::cleanup()), nor for a signal after which the
-/// program goes on.
+/// Like [`register`], but runs after all that others have registered by then, and only in an ending after
+/// which this program does not go on: not in a [`cleanup`](crate::cleanup()), nor for a signal that was
+/// handled before. An [`exec`](crate::exec()) that fails comes after it.
 ///
 /// # Examples
 ///

@@ -1,4 +1,5 @@
-//! The list of what is to run as this process ends: last registered first, each at most once.
+//! The list of what is to run as this process ends: last registered first, each at most once, and some
+//! after all others.
 //!
 //! # Invariants
 //! 1. An entry leaves the list before it runs, so no two endings can run it.
@@ -40,7 +41,7 @@ pub(crate) enum Kind {
     Finalizer,
     /// Outside the deadline where the program exits by itself.
     Hook,
-    /// Within the deadline, after all others, and only where the process does not go on.
+    /// As a hook, after all others, and only where the process does not go on.
     Last,
 }
 
@@ -72,6 +73,14 @@ struct Lists {
     /// Nothing that is added now would run: this process is about to die by a signal.
     is_closed: bool,
     ended: Vec<FinalizerEnd>,
+}
+
+impl Lists {
+    /// Where the next entry is that such a walk runs.
+    fn next(&self, reach: Reach) -> Option<usize> {
+        let last = || self.waiting.len().checked_sub(1).filter(|_| reach == Reach::All);
+        self.waiting.iter().rposition(|entry| entry.kind != Kind::Last).or_else(last)
+    }
 }
 
 impl fmt::Debug for Registry {
@@ -125,18 +134,13 @@ impl Registry {
     }
 
     /// Whether nothing waits to be run.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).waiting.is_empty()
+    pub(crate) fn is_empty(&self, reach: Reach) -> bool {
+        lock(&self.0).next(reach).is_none()
     }
 
     fn pop(&self, reach: Reach) -> Option<Entry> {
-        let waiting = &mut lock(&self.0).waiting;
-        let before_last = waiting.iter().rposition(|entry| entry.kind != Kind::Last);
-        match (before_last, reach) {
-            (Some(place), _) => Some(waiting.remove(place)),
-            (None, Reach::All) => waiting.pop(),
-            (None, Reach::ButLast) => None,
-        }
+        let lists = &mut lock(&self.0);
+        lists.next(reach).map(|place| lists.waiting.remove(place))
     }
 }
 
@@ -165,6 +169,11 @@ enum Walk {
 }
 
 impl Pass {
+    /// How far this walk goes.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
+    }
+
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
         let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
@@ -178,7 +187,7 @@ impl Pass {
                 return;
             };
             let outcome = match (entry.kind, self.cause) {
-                (Kind::Hook, Cause::Exit) => {
+                (Kind::Hook | Kind::Last, Cause::Exit) => {
                     state.deadline.pause_for(|| entry.run_in_ending(self.cause))
                 }
                 _ => entry.run_in_ending(self.cause),
@@ -240,7 +249,7 @@ impl Pass {
             return None;
         }
         while let Some(entry) = state.registry.pop(self.reach) {
-            let has_time = entry.kind == Kind::Hook && self.cause == Cause::Exit;
+            let has_time = entry.kind != Kind::Finalizer && self.cause == Cause::Exit;
             if has_time || state.deadline.remaining() != Some(Duration::ZERO) {
                 progress.running = Some(entry.name.clone());
                 return Some(entry);
@@ -332,6 +341,6 @@ mod tests {
         pass.run(state, || false);
         state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()));
         pass.abandon(state);
-        assert!(!state.registry.is_empty());
+        assert!(!state.registry.is_empty(Reach::ButLast));
     }
 }

@@ -72,10 +72,11 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     }
     state.deadline.start(Enforcer::Kernel);
     stop::request(reason);
-    let reach = if is_deadly(signal) { Reach::All } else { Reach::ButLast };
+    let is_deadly = is_deadly(signal);
+    let reach = if is_deadly { Reach::All } else { Reach::ButLast };
     Pass::new(cause, reach).run(state, is_in_a_hurry);
     coverage::save();
-    if is_deadly(signal) {
+    if is_deadly {
         // What another thread has registered since has its turn, too. After that nobody returns from
         // registering: a finalizer that is there and does not run would be a promise broken.
         while !state.registry.close() {

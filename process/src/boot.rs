@@ -351,8 +351,7 @@ fn register_goodbye(start: &Start, port: &Arc<Port>, inherited: Inherited) {
         let tree = tree.and_then(|time| tree::end_own(parent, &port, time));
         let finalizers = ending::finished().iter().map(Finalizer::from).collect();
         let goodbye = Goodbye { finalizers, peak_memory: peak_memory(inherited), tree };
-        let mut payload = Vec::new();
-        if encode(&goodbye, &mut payload, &Limits::default()).is_ok() {
+        if let Some(payload) = goodbye.into_bytes() {
             // A part of the time that is left: whoever writes may be stuck.
             let patience = ending.remaining().map_or(Duration::from_secs(1), |left| left / 2);
             port.try_send(&Frame::control(Kind::Goodbye, payload), patience);

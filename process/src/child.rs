@@ -118,10 +118,14 @@ impl Ties {
     }
 }
 
-/// Whether it has said that it is up, which it does once.
+/// Whether it has said that it is up, or that it will not be, which it does once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
     Awaited {
+        by: Instant,
+    },
+    /// It has to be gone by then.
+    Refused {
         by: Instant,
     },
     /// It was killed for it.

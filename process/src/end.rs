@@ -5,6 +5,7 @@ use std::fmt;
 use epilogue_embed::{FinalizerEnd, Outcome};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{Limits, encode};
 use crate::sandbox::SandboxLevel;
 use crate::status::ExitStatus;
 use crate::stop::Rung;
@@ -41,7 +42,8 @@ pub struct End {
     pub tree: Option<TreeEnd>,
     /// How much of its sandbox the kernel enforced, if it had one.
     pub sandbox: Option<SandboxLevel>,
-    /// The finalizers that ran in it, in their order, if it could still tell.
+    /// The finalizers that ran in it, in their order, if it could still tell: of very many, the first 16 KiB,
+    /// and of a text the first 1 KiB.
     pub finalizers: Option<Vec<Finalizer>>,
 }
 
@@ -62,6 +64,13 @@ pub struct Finalizer {
     pub failure: Option<String>,
 }
 
+/// The longest goodbye, in bytes: the report of a pool keeps a thousand. A child that sends a longer one
+/// has broken the protocol.
+pub(crate) const MAX_GOODBYE: usize = 16 << 10;
+
+/// The longest name of a finalizer that is told, and the longest failure, in bytes.
+const LONGEST_TEXT: usize = 1 << 10;
+
 /// The last that a child tells of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Goodbye {
@@ -69,6 +78,21 @@ pub(crate) struct Goodbye {
     pub(crate) peak_memory: Option<u64>,
     /// What it had started and has ended, where that was asked for.
     pub(crate) tree: Option<TreeEnd>,
+}
+
+impl Goodbye {
+    /// As it travels: with as many of its finalizers as there is room for. None if it cannot be encoded.
+    pub(crate) fn into_bytes(mut self) -> Option<Vec<u8>> {
+        let limits = Limits { max_bytes: MAX_GOODBYE, ..Limits::default() };
+        loop {
+            let mut bytes = Vec::new();
+            match encode(&self, &mut bytes, &limits) {
+                Ok(()) => return Some(bytes),
+                Err(_) if self.finalizers.is_empty() => return None,
+                Err(_) => self.finalizers.truncate(self.finalizers.len() * 3 / 4),
+            }
+        }
+    }
 }
 
 impl From<&FinalizerEnd> for Finalizer {
@@ -80,7 +104,11 @@ impl From<&FinalizerEnd> for Finalizer {
             Outcome::Skipped => Some("was not started in time".to_owned()),
             other => Some(format!("{other:?}")),
         };
-        Self { name: end.name().to_owned(), failure }
+        let cut = |mut text: String| {
+            text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+            text
+        };
+        Self { name: cut(end.name().to_owned()), failure: failure.map(cut) }
     }
 }
 
@@ -89,6 +117,29 @@ impl fmt::Display for Finalizer {
         match &self.failure {
             None => f.write_str(&self.name),
             Some(failure) => write!(f, "{} ({failure})", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decode;
+
+    fn goodbye(finalizers: usize) -> Goodbye {
+        let ran = |n| Finalizer { name: format!("finalizer {n}"), failure: None };
+        Goodbye { finalizers: (0..finalizers).map(ran).collect(), peak_memory: None, tree: None }
+    }
+
+    #[test]
+    fn a_goodbye_has_the_first_finalizers_where_there_is_no_room_for_all() {
+        for (count, fits) in [(0, true), (100, true), (10_000, false)] {
+            let bytes = goodbye(count).into_bytes().unwrap();
+            assert!(bytes.len() <= MAX_GOODBYE);
+            let told: Goodbye = decode(&bytes, &Limits::default()).unwrap();
+            assert_eq!(told.finalizers.len() == count, fits);
+            assert_eq!(told.finalizers, goodbye(told.finalizers.len()).finalizers);
+            assert!(fits || bytes.len() > MAX_GOODBYE / 2);
         }
     }
 }

@@ -206,6 +206,6 @@ pub(crate) fn write_fault(answering: &mut Answering<'_>, fault: &Fault) {
     // A fault is made of texts that were cut and of numbers; should it not encode, its absence
     // still reads as a fault: an answer that cannot be decoded.
     let _ = encode(fault, answer, &fault_limits());
-    // Without descriptors there is always room.
+    // Only descriptors can be refused.
     let _ = send(answering, start, &[]);
 }

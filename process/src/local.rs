@@ -41,6 +41,11 @@ impl LocalWire {
         self.stream.is_flushed()
     }
 
+    /// See [`StreamWire::peer_has_ended`].
+    pub(crate) fn peer_has_ended(&mut self) {
+        self.stream.peer_has_ended();
+    }
+
     /// Queues the first frame, and with it the descriptor that the child rings.
     pub(crate) fn start(&mut self, payload: &[u8], doorbell: Option<&Arc<OwnedFd>>) {
         let descriptors: Vec<_> = doorbell.into_iter().cloned().collect();

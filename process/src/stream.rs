@@ -28,6 +28,8 @@ pub struct StreamWire<S> {
     unanswered: VecDeque<(u64, Ticket)>,
     sent: u64,
     end_seen: bool,
+    /// How many bytes there still are of a peer that has ended.
+    left: Option<usize>,
     /// How often it was read since [`Wire::receive`] gave something else than a frame.
     reads: u32,
 }
@@ -45,6 +47,7 @@ impl<S: AsFd> StreamWire<S> {
             unanswered: VecDeque::new(),
             sent: 0,
             end_seen: false,
+            left: None,
             reads: 0,
         }
     }
@@ -65,6 +68,12 @@ impl<S: AsFd> StreamWire<S> {
         self.outbox.push(kind, slot, id, payload, descriptors);
     }
 
+    /// The peer has ended: what it has written is there by now. Whoever else has its end, such as a copy
+    /// that it made of itself, is not listened to.
+    pub(crate) fn peer_has_ended(&mut self) {
+        self.left = descriptors::waiting(self.stream.as_fd()).ok();
+    }
+
     /// The next frame, if others are not to have their turn.
     fn next(&mut self) -> Result<Received, WireError> {
         loop {
@@ -74,7 +83,7 @@ impl<S: AsFd> StreamWire<S> {
                 }
                 return Ok(Received::Frame(frame));
             }
-            if self.end_seen {
+            if self.end_seen || self.left == Some(0) {
                 return Ok(Received::Closed);
             }
             let fd = self.stream.as_fd();
@@ -84,7 +93,7 @@ impl<S: AsFd> StreamWire<S> {
             self.reads += 1;
             match self.inbox.fill(|room| descriptors::receive(fd, room, MsgFlags::MSG_DONTWAIT)) {
                 Ok(0) => self.end_seen = true,
-                Ok(_) => {}
+                Ok(len) => self.left = self.left.map(|left| left.saturating_sub(len)),
                 Err(WireError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(Received::Nothing);
                 }
@@ -197,7 +206,7 @@ fn only_bytes(payload: &Parcel) -> Result<(), WireError> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::sync::Arc;
 
     use super::StreamWire;
@@ -205,6 +214,7 @@ mod tests {
     use crate::message::{Arguments, Request};
     use crate::parcel::Parcel;
     use crate::segment::Stock;
+    use crate::sys::descriptors::waiting;
     use crate::wire::{HEADER, Kind, Received, Wire, WireError, seal};
 
     /// Both ends of a connection over the loopback interface.
@@ -240,6 +250,23 @@ mod tests {
         }
         assert_eq!(answers, 1);
         assert_eq!(wire.begun(second, 1), 1);
+    }
+
+    #[test]
+    fn what_others_write_when_the_peer_has_ended_is_not_read() {
+        let (mut wire, mut far) = connection();
+        let mut frame = vec![0; HEADER];
+        seal(Kind::Ready, 0, 0, 0, &mut frame);
+        far.write_all(&frame.repeat(3)).unwrap();
+        while waiting(wire.as_fd()).unwrap() < 3 * HEADER {
+            std::thread::yield_now();
+        }
+        wire.peer_has_ended();
+        for _ in 0..3 {
+            assert!(matches!(wire.receive(), Ok(Received::Frame(_))));
+        }
+        far.write_all(&frame).unwrap();
+        assert!(matches!(wire.receive(), Ok(Received::Closed)));
     }
 
     #[test]

@@ -29,7 +29,9 @@ impl Child {
     /// When [`Child::tick`] has to be called next, if ever.
     pub fn due(&self) -> Option<Instant> {
         match (self.start, self.ladder.due()) {
-            (Start::Awaited { by }, ladder) => Some(ladder.map_or(by, |due| due.min(by))),
+            (Start::Awaited { by } | Start::Refused { by }, ladder) => {
+                Some(ladder.map_or(by, |due| due.min(by)))
+            }
             (Start::Late | Start::Up, ladder) => ladder,
         }
     }
@@ -37,7 +39,7 @@ impl Child {
     /// Does what is due: the next rung of the ladder, or the end of a child that is not up.
     pub fn tick(&mut self, now: Instant) {
         let step = match self.start {
-            Start::Awaited { by } if by <= now => {
+            Start::Awaited { by } | Start::Refused { by } if by <= now => {
                 self.start = Start::Late;
                 self.ladder.kill()
             }
@@ -67,9 +69,13 @@ impl Child {
                     let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
                     self.out_of_memory = foreign && memory::has_run_out();
                     self.life = Life::Reaped(status);
+                    self.wire.peer_has_ended();
                 }
                 // Not a child that can be waited for: then it is not ours any more.
-                Err(_) => self.life = Life::Reaped(ExitStatus::Unknown),
+                Err(_) => {
+                    self.life = Life::Reaped(ExitStatus::Unknown);
+                    self.wire.peer_has_ended();
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Child, Event, Life, Start};
 use crate::codec::{Limits, decode};
+use crate::end::MAX_GOODBYE;
 use crate::note::MAX_NOTE;
 use crate::parcel::Parcel;
 use crate::ring::Reply;
@@ -67,7 +68,9 @@ impl Child {
     pub(super) fn accept(&mut self, frame: Frame) -> Option<Event> {
         let Frame { kind, slot, id, payload, descriptors } = frame;
         match kind {
-            Kind::Hello | Kind::Refusal if self.start == Start::Up => {
+            Kind::Hello | Kind::Refusal
+                if matches!(self.start, Start::Up | Start::Refused { .. }) =>
+            {
                 Some(self.break_off(WireError::SaidAgain))
             }
             Kind::Hello => match decode(&payload, &Limits::default()) {
@@ -79,7 +82,12 @@ impl Child {
                 Err(_) => Some(self.break_off(WireError::Garbage)),
             },
             Kind::Refusal => match decode(&payload, &Limits::default()) {
-                Ok(refusal) => Some(Event::Refused(refusal)),
+                Ok(refusal) => {
+                    if let Start::Awaited { by } = self.start {
+                        self.start = Start::Refused { by };
+                    }
+                    Some(Event::Refused(refusal))
+                }
                 Err(_) => Some(self.break_off(WireError::Garbage)),
             },
             Kind::Reply => {
@@ -98,12 +106,12 @@ impl Child {
             Kind::Ready => self.answers(),
             Kind::Begun => Some(Event::Begun { id }),
             Kind::Grown => Some(Event::Grown),
-            Kind::Note if payload.len() > MAX_NOTE => {
-                let (len, limit) = (payload.len() as u64, MAX_NOTE);
-                Some(self.break_off(WireError::TooLong { len, limit }))
-            }
+            Kind::Note if payload.len() > MAX_NOTE => Some(self.too_long(payload.len(), MAX_NOTE)),
             Kind::Note => Some(Event::Note { id, note: payload }),
             Kind::Goodbye if self.goodbye.is_some() => Some(self.break_off(WireError::SaidAgain)),
+            Kind::Goodbye if payload.len() > MAX_GOODBYE => {
+                Some(self.too_long(payload.len(), MAX_GOODBYE))
+            }
             Kind::Goodbye => match decode(&payload, &Limits::default()) {
                 Ok(goodbye) => {
                     self.goodbye = Some(goodbye);
@@ -141,6 +149,10 @@ impl Child {
     pub fn distrust(&mut self, error: WireError) -> Event {
         self.broken = true;
         self.break_off(error)
+    }
+
+    fn too_long(&mut self, len: usize, limit: usize) -> Event {
+        self.break_off(WireError::TooLong { len: len as u64, limit })
     }
 
     /// A child that broke the protocol may be corrupt or hostile: nothing is asked of it.

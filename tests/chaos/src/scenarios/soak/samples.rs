@@ -11,12 +11,12 @@ use crate::case::status_field;
 use crate::figures::say_most;
 
 /// How much the memory of a process may grow along the line that fits best, in the part of a run that is
-/// judged, in bytes: what the allocator keeps differs by so much from moment to moment.
+/// judged, in bytes: the allocator takes minutes until it has all that it will need, some 380 KiB of it in
+/// the second half of three minutes.
 ///
-/// In the second half of an hour that is 512 KiB an hour, with some 66,000 deaths and 428,000 rounds an
-/// hour: less than 8 bytes a death, or 2 a round. No allocation is so small. In that of three minutes it
-/// is 160 bytes a death and 25 a round.
-const NOISE: f64 = (256 << 10) as f64;
+/// In the second half of an hour, with some 33,000 deaths and 214,000 rounds, that is 16 bytes a death, or 3 a
+/// round. The C library has no smaller piece than 32.
+const NOISE: f64 = (512 << 10) as f64;
 
 /// How many ended workers a pool's report lists: their memory grows until they are so many. A run is judged
 /// from then on, or where it is too short for that, allows for what is listed meanwhile.
