@@ -57,6 +57,22 @@ fn one_that_hears_the_message_ends_by_it() {
 }
 
 #[test]
+fn of_a_finalizer_with_many_words_the_first_are_told() {
+    let (oracle, _watchdog) = begin();
+    let process = Process::start((), |()| {
+        embed::finalizer("n".repeat(2000), || panic!("{}", "w".repeat(2000)));
+    });
+    let process = process.unwrap();
+    await_end(&process);
+    let finalizers = process.terminate().unwrap().finalizers.unwrap();
+    let [finalizer] = &finalizers[..] else { panic!("one was registered: {finalizers:?}") };
+    assert_eq!(finalizer.name, "n".repeat(1024));
+    let failure = finalizer.failure.as_ref().unwrap();
+    assert!(failure.len() == 1024 && failure.ends_with('w'), "{failure}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn one_that_blocks_or_ignores_sigterm_still_hears_the_message() {
     let (oracle, _watchdog) = begin();
     for task in [

@@ -4,18 +4,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use epilogue::{JoinError, Mechanism, Process, Rung, embed, scope};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
 use serde::{Deserialize, Serialize};
-use support::{Gate, Oracle, begin, not_tried, park_for_ever, procfs, stop};
+use support::{Gate, Oracle, await_end, begin, not_tried, park_for_ever, procfs, stop};
 
 /// By when all must have ended that nobody waits for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -88,7 +86,7 @@ type Told = (bool, usize, usize);
 fn fell(numbers: Vec<usize>) -> Told {
     let builder = Process::builder().end_tree().grace_period(Duration::from_secs(3));
     let process = builder.start(numbers, |numbers| start_all(&numbers)).unwrap();
-    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    await_end(&process);
     let tree = process.terminate().unwrap().tree.unwrap();
     (tree.mechanism == Mechanism::Cgroup, tree.left, tree.killed)
 }
@@ -139,7 +137,7 @@ fn a_process_that_cleans_up_and_goes_on_ends_its_tree_and_tells_of_all_finalizer
         Plain.start()
     });
     let process = process.unwrap();
-    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    await_end(&process);
     let end = process.terminate().unwrap();
     let names: Vec<_> = end.finalizers.unwrap().into_iter().map(|ran| ran.name).collect();
     assert_eq!(names, ["early", "late"]);
@@ -159,7 +157,7 @@ fn a_process_whose_finalizers_have_no_time_still_ends_its_tree_and_tells_that_th
         Plain.start()
     });
     let process = process.unwrap();
-    poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+    await_end(&process);
     let end = process.terminate().unwrap();
     assert_eq!(end.tree.unwrap().left, 1);
     let [finalizer] = &end.finalizers.unwrap()[..] else { panic!("one was registered") };

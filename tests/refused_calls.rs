@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::thread;
 
 use epilogue::{
-    Pool, Process, RecvError, Rung, StartMethod, TaskError, channel, channel_with, end_servers,
+    Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError, channel,
+    channel_with, end_servers,
 };
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -127,19 +128,24 @@ fn a_result_whose_descriptors_the_kernel_has_no_room_for_is_an_error_and_costs_n
     oracle.nothing_left();
 }
 
+/// A channel of one message, whose first was received: that there is room again could not be said.
+fn with_a_credit_that_fails(error: i32) -> (Sender<u64>, Receiver<u64>) {
+    let (sender, receiver) = channel_with::<u64>(1).unwrap();
+    sender.send(1).unwrap();
+    let receiving = thread::spawn(move || {
+        refuse_here(libc::SYS_sendto, error);
+        assert_eq!(receiver.recv().unwrap(), 1);
+        receiver
+    });
+    (sender, receiving.join().unwrap())
+}
+
 #[test]
 fn a_sender_goes_on_although_the_kernel_had_no_memory_to_tell_it_that_there_is_room() {
     let (oracle, _watchdog) = begin();
     for (error, moves) in [(libc::ENOBUFS, false), (libc::ENOMEM, false), (libc::ENOMEM, true)] {
         let program = Process::start((error, moves), |(error, moves)| {
-            let (sender, receiver) = channel_with::<u64>(1).unwrap();
-            sender.send(1).unwrap();
-            let receiving = thread::spawn(move || {
-                refuse_here(libc::SYS_sendto, error);
-                assert_eq!(receiver.recv().unwrap(), 1);
-                receiver
-            });
-            let receiver = receiving.join().unwrap();
+            let (sender, receiver) = with_a_credit_that_fails(error);
             if moves {
                 let process = Process::start(receiver, |receiver| receiver.recv().unwrap());
                 sender.send(2).unwrap();
@@ -159,14 +165,7 @@ fn a_sender_that_the_kernel_lets_nobody_tell_that_there_is_room_learns_that_nobo
     let (oracle, _watchdog) = begin();
     for error in [libc::EPIPE, libc::ECONNRESET, libc::EPERM] {
         let program = Process::start(error, |error| {
-            let (sender, receiver) = channel_with::<u64>(1).unwrap();
-            sender.send(1).unwrap();
-            let receiving = thread::spawn(move || {
-                refuse_here(libc::SYS_sendto, error);
-                assert_eq!(receiver.recv().unwrap(), 1);
-                receiver
-            });
-            let receiver = receiving.join().unwrap();
+            let (sender, receiver) = with_a_credit_that_fails(error);
             let sent = sender.send(2).unwrap_err();
             assert!(sent.is_disconnected(), "{sent}");
             drop(sender);

@@ -28,9 +28,9 @@ pub(crate) const PANICKED: c_int = 101;
 ///
 /// When this returns, each finalizer that was registered has run, or its end is in the report with
 /// the reason: it panicked, or the time was over (see [`set_deadline`](crate::set_deadline)). What a library
-/// has [for the very end](crate::ending::register_last) waits for that. They
-/// run on a thread of their own, last registered first. What is registered later is run by the
-/// next cleanup or at exit. In a finalizer this does nothing.
+/// has [for the very end](crate::ending::register_last) waits for that. They run on a thread of their own,
+/// last registered first. What is registered later is run by the next cleanup or at exit. In a finalizer
+/// this does nothing.
 ///
 /// # Examples
 ///
@@ -97,8 +97,9 @@ pub fn exit_now(code: c_int) -> ! {
 
 /// Cleans up as [`cleanup`] does, then replaces this program by `command`, keeping the process.
 ///
-/// Returns only if that failed. The finalizers have run then, those for the very end included. If a signal that is to end this
-/// process arrived meanwhile, it ends by that. A finalizer cannot do this: it gets the error.
+/// Returns only if that failed. The finalizers have run then, those for the very end included. If a signal
+/// that is to end this process arrived meanwhile, it ends by that. A finalizer cannot do this: it gets the
+/// error.
 ///
 /// # Signals to the new program
 ///

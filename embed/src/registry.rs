@@ -169,15 +169,15 @@ enum Walk {
 }
 
 impl Pass {
-    /// How far this walk goes.
-    pub(crate) fn reach(&self) -> Reach {
-        self.reach
-    }
-
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
         let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
         Self { cause, reach, progress: Mutex::new(progress), ended: Condvar::new() }
+    }
+
+    /// How far this walk goes.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile.

@@ -29,25 +29,14 @@ fn builder() -> Builder {
     Process::builder().grace_period(GRACE).start_deadline(START)
 }
 
-/// The error that says what was refused.
-#[derive(Debug)]
-pub(super) enum Refused {
-    Build(BuildError),
-    Start(StartError),
-    Join(JoinError),
-    Task(TaskError),
-    Call(Refusal),
-    Close(CloseError),
-    Stop(StopError),
-    Receive(RecvError),
-    /// Of a channel, or of shared memory.
-    Io(io::Error),
-    /// Why a pool gave up, as its report says.
-    Broken(String),
-}
-
 macro_rules! refused {
-    ($($kind:ident($error:ty),)*) => {
+    ($($(#[$one:meta])* $kind:ident($error:ty),)*) => {
+        /// The error that says what was refused.
+        #[derive(Debug)]
+        pub(super) enum Refused {
+            $($(#[$one])* $kind($error),)*
+        }
+
         $(impl From<$error> for Refused {
             fn from(error: $error) -> Self {
                 Self::$kind(error)
@@ -73,7 +62,9 @@ refused! {
     Close(CloseError),
     Stop(StopError),
     Receive(RecvError),
+    /// Of a channel, or of shared memory.
     Io(io::Error),
+    /// Why a pool gave up, as its report says.
     Broken(String),
 }
 
