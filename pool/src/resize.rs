@@ -23,7 +23,7 @@ impl Pool {
     /// assert_eq!(pool.map(0..10u64, |x| x + 1)?.len(), 10);
     /// pool.resize(1)?;
     /// let report = pool.close()?;
-    /// assert!(report.is_clean() && report.workers.len() == 2);
+    /// assert_eq!((report.done, report.lost), (10, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resize(&self, workers: usize) -> Result<(), ResizeError> {
