@@ -3,8 +3,8 @@
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
@@ -221,6 +221,38 @@ fn a_task_that_is_awaited_learns_that_its_worker_died_that_it_was_cancelled_and_
     let task = pool.submit(2u64, |x| x).unwrap();
     drop((pool, gate));
     assert_eq!(block_on(task).unwrap(), 2);
+    oracle.nothing_left();
+}
+
+/// Who waits for a task reads for all. It must not come to wait for itself.
+#[test]
+fn a_waker_may_wait_for_a_task_on_a_thread_that_waits_for_another() {
+    /// Opens the gate of the other one as the last.
+    struct Waits(Arc<Pool>, Mutex<Option<Gate>>);
+    impl Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            assert_eq!(self.0.submit(1u64, |x| x).unwrap().join().unwrap(), 1);
+            drop(self.1.lock().unwrap().take());
+        }
+    }
+    let (oracle, _watchdog) = begin();
+    let pool = Arc::new(Pool::new(2).unwrap());
+    for _ in 0..100 {
+        let (mut first, mut second) = (Gate::new(), Gate::new());
+        let joined = pool.submit((first.path(), 0u64), through).unwrap();
+        let mut awaited = pool.submit((second.path(), 1u64), through).unwrap();
+        (first.wait(), second.wait());
+        let waker = Waker::from(Arc::new(Waits(Arc::clone(&pool), Mutex::new(Some(first)))));
+        let polled = Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop(waker);
+        let opener = thread::spawn(move || drop(second));
+        assert_eq!(joined.join().unwrap(), 0);
+        opener.join().unwrap();
+        assert_eq!(block_on(awaited).unwrap(), 1);
+    }
+    assert!(pool.close().unwrap().is_clean());
+    drop(pool);
     oracle.nothing_left();
 }
 

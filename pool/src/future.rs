@@ -14,6 +14,10 @@ use crate::task::Task;
 /// of its own: it is woken by whoever reads what workers answer, which is the pool's own thread if
 /// nobody else does.
 ///
+/// Its waker may be called on any thread that uses the pool. It may use the pool as well, but what it
+/// waits for is better done elsewhere: on the pool's own thread, no worker that dies meanwhile is
+/// replaced. [`Task::on_done`] calls where waiting does no harm.
+///
 /// # Examples
 ///
 /// ```

@@ -40,28 +40,35 @@ impl Shared {
     /// until the deadline.
     pub(crate) fn wait(&self, mailbox: &Arc<Mailbox>, need: Need, deadline: Option<Instant>) {
         while mailbox.is_empty() && !has_passed(deadline) {
-            let mut floor = self.floor();
-            floor.collect();
-            if !mailbox.is_empty() {
-                return;
-            }
-            if floor.reader == Reader::None {
-                floor.reader = Reader::Awake;
-                floor.tune();
-                drop(floor);
-                self.read(mailbox, need, deadline);
-            } else {
-                floor.followers.push(Arc::clone(mailbox));
-                self.wake_for_each(&floor);
-                drop(floor);
-                mailbox.sleep(deadline);
-                let mut floor = self.floor();
-                floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
-                // Who leaves may just have been told to read.
-                if !mailbox.is_empty() || has_passed(deadline) {
-                    floor.hand_over();
-                }
-            }
+            self.read_or_follow(mailbox, need, deadline);
+            // Not by one who reads or follows: what it calls may wait for a task in turn, as a follower
+            // of itself.
+            self.wakes.wake();
+        }
+    }
+
+    /// Waits, unless something has arrived, or somebody is to be woken first.
+    fn read_or_follow(&self, mailbox: &Arc<Mailbox>, need: Need, deadline: Option<Instant>) {
+        let mut floor = self.quiet_floor();
+        floor.collect();
+        if !mailbox.is_empty() || self.wakes.are_due() {
+            return;
+        }
+        if floor.reader == Reader::None {
+            floor.reader = Reader::Awake;
+            floor.tune();
+            drop(floor);
+            return self.read(mailbox, need, deadline);
+        }
+        floor.followers.push(Arc::clone(mailbox));
+        self.wake_for_each(&floor);
+        drop(floor);
+        mailbox.sleep(deadline);
+        let mut floor = self.quiet_floor();
+        floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
+        // Who leaves may just have been told to read.
+        if !mailbox.is_empty() || has_passed(deadline) {
+            floor.hand_over();
         }
     }
 
@@ -80,23 +87,24 @@ impl Shared {
         }
     }
 
-    /// Reads until something has arrived in this mailbox, or until the deadline.
+    /// Reads until something has arrived in this mailbox, or somebody is to be woken, or until the
+    /// deadline.
     fn read(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
-        let mut patience = std::mem::take(&mut self.floor().patience);
-        while mailbox.is_empty() && !has_passed(deadline) {
+        let mut patience = std::mem::take(&mut self.quiet_floor().patience);
+        while mailbox.is_empty() && !self.wakes.are_due() && !has_passed(deadline) {
             let take = || {
-                self.floor().collect();
-                need.is_met_by(mailbox.len()).then_some(())
+                self.quiet_floor().collect();
+                (need.is_met_by(mailbox.len()) || self.wakes.are_due()).then_some(())
             };
-            let is_soon = self.floor().answers_soon(mailbox);
+            let is_soon = self.quiet_floor().answers_soon(mailbox);
             let found = if is_soon { patience.look(take) } else { take() };
             if found.is_none() && mailbox.is_empty() {
                 self.sleep(mailbox, need, deadline);
                 // Whoever was woken has waited long enough, even if it needs more.
-                self.floor().collect();
+                self.quiet_floor().collect();
             }
         }
-        let mut floor = self.floor();
+        let mut floor = self.quiet_floor();
         floor.patience = patience;
         floor.reader = Reader::None;
         floor.hand_over();
@@ -105,13 +113,13 @@ impl Shared {
 
     /// Sleeps until there is something to read, or the supervisor has news.
     fn sleep(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
-        let mut floor = self.floor();
+        let mut floor = self.quiet_floor();
         let others = !floor.followers.is_empty() || floor.wakes.are_awaited();
         let is_eager = need == Need::Each || others;
         floor.reader = Reader::Asleep { is_eager };
         floor.dispatch();
         // Once more, now that it would be told.
-        if !floor.has_answers() && mailbox.is_empty() {
+        if !floor.has_answers() && mailbox.is_empty() && !self.wakes.are_due() {
             let doorbells: Vec<Arc<OwnedFd>> = floor
                 .members
                 .iter()
@@ -123,7 +131,7 @@ impl Shared {
                 self.bell.ring();
             }
             self.listen(&doorbells, earlier(deadline, look_at));
-            floor = self.floor();
+            floor = self.quiet_floor();
             floor.members.iter_mut().for_each(|member| member.has_told());
         }
         floor.reader = Reader::Awake;

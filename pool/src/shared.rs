@@ -193,8 +193,12 @@ impl Shared {
 
     /// The lock. Not to be taken in a fork, where nobody would give it back.
     pub(crate) fn floor(&self) -> Held<'_> {
-        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        Held { floor, _after: After(&self.wakes) }
+        Held { floor: self.quiet_floor(), _after: After(&self.wakes) }
+    }
+
+    /// The same, for who wakes those whose outcomes came at a later time.
+    pub(crate) fn quiet_floor(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_supervision(&self) -> MutexGuard<'_, Supervision> {

@@ -4,7 +4,8 @@
 //!
 //! 1. As long as somebody waits in this way, someone reads: see [`Floor::needs_supervisor`].
 //! 2. To wake somebody is to call code that is not ours. It is called when the lock of the floor has
-//!    been given back, and its panic ends there.
+//!    been given back, by a thread that neither reads nor follows a reader: it may wait for a task in
+//!    turn. Its panic ends there.
 //!
 //! [`Floor::needs_supervisor`]: crate::floor::Floor::needs_supervisor
 
@@ -30,10 +31,15 @@ impl Wakes {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether somebody whose outcome is there was not woken yet.
+    pub(crate) fn are_due(&self) -> bool {
+        self.is_due.load(Ordering::Relaxed)
+    }
+
     /// Wakes those whose outcome is there.
     pub(crate) fn wake(&self) {
         // Most of the time nobody is, and everybody who has had the lock comes by here.
-        if !self.is_due.load(Ordering::Relaxed) || !self.is_due.swap(false, Ordering::AcqRel) {
+        if !self.are_due() || !self.is_due.swap(false, Ordering::AcqRel) {
             return;
         }
         // Not in the head of the loop: there the lock would be held while foreign code runs, which may

@@ -26,11 +26,13 @@ pub(crate) enum Break {
     Listen,
     /// The supervisor is not told that nobody else reads.
     Leave,
+    /// Who reads or follows calls those who are due.
+    Quiet,
 }
 
 impl Break {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::HandOver, Self::News, Self::Look, Self::Listen, Self::Leave];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::HandOver, Self::News, Self::Look, Self::Listen, Self::Leave, Self::Quiet];
 }
 
 static BROKEN: OnceLock<Break> = OnceLock::new();

@@ -20,7 +20,7 @@ pub(crate) struct Model {
     pub(crate) needs: &'static [Break],
 }
 
-pub(crate) const MODELS: [Model; 4] = [
+pub(crate) const MODELS: [Model; 5] = [
     Model {
         name: "callers_that_wait",
         run: callers_that_wait,
@@ -36,6 +36,7 @@ pub(crate) const MODELS: [Model; 4] = [
         run: tasks_that_are_awaited_and_lost,
         needs: &[Break::Look, Break::Listen],
     },
+    Model { name: "a_waker_that_waits", run: a_waker_that_waits, needs: &[Break::Quiet] },
     Model {
         name: "tasks_as_they_are_done",
         run: tasks_as_they_are_done,
@@ -53,7 +54,7 @@ enum End {
 /// What a worker is to do: whose task it is, and which of theirs.
 type Tasks<'a> = &'a [(Arc<Mailbox>, usize)];
 
-type Caller = Box<dyn FnOnce(&Shared) + Send>;
+type Caller = Box<dyn FnOnce(&Arc<Shared>) + Send>;
 
 /// Runs callers beside two workers and a supervisor. The first worker answers its tasks, the second one
 /// as it says.
@@ -132,10 +133,24 @@ fn callers_that_wait() {
 #[derive(Default)]
 struct Flag(Mutex<bool>, Condvar);
 
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
+impl Flag {
+    fn set(&self) {
         *self.0.lock().unwrap() = true;
         self.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut is_set = self.0.lock().unwrap();
+        while !*is_set {
+            is_set = self.1.wait(is_set).unwrap();
+        }
+        *is_set = false;
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.set();
     }
 }
 
@@ -147,11 +162,7 @@ fn awaited(end: End) {
             let flag = Arc::new(Flag::default());
             while mailbox.subscribe(Waker::from(Arc::clone(&flag)), &shared.wakes) {
                 shared.attend();
-                let mut rung = flag.0.lock().unwrap();
-                while !*rung {
-                    rung = flag.1.wait(rung).unwrap();
-                }
-                *rung = false;
+                flag.wait();
             }
             assert_eq!(mailbox.take().unwrap().first, 0);
             assert!(mailbox.take().is_none());
@@ -178,6 +189,40 @@ fn tasks_that_are_awaited() {
 
 fn tasks_that_are_awaited_and_lost() {
     awaited(End::Dies);
+}
+
+/// Whoever is called as a task is done waits for another one, on whatever thread that is, while a caller
+/// waits for two.
+fn a_waker_that_waits() {
+    struct Comes(Arc<Mailbox>, Arc<Shared>, Flag);
+    impl Wake for Comes {
+        fn wake(self: Arc<Self>) {
+            assert_eq!(take(&self.1, &self.0, 1, Need::Each), [0]);
+            self.2.set();
+        }
+    }
+    let [waited, awaited, inner] = mailboxes();
+    with_pool(
+        End::Answers,
+        [&[(awaited.clone(), 0), (waited.clone(), 0)], &[(inner.clone(), 0), (waited.clone(), 1)]],
+        vec![
+            Box::new(move |shared| {
+                let comes = Arc::new(Comes(inner, Arc::clone(shared), Flag::default()));
+                if awaited.subscribe(Waker::from(Arc::clone(&comes)), &shared.wakes) {
+                    shared.attend();
+                } else {
+                    Arc::clone(&comes).wake();
+                }
+                comes.2.wait();
+                assert_eq!(awaited.take().unwrap().first, 0);
+            }),
+            Box::new(move |shared| {
+                let mut taken = take(shared, &waited, 2, Need::Each);
+                taken.sort_unstable();
+                assert_eq!(taken, [0, 1]);
+            }),
+        ],
+    );
 }
 
 /// The outcomes of three tasks go where one caller takes them as they are done, which it says late.

@@ -18,7 +18,7 @@ pub(crate) struct Shared {
 /// The lock; who is due is woken when it has been given back.
 pub(crate) struct Held<'a> {
     floor: MutexGuard<'a, Floor>,
-    _after: After<'a>,
+    _after: Option<After<'a>>,
 }
 
 struct After<'a>(&'a Wakes);
@@ -50,7 +50,12 @@ impl Shared {
     }
 
     pub(crate) fn floor(&self) -> Held<'_> {
-        Held { floor: self.floor.lock().unwrap(), _after: After(&self.wakes) }
+        Held { floor: self.floor.lock().unwrap(), _after: Some(After(&self.wakes)) }
+    }
+
+    pub(crate) fn quiet_floor(&self) -> Held<'_> {
+        let after = is_broken(Break::Quiet).then(|| After(&self.wakes));
+        Held { floor: self.floor.lock().unwrap(), _after: after }
     }
 
     pub(crate) fn leave(&self, floor: &mut Floor) {
