@@ -77,14 +77,23 @@ impl Inlet {
         self.id
     }
 
-    pub(super) fn descriptor(&self) -> &Arc<OwnedFd> {
-        &self.socket
-    }
-
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
+    /// Has it packed for another process, unless something was taken in: none then. Behind the lock,
+    /// for whoever takes messages in may have looked whether it is leaving just before.
+    pub(super) fn leave<T>(&self, pack: impl FnOnce(&Arc<OwnedFd>) -> T) -> Option<T> {
+        let mut state = lock(&self.state);
+        if !state.backlog.is_empty() {
+            return None;
+        }
+        // Whoever receives next does not know of what is owed.
+        state.intake.pay(self.socket());
+        Some(pack(&self.socket))
+    }
+
+    #[cfg(test)]
     pub(super) fn has_backlog(&self) -> bool {
         !lock(&self.state).backlog.is_empty()
     }
@@ -106,11 +115,6 @@ impl Inlet {
             received
         };
         released(received)
-    }
-
-    /// Gives the credits back that are owed.
-    pub(super) fn pay(&self) {
-        lock(&self.state).intake.pay(self.socket());
     }
 
     /// When whoever waits has to look again, whatever comes; none if that is not needed.

@@ -159,15 +159,14 @@ struct End {
 
 impl<T> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.inlet.has_backlog() {
-            return Err(ser::Error::custom(
+        let attached = self.inlet.leave(|socket| attach_end(socket, None));
+        let socket = attached.ok_or_else(|| {
+            ser::Error::custom(
                 "messages were taken in while their sender's process was joined: receive them \
                  before the receiver goes to another process",
-            ));
-        }
-        // Whoever receives next does not know of it.
-        self.inlet.pay();
-        let socket = attach_end(self.inlet.descriptor(), None).map_err(ser::Error::custom)?;
+            )
+        })?;
+        let socket = socket.map_err(ser::Error::custom)?;
         End { socket, id: self.inlet.id() }.serialize(serializer)
     }
 }
@@ -264,5 +263,44 @@ impl<T: Portable> IntoIterator for Receiver<T> {
 
     fn into_iter(self) -> IntoIter<T> {
         IntoIter { receiver: self, over: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Barrier, mpsc};
+    use std::thread;
+
+    use crate::channel::backlog::take_in_now;
+    use crate::channel::channel;
+    use crate::codec::Limits;
+    use crate::parcel::pack;
+
+    #[test]
+    fn a_receiver_leaves_with_all_of_its_messages_or_not_at_all() {
+        let (ids, to_take_in) = mpsc::channel::<u64>();
+        let both = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for id in to_take_in {
+                    both.wait();
+                    take_in_now(&[id]);
+                    both.wait();
+                }
+            });
+            // Moved in here: without it the thread is done.
+            let ids = ids;
+            for round in 0..5_000u32 {
+                let (sender, receiver) = channel::<u8>().unwrap();
+                sender.send(7).unwrap();
+                ids.send(receiver.inlet.id()).unwrap();
+                both.wait();
+                // They begin at the same time, and either is sometimes a little later.
+                (0..round % 64).for_each(|step| _ = std::hint::black_box(step));
+                let packed = pack(Vec::new(), &receiver, &Limits::default());
+                both.wait();
+                assert_eq!(packed.is_err(), receiver.inlet.has_backlog());
+            }
+        });
     }
 }
