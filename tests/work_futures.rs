@@ -241,7 +241,8 @@ fn a_waker_may_wait_for_a_task_on_a_thread_that_waits_for_another() {
         let (mut first, mut second) = (Gate::new(), Gate::new());
         let joined = pool.submit((first.path(), 0u64), through).unwrap();
         let mut awaited = pool.submit((second.path(), 1u64), through).unwrap();
-        (first.wait(), second.wait());
+        first.wait();
+        second.wait();
         let waker = Waker::from(Arc::new(Waits(Arc::clone(&pool), Mutex::new(Some(first)))));
         let polled = Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
