@@ -2,16 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use epilogue::process::channel::RecvError;
 use epilogue::{JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
-use nix::unistd::getpid;
-use support::{Gate, Oracle, Watchdog, procfs, sys};
+use nix::unistd::{Pid, getpid, setsid};
+use support::{Gate, Oracle, Watchdog, procfs, raw, sys};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -38,15 +39,49 @@ fn flood(times: usize) {
     send_descriptors(WIRE, &[0], 253, times);
 }
 
-/// Writes words into the ring that this process shares with its parent, past everything that is
-/// meant to write there.
-fn forge(words: &[(u64, u64)]) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+/// The memory of a process, and where in there the ring is that it shares with its parent: a way
+/// past everything that is meant to write there.
+fn ring_of(process: Pid) -> (File, u64) {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let line = maps.lines().find(|line| line.contains("epilogue-ring")).unwrap();
     let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
-    let memory = File::options().write(true).open("/proc/self/mem").unwrap();
+    let memory = File::options().read(true).write(true).open(format!("/proc/{process}/mem"));
+    (memory.unwrap(), start)
+}
+
+fn word((memory, start): &(File, u64), at: u64) -> u64 {
+    let mut word = [0; 8];
+    memory.read_exact_at(&mut word, start + at * 8).unwrap();
+    u64::from_le_bytes(word)
+}
+
+/// The word that says how far answers have been written; see `process/src/ring/README.md`.
+const REPLY_TAIL: u64 = 24;
+/// The word that says how far they have been taken.
+const REPLY_HEAD: u64 = 32;
+
+/// Writes words into the ring of this process.
+fn forge(words: &[(u64, u64)]) {
+    let (memory, start) = ring_of(getpid());
     for (at, word) in words {
         memory.write_all_at(&word.to_le_bytes(), start + at * 8).unwrap();
+    }
+}
+
+/// Writes answers to a call that nobody has made all over the half of the ring that is for answers, of
+/// so many words behind that for calls, and says without end that as many have come again.
+fn flood_the_ring(calls: u64, answers: u64) -> ! {
+    let ring = ring_of(getpid());
+    // Its number; the first of its items, and the form; no bytes, and one item; the time that it took.
+    let record = [1u64 << 60, 0, 1 << 32, 0].map(u64::to_le_bytes).concat();
+    let records = record.repeat(answers as usize / 4);
+    ring.0.write_all_at(&records, ring.1 + (72 + calls) * 8).unwrap();
+    forge(&[(REPLY_TAIL, answers)]);
+    // There is something in the ring.
+    send(WIRE, &header(133, 0, 0), MsgFlags::MSG_NOSIGNAL).unwrap();
+    loop {
+        let tail = word(&ring, REPLY_HEAD) + answers;
+        ring.0.write_all_at(&tail.to_le_bytes(), ring.1 + REPLY_TAIL * 8).unwrap();
     }
 }
 
@@ -110,15 +145,9 @@ fn a_worker_that_sends_stray_descriptors_loses_its_own_task_only() {
 /// Says, in the memory that it shares with its parent, that it has answered more than there is room
 /// for; then it waits for its end.
 fn spoil_the_ring(gate: PathBuf) {
-    /// The word that says how far answers have been written; see `process/src/ring/README.md`.
-    const REPLY_TAIL: u64 = 24;
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let ring = maps.lines().find(|line| line.contains("epilogue-ring")).unwrap();
-    let start = u64::from_str_radix(ring.split('-').next().unwrap(), 16).unwrap();
-    let memory = File::options().write(true).open("/proc/self/mem").unwrap();
     // As soon as it has done this, it may be ended.
     Gate::pass(&gate);
-    memory.write_all_at(&(1u64 << 40).to_le_bytes(), start + REPLY_TAIL * 8).unwrap();
+    forge(&[(REPLY_TAIL, 1 << 40)]);
     support::park_for_ever()
 }
 
@@ -136,6 +165,50 @@ fn a_pool_that_closes_ends_a_worker_that_has_spoilt_its_ring() {
     assert_eq!((report.done, report.lost), (0, 1), "{report}");
     assert!(matches!(task.join(), Err(TaskError::WorkerLost(_))));
     drop((pool, gate));
+    oracle.nothing_left();
+}
+
+/// Leaves a copy of itself that has its ring, floods that once the gate is open, and does not end.
+fn leave_a_flood(gate: PathBuf) -> u64 {
+    if raw::fork().is_none() {
+        setsid().unwrap();
+        Gate::pass(&gate);
+        flood_the_ring(1 << 15, 1 << 15);
+    }
+    support::park_for_ever()
+}
+
+#[test]
+fn a_copy_of_a_worker_that_floods_its_ring_keeps_nobody_from_the_pool() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let pool = Pool::new(2).unwrap();
+    let mut gate = Gate::new();
+    let task = pool.submit(gate.path(), leave_a_flood).unwrap();
+    let copy = gate.wait();
+    let pidfd = sys::pidfd_open(copy).unwrap();
+    gate.open_once();
+    let error = task.join().unwrap_err();
+    assert!(error.to_string().contains("a call that it did not have"), "{error}");
+    for n in 0..20u64 {
+        assert_eq!(pool.submit(n, |n| n + 1).unwrap().join().unwrap(), n + 1);
+    }
+    drop(pool.terminate().unwrap());
+    // It still writes. Whether it does so fast enough to keep who reads is up to the scheduler; but
+    // nobody has read on after the first record, which has four words.
+    assert_eq!(word(&ring_of(copy), REPLY_HEAD), 4);
+    sys::pidfd_signal(pidfd.as_fd(), Signal::SIGKILL).unwrap();
+    drop((pool, gate, pidfd));
+    oracle.nothing_left_within(PATIENCE);
+}
+
+#[test]
+fn a_process_that_floods_its_ring_before_it_is_up_is_told_as_that() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let builder = Process::builder().initializer(|| flood_the_ring(128, 256));
+    let error = builder.start((), |()| ()).map(|process| process.id()).unwrap_err();
+    assert!(matches!(error, StartError::Protocol(_)), "{error:?}");
     oracle.nothing_left();
 }
 

@@ -41,9 +41,10 @@ impl LocalWire {
         self.stream.is_flushed()
     }
 
-    /// See [`StreamWire::peer_has_ended`].
+    /// See [`StreamWire::peer_has_ended`] and [`Near::peer_has_ended`].
     pub(crate) fn peer_has_ended(&mut self) {
         self.stream.peer_has_ended();
+        self.ring.peer_has_ended();
     }
 
     /// Queues the first frame, and with it the descriptor that the child rings.

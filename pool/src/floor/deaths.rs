@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use epilogue_process::child::{Event, Work};
+use epilogue_process::wire::WireError;
 use epilogue_process::{ExitStatus, StartError};
 
 use super::{Floor, Phase};
@@ -116,7 +117,10 @@ impl Floor {
             }
             Err(_) => {
                 member.detail = Some("it answered a call that it did not have".to_owned());
-                member.child.kill();
+                // Nothing of its ring is believed any more: the kill does not end who else has that,
+                // such as a copy that it made of itself, and whoever takes answers for as long as there
+                // are some, under this lock, would be at it for as long as that writes.
+                member.child.distrust(WireError::Garbage);
             }
         }
     }

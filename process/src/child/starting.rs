@@ -12,6 +12,7 @@ use crate::spec::Spec;
 use crate::status::ExitStatus;
 use crate::stop::Rung;
 use crate::sys::image::Image;
+use crate::wire::WireError;
 
 impl Child {
     /// Blocks until the child is up and has taken all that was queued.
@@ -27,6 +28,11 @@ impl Child {
                 Some(Event::Hello) => up = true,
                 Some(Event::Refused(refused)) => refusal = Some(refused),
                 Some(Event::Ended(status)) => return Err(self.start_error(refusal, status)),
+                // Whoever answers more than the one call that there is at most would be listened to
+                // for as long as it does.
+                Some(Event::Answer { .. } | Event::Answers(_)) if early.is_some() => {
+                    early = Some(self.distrust(WireError::Garbage));
+                }
                 // The call can be there, and answered, before what follows it has been written.
                 Some(event @ (Event::Answer { .. } | Event::Answers(_) | Event::Broken(_))) => {
                     early = Some(event)

@@ -26,6 +26,8 @@ pub(crate) struct Near {
     /// As far as the child had said when it was last asked.
     call_head: u64,
     reply_head: u64,
+    /// As far as a child that has ended had written replies.
+    last: Option<u64>,
     /// How many records have been read.
     read: u32,
 }
@@ -34,7 +36,8 @@ impl Near {
     pub(crate) fn new(shared: SharedWords, size: Size) -> Self {
         let [calls, replies] = Region::both(size);
         let shared = Arc::new(shared);
-        Self { shared, calls, replies, call_tail: 0, call_head: 0, reply_head: 0, read: 0 }
+        let (call_tail, call_head, reply_head, last, read) = (0, 0, 0, None, 0);
+        Self { shared, calls, replies, call_tail, call_head, reply_head, last, read }
     }
 
     fn control(&self, word: usize) -> &AtomicU64 {
@@ -121,15 +124,25 @@ impl Near {
         Deposit::new(&self.shared, slot)
     }
 
+    /// How far replies have been written.
+    fn reply_tail(&self) -> u64 {
+        self.last.unwrap_or_else(|| self.control(REPLY_TAIL).load(Ordering::Acquire))
+    }
+
+    /// The child has ended: what it has published is there by now. Whoever else has its memory, such as
+    /// a copy that it made of itself, answers nothing in its name, and cannot put off its end.
+    pub(crate) fn peer_has_ended(&mut self) {
+        self.last = Some(self.reply_tail());
+    }
+
     /// Whether the child has written something that was not read.
     pub(crate) fn has_reply(&self) -> bool {
-        self.control(REPLY_TAIL).load(Ordering::Acquire) != self.reply_head
+        self.reply_tail() != self.reply_head
     }
 
     /// The next record, if the child has written one.
     pub(crate) fn pop(&mut self) -> Result<Option<Reply>, WireError> {
-        let tail = self.control(REPLY_TAIL).load(Ordering::Acquire);
-        let there = tail.wrapping_sub(self.reply_head);
+        let there = self.reply_tail().wrapping_sub(self.reply_head);
         if there == 0 {
             return Ok(None);
         }

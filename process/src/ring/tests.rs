@@ -68,6 +68,23 @@ fn an_item_is_claimed_or_taken_back_and_never_both() {
 }
 
 #[test]
+fn what_others_write_when_the_child_has_ended_is_not_read() {
+    let (mut near, mut far, _) = ends(Size::Once);
+    for index in 0..2 {
+        answer(&mut far, 1, index, &[1; 8]);
+        far.publish(0);
+    }
+    near.peer_has_ended();
+    // A copy that it made of itself goes on.
+    answer(&mut far, 1, 2, &[1; 8]);
+    far.publish(0);
+    for index in 0..2 {
+        assert_eq!(near.pop().unwrap().unwrap().first, index);
+    }
+    assert!(!near.has_reply() && near.pop().unwrap().is_none());
+}
+
+#[test]
 fn what_a_child_answered_before_it_died_is_found_and_nothing_else() {
     let (mut near, mut far, _) = ends(Size::Once);
     // Some rounds, so that old records lie everywhere.
