@@ -12,6 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 const WORKERS: usize = 2;
 const TASKS: usize = 6;
+const JOINED: usize = 4;
 
 /// What each test stands on. The marks go first: removing them opens descriptors.
 struct Stage {
@@ -123,6 +124,17 @@ fn a_process_that_was_leaked_or_is_alive_at_exit_is_joined_first() {
 fn a_leaked_process_whose_answer_nobody_reads_is_joined_at_exit() {
     let ending = tell("process-large", &Stage::new());
     assert_eq!(ending.code(), Some(0), "{ending}");
+}
+
+#[test]
+fn a_process_that_another_thread_joins_as_main_returns_ends_well() {
+    // Whoever joins and whoever waits at the exit have to meet in the middle of an answer.
+    for _ in 0..20 {
+        let stage = Stage::new();
+        let ending = tell("process-joined-elsewhere", &stage);
+        assert_eq!((ending.code(), ending.stderr.as_str()), (Some(0), ""), "{ending}");
+        assert_eq!(hooks::all_ran_once(&stage.marks), JOINED, "{ending}");
+    }
 }
 
 /// Signals a program that is ready, its whole group if `to_group`: how it ended.

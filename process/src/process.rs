@@ -4,7 +4,7 @@ mod future;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,12 +108,16 @@ impl<R> Process<R> {
         drop(argument);
         drop(call);
         let (running, ties) = started?;
+        let (id, sandbox) = {
+            let running = lock(&running);
+            (running.id(), running.child().and_then(Child::sandbox).cloned())
+        };
         Ok(Self {
             ties,
-            id: running.id(),
-            sandbox: running.child().and_then(Child::sandbox).cloned(),
+            id,
+            sandbox,
             name: spec.name.clone(),
-            running: Arc::new(Mutex::new(running)),
+            running,
             waiting: Waiting::Nobody,
             limits: spec.limits.clone(),
             result: PhantomData,

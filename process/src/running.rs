@@ -2,17 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use epilogue_embed::ending::{self, Cause, Ending};
 use epilogue_embed::{Finalizer, on_stop};
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, recv};
 
 use crate::channel::{Drain, take_in_now};
 use crate::child::{self, Child, Event, Spec, Ties, Work};
@@ -71,7 +69,10 @@ const CALL: u64 = 0;
 
 impl Running {
     /// Starts it; with what can be reached of it while another thread waits.
-    pub(crate) fn start(spec: &Spec, call: &Request) -> Result<(Self, Arc<Ties>), StartError> {
+    pub(crate) fn start(
+        spec: &Spec,
+        call: &Request,
+    ) -> Result<(SharedRunning, Arc<Ties>), StartError> {
         let mut child = Child::start(spec, serve_one)?;
         child.wire().listen(Listener::Socket, 1);
         let sent = child.wire().call(CALL, 1, call.parcel()).map_err(io::Error::other);
@@ -81,18 +82,20 @@ impl Running {
         let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
         let name = format!("epilogue: join process {}", child.name());
         let senders = call.parcel().senders().to_vec();
-        let at_exit = ending::register(name, move |ending| {
-            let _drain = Drain::start(&senders);
-            end_with_program(&hook, ending);
-        });
-        let running = Self {
+        let running = Arc::new(Mutex::new(Self {
             captured: child.take_captured(),
             id: child.id(),
             progress: Progress::Running(Box::new(child), Answered::Nothing),
-            at_exit: Some(at_exit),
+            at_exit: None,
             owner: std::process::id(),
-            senders: call.parcel().senders().to_vec(),
-        };
+            senders: senders.clone(),
+        }));
+        let held = Arc::downgrade(&running);
+        let at_exit = ending::register(name, move |ending| {
+            let _drain = Drain::start(&senders);
+            end_with_program(&hook, &held, ending);
+        });
+        lock(&running).at_exit = Some(at_exit);
         Ok((running, ties))
     }
 
@@ -274,7 +277,10 @@ pub(crate) struct Sight {
 /// Takes notice of what has happened. None if there is nothing to wait for: the process has ended,
 /// or is another process's and will never be seen to end here.
 pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
-    let mut running = lock(running);
+    see(&mut lock(running))
+}
+
+fn see(running: &mut Running) -> Option<Sight> {
     running.advance();
     let child = running.child().filter(|_| running.is_ours())?;
     let ties = Arc::clone(child.ties());
@@ -322,7 +328,7 @@ fn serve_one(mut link: Link) {
 ///
 /// A program that exits grants it all the time it needs; one that is ended by a signal stops it
 /// within what is left of its own time.
-fn end_with_program(ties: &Arc<Ties>, ending: &Ending) {
+fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &Ending) {
     match (ending.cause(), ending.remaining()) {
         (Cause::Exit, None) => {
             let (held, ending) = (Arc::clone(ties), *ending);
@@ -332,14 +338,14 @@ fn end_with_program(ties: &Arc<Ties>, ending: &Ending) {
                     ask_to_stop(&held);
                 }
             });
-            drain_until_end(ties, None);
+            drain_until_end(ties, running, None);
         }
         // A signal, `cleanup`, or our own parent's request: time is short.
         (_, left) => {
             let begin = Instant::now();
             let kill_at = left.map(|left| begin + left * 4 / 5);
             ask_to_stop(ties);
-            drain_until_end(ties, kill_at);
+            drain_until_end(ties, running, kill_at);
             ties.end();
         }
     }
@@ -354,21 +360,35 @@ fn ask_to_stop(ties: &Ties) {
     }
 }
 
-/// Waits for the child's end or for `until`, and throws away what it writes: nobody reads it any
-/// more, and a child whose reply does not fit the socket's buffer would never end.
-fn drain_until_end(ties: &Ties, until: Option<Instant>) {
-    let mut room = vec![0; 64 * 1024];
-    let mut open = true;
-    while until.is_none_or(|until| Instant::now() < until) {
-        let mut fds = vec![PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN)];
-        if open {
-            fds.push(PollFd::new(ties.stream.as_fd(), PollFlags::POLLIN));
-        }
-        child::wait_for(&mut fds, until);
-        if pidfd::has_ended(ties.pidfd.as_fd()) {
+/// When it is looked again whether somebody still reads what a child writes.
+const TURN: Duration = Duration::from_millis(20);
+
+/// Waits for the child's end or for `until`, and reads what it writes: one whose reply does not fit the
+/// socket's buffer would never end.
+///
+/// Threads go on as a program exits, and one may be in the middle of a `join`. What is taken away from
+/// it here leaves it with a part of a frame, for which it kills the child; so this reads as it does, one
+/// at a time. Nor is its lock waited for: whoever holds it reads, for as long as it likes, or takes a
+/// result to pieces by code of the user's, which may never end, while our time does.
+fn drain_until_end(ties: &Ties, running: &Weak<Mutex<Running>>, until: Option<Instant>) {
+    let is_over = || until.is_some_and(|until| until <= Instant::now());
+    while !is_over() {
+        let sight = running.upgrade().and_then(|running| match running.try_lock() {
+            Ok(mut running) => see(&mut running),
+            Err(TryLockError::Poisoned(running)) => see(&mut running.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        if let Some(sight) = sight {
+            wait_for(&[Sight { due: earlier(sight.due, until), ..sight }]);
+        } else if pidfd::has_ended(ties.pidfd.as_fd()) {
             return;
+        } else {
+            let mut fds = [PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN)];
+            child::wait_for(&mut fds, earlier(Some(Instant::now() + TURN), until));
         }
-        let read = recv(ties.stream.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT);
-        open = open && !matches!(read, Ok(0) | Err(Errno::ECONNRESET));
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }

@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal, kill, raise};
 use support::{Gate, Marks, held, hooks, park_for_ever, raw, sys, through};
 
 const TASKS: usize = 6;
+const JOINED: usize = 4;
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
@@ -72,6 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             // It cannot end before somebody has read its answer.
             std::mem::forget(Process::start(8 << 20, |length: usize| vec![7u8; length])?);
         }
+        "process-joined-elsewhere" => joined_elsewhere(),
         "by-policy" => {
             embed::cleanup_on_sigterm()?;
             embed::cleanup_on_signal(libc::SIGINT)?;
@@ -412,6 +414,22 @@ fn working_process() -> Result<Process<()>, Box<dyn Error>> {
         hooks::register(Marks::from_env().variable().1);
         leave_mark(());
     })?)
+}
+
+/// Returns from main while other threads are in joins, and what they join has long answers to give.
+fn joined_elsewhere() {
+    let mut gate = Gate::new();
+    for _ in 0..JOINED {
+        let answer = |gate: PathBuf| {
+            hooks::register(Marks::from_env().variable().1);
+            Gate::pass(&gate);
+            "x".repeat(60_000)
+        };
+        let process = Process::start(gate.path(), answer).unwrap();
+        thread::spawn(move || assert_eq!(process.join().unwrap().len(), 60_000));
+    }
+    gate.wait_for(JOINED);
+    gate.open_once();
 }
 
 /// Handles SIGINT itself: what runs is finished, and nobody but this program decides so.
