@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use epilogue::{
-    Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError, channel,
+    JoinError, Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError, channel,
     channel_with, end_servers,
 };
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-use support::{begin, park_for_ever};
+use support::{Gate, begin, park_for_ever, parked, waiting};
 
 /// Makes one system call fail in this process from here on, and in all that it starts.
 fn refuse(call: i64, error: i32) {
@@ -50,6 +51,36 @@ fn a_kill_that_the_kernel_refuses_is_no_hang_since_who_shall_end_hears_of_it_oth
         program.unwrap().join().unwrap();
     }
     oracle.nothing_left();
+}
+
+#[test]
+fn a_wait_that_the_kernel_refuses_ends_nothing_that_runs_and_hides_no_end() {
+    let (oracle, _watchdog) = begin();
+    // What does not know of pidfds there, says that the second is wrong: Linux before 5.4.
+    for error in [libc::EPERM, libc::EINVAL] {
+        let program = Process::start(error, |error| {
+            refuse(libc::SYS_waitid, error);
+            let mut gate = Gate::new();
+            let mut process = waiting(&mut gate);
+            assert!(!process.is_finished());
+            assert!(process.try_join().unwrap().is_none());
+            drop(gate);
+            process.join().unwrap();
+            assert_eq!(parked().terminate().unwrap().rung, Rung::Stop);
+            // How it ended, nobody says.
+            let exits: Process<()> = Process::start(7, |code| std::process::exit(code)).unwrap();
+            assert!(matches!(exits.join(), Err(JoinError::Unknown)));
+            let forked = Process::builder().start_method(StartMethod::Server);
+            assert_eq!(forked.start(1, increment).unwrap().join().unwrap(), 2);
+            end_servers();
+            let pool = Pool::new(2).unwrap();
+            assert_eq!(pool.map(0..4, increment).unwrap(), [1, 2, 3, 4]);
+            assert_eq!(pool.close().unwrap().broken, None);
+        });
+        program.unwrap().join().unwrap();
+    }
+    // All have ended, and were left to be reaped by whoever may.
+    oracle.nothing_left_within(Duration::ZERO);
 }
 
 #[test]

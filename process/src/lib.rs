@@ -24,7 +24,7 @@
 //!
 //! # Limitations
 //!
-//! Linux 5.3 or newer. Code that runs in a child runs before `main`, in a constructor: it has
+//! Linux 5.4 or newer. Code that runs in a child runs before `main`, in a constructor: it has
 //! threads, panics, files and the environment, but not the arguments of the command line. A
 //! program that was linked statically, stripped or replaced on disk starts children all the same;
 //! one that runs with raised privileges (setuid) does not start any.

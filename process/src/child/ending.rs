@@ -61,21 +61,14 @@ impl Child {
                 // It runs. Should it end right now, its tree has to go before it is reaped.
                 return;
             }
-            match pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll) {
-                Ok(None) => {}
-                Ok(Some(Reaped { status, usage })) => {
-                    self.usage = usage;
-                    // Killed, and not by us: the kernel knows whether it was for want of memory.
-                    let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
-                    self.out_of_memory = foreign && memory::has_run_out();
-                    self.life = Life::Reaped(status);
-                    self.wire.peer_has_ended();
-                }
-                // Not a child that can be waited for: then it is not ours any more.
-                Err(_) => {
-                    self.life = Life::Reaped(ExitStatus::Unknown);
-                    self.wire.peer_has_ended();
-                }
+            let reaped = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll);
+            if let Some(Reaped { status, usage }) = reaped {
+                self.usage = usage;
+                // Killed, and not by us: the kernel knows whether it was for want of memory.
+                let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
+                self.out_of_memory = foreign && memory::has_run_out();
+                self.life = Life::Reaped(status);
+                self.wire.peer_has_ended();
             }
         }
     }

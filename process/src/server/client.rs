@@ -315,7 +315,7 @@ impl Server {
             Next::Ready(spare) => spare.end(),
             Next::Asked => self.end_unannounced(),
         }
-        status.ok().flatten().map_or(ExitStatus::Unknown, |reaped| reaped.status)
+        status.map_or(ExitStatus::Unknown, |reaped| reaped.status)
     }
 
     /// Ends the spare child that was asked for, if it was forked, whether or not the server came to

@@ -103,8 +103,11 @@ pub(crate) fn is_to_be_reaped(pidfd: BorrowedFd<'_>) -> bool {
 
 /// Whether a child has ended, without reaping it; or waits for that, as `options` say.
 fn peek(pidfd: BorrowedFd<'_>, options: c_int) -> bool {
-    // Not a child any more: somebody has reaped it.
-    look(pidfd, options).unwrap_or(true)
+    match look(pidfd, options) {
+        Ok(ended) => ended,
+        // Not a child any more: somebody has reaped it. Any other error says nothing of it.
+        Err(error) => error == Errno::ECHILD,
+    }
 }
 
 fn look(pidfd: BorrowedFd<'_>, options: c_int) -> Result<bool, Errno> {
@@ -151,8 +154,11 @@ pub(crate) struct Reaped {
 /// Reaps the child: how it ended, or none where it has not and `wait` must not block.
 ///
 /// Where somebody else reaped it (`waitpid(-1)`, or an ignored `SIGCHLD`), its status is lost to
-/// us, and [`ExitStatus::Unknown`] says so.
-pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<Reaped>> {
+/// us, and [`ExitStatus::Unknown`] says so. Nor is it known where the kernel refuses to tell, as a
+/// filter of system calls may have it: then the pidfd is believed, and a child that has ended stays a
+/// zombie for as long as we live.
+pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> Option<Reaped> {
+    const UNKNOWN: Reaped = Reaped { status: ExitStatus::Unknown, usage: None };
     let options = match wait {
         Wait::Block => libc::WEXITED,
         Wait::Poll => libc::WEXITED | libc::WNOHANG,
@@ -167,14 +173,16 @@ pub(crate) fn wait(pidfd: BorrowedFd<'_>, wait: Wait) -> io::Result<Option<Reape
         // SAFETY: the descriptor stays open, and `info` and `usage` are ours to be written.
         if unsafe { libc::syscall(call, kind, id, &mut info, options, &mut usage) } == 0 {
             let reaped = |status| Reaped { status, usage: Some(Usage::of(&usage)) };
-            return Ok(status(&info).map(reaped));
+            return status(&info).map(reaped);
         }
-        match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => {}
-            error if error.raw_os_error() == Some(libc::ECHILD) => {
-                return Ok(Some(Reaped { status: ExitStatus::Unknown, usage: None }));
+        match (Errno::last(), wait) {
+            (Errno::EINTR, _) => {}
+            (Errno::ECHILD, _) => return Some(UNKNOWN),
+            (_, Wait::Poll) => return has_ended(pidfd).then_some(UNKNOWN),
+            (_, Wait::Block) => {
+                await_end(pidfd);
+                return Some(UNKNOWN);
             }
-            error => return Err(error),
         }
     }
 }
