@@ -2,12 +2,15 @@
 //! initializer runs before a worker's first task, and its failure is one error, not a storm.
 
 use std::path::PathBuf;
-use std::{env, fs, process};
+use std::time::Duration;
+use std::{env, fs, process, thread};
 
 use epilogue::pool::Builder;
 use epilogue::process::Refusal;
-use epilogue::{BuildError, ExitStatus, Pool, StartError, embed};
+use epilogue::{BuildError, ExitStatus, Pool, Process, StartError, embed};
+use nix::libc;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, getpid};
 use support::{Gate, Marks, begin, cpus, nice, nicer, park_for_ever};
@@ -197,5 +200,43 @@ fn a_report_says_what_each_worker_used_of_the_cpu_and_of_memory() {
     assert_eq!(report.usage, usage);
     assert!(report.to_string().contains("CPU 0."), "{report}");
     drop((ours, pool));
+    oracle.nothing_left();
+}
+
+/// Waits until a worker sleeps on a word that it shares with its parent: it has said that it is up, and
+/// waits for a call.
+fn await_that_it_is_up(worker: Pid) {
+    let asleep = format!("{} ", libc::SYS_futex);
+    let is_asleep = || {
+        let call = fs::read_to_string(format!("/proc/{worker}/syscall")).unwrap();
+        // All other locks are private to a process, which the operation says.
+        call.starts_with(&asleep) && call.split(' ').nth(2) == Some("0x0")
+    };
+    while !is_asleep() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_worker_that_was_up_in_time_is_up_however_late_its_program_looks() {
+    const DEADLINE: Duration = Duration::from_secs(4);
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let program = Process::builder().env("GATE", gate.path()).start((), |()| {
+        let pass = || Gate::pass(std::env::var_os("GATE").unwrap().as_ref());
+        let builder = Pool::builder().workers(1).start_deadline(DEADLINE).initializer(pass);
+        let report = builder.start().unwrap().close().unwrap();
+        (report.workers.len(), report.is_clean())
+    });
+    let program = program.unwrap();
+    let worker = gate.wait();
+    let pid = Pid::from_raw(program.id() as i32);
+    support::stop(pid);
+    drop(gate);
+    await_that_it_is_up(worker);
+    // The clock of the deadline goes on, and nobody is woken by it.
+    thread::sleep(DEADLINE);
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert_eq!(program.join().unwrap(), (1, true));
     oracle.nothing_left();
 }

@@ -14,6 +14,8 @@
 mod ending;
 mod events;
 mod starting;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::net::Shutdown;

@@ -36,7 +36,9 @@ impl Child {
         }
     }
 
-    /// Does what is due: the next rung of the ladder, or the end of a child that is not up.
+    /// Does what is due: the next rung of the ladder, or the end of a child that is not up. Whoever
+    /// calls this has taken events since `now`, if that is [due](Child::due): among them may be a hello
+    /// that came in time.
     pub fn tick(&mut self, now: Instant) {
         let step = match self.start {
             Start::Awaited { by } | Start::Refused { by } if by <= now => {

@@ -74,6 +74,8 @@ impl Child {
             {
                 Some(self.break_off(WireError::SaidAgain))
             }
+            // It was killed, and is not told to be up on its way down.
+            Kind::Hello if self.start == Start::Late => None,
             Kind::Hello => match decode(&payload, &Limits::default()) {
                 Ok(sandbox) => {
                     self.start = Start::Up;

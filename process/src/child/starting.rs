@@ -24,6 +24,9 @@ impl Child {
         let (mut refusal, mut early) = (None, None);
         let mut up = false;
         while !up || (self.wire_open && !self.is_flushed()) {
+            // The time first: what was said by then is read before it is found late, however long this
+            // stands still in between.
+            let now = Instant::now();
             match self.event() {
                 Some(Event::Hello) => up = true,
                 Some(Event::Refused(refused)) => refusal = Some(refused),
@@ -39,7 +42,7 @@ impl Child {
                 }
                 Some(Event::Begun { .. } | Event::Grown | Event::Note { .. }) => {}
                 None => {
-                    self.tick(Instant::now());
+                    self.tick(now);
                     self.block(self.due());
                 }
             }

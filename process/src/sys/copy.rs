@@ -26,7 +26,7 @@ pub(crate) fn ends_well_in_a_copy(work: impl FnOnce()) -> bool {
 
 /// A copy of this process that does nothing, has nothing open, and ends by signals only: `deaf`, by
 /// `SIGKILL` only.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn idle(deaf: bool) -> std::io::Result<crate::server::Born> {
     use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 

@@ -1,0 +1,47 @@
+//! What a child says, and when, against what its parent makes of it.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use super::{Child, Event, Spec};
+use crate::codec::{Limits, encode};
+use crate::error::StartError;
+use crate::local::LocalWire;
+use crate::ring::Near;
+use crate::sandbox::SandboxLevel;
+use crate::sys::copy;
+use crate::sys::memory::SharedWords;
+use crate::wire::{HEADER, Kind, seal};
+
+/// A process that does nothing, as a child that is not up, and its end of the wire.
+fn child(spec: &Spec) -> (Child, UnixStream) {
+    let (near, _) = SharedWords::create(spec.ring.words()).unwrap();
+    let (stream, far) = UnixStream::pair().unwrap();
+    let second = stream.try_clone().unwrap();
+    let wire = LocalWire::new(stream, Near::new(near, spec.ring), spec.frame_limit());
+    (Child::new(spec, copy::idle(false).unwrap(), wire, second), far)
+}
+
+fn say_hello(far: &mut UnixStream) {
+    let mut frame = vec![0; HEADER];
+    encode(&None::<SandboxLevel>, &mut frame, &Limits::default()).unwrap();
+    seal(Kind::Hello, 0, 0, 0, &mut frame);
+    far.write_all(&frame).unwrap();
+}
+
+#[test]
+fn a_hello_after_the_deadline_makes_nobody_up_and_one_before_it_is_heard() {
+    let spec = Spec::default();
+    let (mut late, mut far) = child(&spec);
+    late.tick(Instant::now() + spec.start_deadline);
+    say_hello(&mut far);
+    let Some(Event::Ended(status)) = late.wait_event(None) else { panic!("it was told to be up") };
+    assert!(matches!(late.start_error(None, status), StartError::NoHello { .. }));
+
+    let (mut prompt, mut far) = child(&spec);
+    say_hello(&mut far);
+    assert!(matches!(prompt.event(), Some(Event::Hello)));
+    prompt.tick(Instant::now() + spec.start_deadline);
+    assert!(prompt.event().is_none() && prompt.due().is_none());
+}
