@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::{JoinError, Mechanism, Process, Rung, embed, scope};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
 use serde::{Deserialize, Serialize};
@@ -257,6 +258,44 @@ fn a_tree_ends_however_its_process_does() {
     oracle.nothing_left_within(BOUND);
 }
 
+/// A process that starts these, and is killed by one who may open nothing any more.
+fn fell_without_descriptors((numbers, is_nobody): (Vec<usize>, bool)) -> Told {
+    if is_nobody && Uid::effective().is_root() {
+        setuid(Uid::from_raw(65534)).unwrap();
+    }
+    let mut gate = Gate::new();
+    let builder = Process::builder().end_tree().grace_period(Duration::from_secs(3));
+    let argument = (gate.path(), numbers);
+    let process = builder.start(argument, |(gate, numbers): (PathBuf, Vec<_>)| {
+        start_all(&numbers);
+        Gate::pass(&gate);
+    });
+    let process = process.unwrap();
+    gate.wait();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    let end = process.kill();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    let tree = end.unwrap().tree.unwrap();
+    (tree.mechanism == Mechanism::Cgroup, tree.left, tree.killed)
+}
+
+#[test]
+fn a_tree_is_asked_and_told_of_also_by_a_program_that_may_open_nothing_any_more() {
+    let (oracle, _watchdog) = begin();
+    for is_nobody in [false, true] {
+        for (grandchildren, killed) in [(&[Plain; 2], 0), (&[Plain, Deaf], 1)] {
+            let argument = (numbers(grandchildren), is_nobody);
+            let program = Process::start(argument, fell_without_descriptors).unwrap();
+            let (_, left, told) = program.join().unwrap();
+            assert_eq!((left, told), (2, killed), "as nobody: {is_nobody}");
+            assert!(running(&oracle).is_empty(), "{:#?}", running(&oracle));
+            oracle.orphans_end_within(BOUND);
+        }
+    }
+    oracle.nothing_left();
+}
+
 /// How many cgroups there are beside ours that the process `maker` made.
 fn cgroups_of(maker: u32) -> usize {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
@@ -322,11 +361,7 @@ fn family(
     grace_period: Duration,
 ) -> (Process<()>, Pid) {
     if as_nobody {
-        // Everybody may stand at the gate.
-        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        let directory = gate.path().parent().unwrap().to_owned();
-        fs::set_permissions(directory, Clone::clone(&everybody)).unwrap();
-        fs::set_permissions(gate.path(), everybody).unwrap();
+        gate.admit_everybody();
     }
     let argument = ((gate.path(), numbers(grandchildren), then), as_nobody, grace_period);
     let program = Process::start(argument, |(argument, as_nobody, grace_period)| {

@@ -10,13 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use epilogue::{Mechanism, Pool, Process};
-use nix::mount::{MsFlags, mount};
 use nix::pty::openpty;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use support::{Ending, Gate, Program, begin, not_tried, raw};
+use support::{Ending, Gate, Program, begin, hide_cgroups, not_tried, raw};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_surroundings");
 
@@ -103,14 +101,6 @@ fn is_unharmed(stranger: Pid, what: impl std::fmt::Debug) {
     assert_eq!(state, Ok(WaitStatus::StillAlive), "{what:?} of a process that is gone");
     kill(stranger, Signal::SIGKILL).unwrap();
     waitpid(stranger, None).unwrap();
-}
-
-/// Has no cgroup for a tree of processes, so that a process group has to do.
-fn hide_cgroups() -> nix::Result<()> {
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    mount(Some("tmpfs"), "/sys/fs/cgroup", Some("tmpfs"), MsFlags::empty(), none)
 }
 
 /// Does everything to processes whose numbers are strangers': why that cannot be tried, if it cannot.

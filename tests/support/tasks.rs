@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
@@ -67,6 +68,14 @@ pub fn fifo(directory: &Path, name: &str) -> PathBuf {
     let path = directory.join(name);
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     path
+}
+
+/// Leaves this process no cgroup for a tree of processes, so that a process group has to do.
+pub fn hide_cgroups() -> nix::Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("tmpfs"), "/sys/fs/cgroup", Some("tmpfs"), MsFlags::empty(), none)
 }
 
 /// The nice value of this process.

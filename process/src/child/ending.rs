@@ -12,7 +12,7 @@ use crate::memory;
 use crate::status::ExitStatus;
 use crate::stop::{Rung, Step};
 use crate::sys::pidfd::{self, Reaped, Wait};
-use crate::tree::Leader;
+use crate::tree::{Felling, Leader};
 use crate::usage::Usage;
 use crate::wire::{Kind, StopOrder, Wire};
 
@@ -81,7 +81,8 @@ impl Child {
         let pidfd = self.ties.pidfd.as_fd();
         if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(pidfd)) {
             let child = Leader::Ended { pid: self.pid, pidfd };
-            self.tree_end = Some(tree.fell(child, self.grace_period));
+            let felling = Felling::new(tree, Instant::now(), self.grace_period);
+            self.tree_end = Some(felling.finish(child));
         }
     }
 

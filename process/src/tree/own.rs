@@ -3,8 +3,8 @@
 //! Where its parent goes on, that ends what is left. Where the parent is gone, this process is not let
 //! start another one any more before it looks for the last time.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use epilogue_embed::ending;
 use epilogue_embed::lent::Thread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, getpgrp, getppid};
 
-use super::{CGROUP_PREFIX, Cgroup, Leader, Tree, TreeEnd, kill, own_cgroup};
+use super::{Cgroup, Group, Leader, Pauses, Tree, TreeEnd};
 use crate::port::Port;
 use crate::sys::seal;
 
@@ -59,29 +59,52 @@ struct Own<'a> {
 
 impl Own<'_> {
     /// Asks all others to end, and kills who does not.
-    fn end(&self, time: Duration) -> TreeEnd {
+    fn end(&mut self, time: Duration) -> TreeEnd {
         // A part for the request: what is deaf to it must be killed before this process is, however
         // busy the machine. Where a parent is left that goes on with it, that is no matter of life and
         // death.
         let grace_period = if self.is_alone() { time / 4 } else { time * 2 / 3 };
         let until = Instant::now() + time * 5 / 6;
         let is_over = || until <= Instant::now();
-        let (left, mut killed) = (self.tree.ask(Leader::This, grace_period), 0);
+        let left = self.ask(grace_period);
         // Where that is refused, what it starts while it exits outlives it.
         let is_sealed = self.is_alone() && seal::start_nothing().is_ok();
         let mut looks = if is_sealed { SEALED_LOOKS } else { 1 };
+        let (mut killed, mut pauses) = (BTreeSet::<libc::pid_t>::new(), Pauses::default());
         while looks > 0 && !is_over() {
-            let stubborn = self.tree.open_members(Leader::This);
-            if stubborn.is_empty() {
-                looks -= 1;
-                // One that was being started just then is there soon.
-                thread::sleep(Duration::from_millis(u64::from(looks)));
-            } else {
-                killed += stubborn.len();
-                kill(&stubborn, is_over);
+            match self.tree.members(Leader::This) {
+                Ok(stubborn) if stubborn.is_empty() => {
+                    looks -= 1;
+                    // One that was being started just then is there soon.
+                    thread::sleep(Duration::from_millis(u64::from(looks)));
+                }
+                Ok(stubborn) => {
+                    killed.extend(&stubborn);
+                    self.tree.kill(Leader::This, &stubborn);
+                    thread::sleep(pauses.next());
+                }
+                // It may have no descriptor to look with: a parent that goes on has what it takes.
+                Err(_) if !self.is_alone() => break,
+                Err(_) => thread::sleep(pauses.next()),
             }
         }
+        let killed = killed.len();
         TreeEnd { mechanism: self.tree.mechanism(), left: left.max(killed), killed }
+    }
+
+    /// Asks them, and waits for those that have heard it: how many there were.
+    fn ask(&mut self, grace_period: Duration) -> usize {
+        let until = Instant::now() + grace_period;
+        let Ok((left, asked)) = self.tree.ask(Leader::This) else { return 0 };
+        let mut is_there = || {
+            let members = self.tree.members(Leader::This);
+            members.map_or(true, |members| !members.is_disjoint(&asked))
+        };
+        let mut pauses = Pauses::default();
+        while Instant::now() < until && is_there() {
+            thread::sleep(pauses.next());
+        }
+        left
     }
 
     /// Whether the parent is gone. As it dies, it first closes the wire, and only then is it not our
@@ -98,15 +121,9 @@ impl Own<'_> {
 impl Tree {
     /// The tree that this process was planted in by its parent.
     fn own(parent: libc::pid_t) -> Option<Self> {
-        let group = nix::unistd::getpgrp();
-        let made_by_parent = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(&format!("{CGROUP_PREFIX}{parent}-")))
-        };
-        match own_cgroup().filter(made_by_parent) {
-            Some(path) => Some(Self::Cgroup(Cgroup { path })),
-            // Never a group that it only belongs to.
-            None => (group == Pid::this()).then_some(Self::ProcessGroup(group.as_raw())),
-        }
+        // Never a group that it only belongs to.
+        let leads = || getpgrp() == Pid::this();
+        let group = || leads().then(|| Self::ProcessGroup(Group::new(Pid::this().as_raw())));
+        Cgroup::own(parent).map(Self::Cgroup).or_else(group)
     }
 }

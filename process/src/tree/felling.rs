@@ -1,0 +1,123 @@
+//! What is left below a child that has ended, on its way down: asked, then killed, in steps that wait
+//! for nothing.
+//!
+//! Who is there is looked up at each step, rather than kept as descriptors: this program may have none
+//! to spare, and nothing here rests on one that it cannot open. That nobody is left is believed only
+//! of a look that could be taken.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Leader, Tree, TreeEnd};
+use crate::sys::pidfd::AGAIN;
+
+/// A tree on its way down.
+#[derive(Debug)]
+pub(crate) struct Felling {
+    tree: Tree,
+    stage: Stage,
+    /// When whoever still runs is killed.
+    kill_at: Instant,
+    /// How many there were at first.
+    left: usize,
+    pauses: Pauses,
+    again: Instant,
+}
+
+/// How far it is. It only moves forward.
+#[derive(Debug)]
+enum Stage {
+    /// Nobody was asked yet.
+    Standing,
+    /// These have heard that they are to end.
+    Asked(BTreeSet<libc::pid_t>),
+    /// These had to be killed.
+    Killed(BTreeSet<libc::pid_t>),
+}
+
+/// The pauses between looks. They grow: most end at once.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(Duration::from_millis(1))
+    }
+}
+
+impl Pauses {
+    pub(super) fn next(&mut self) -> Duration {
+        let next = (self.0 * 2).min(AGAIN);
+        std::mem::replace(&mut self.0, next)
+    }
+}
+
+impl Felling {
+    /// Begins with the tree of a child that has ended, and was not reaped by us yet.
+    pub(crate) fn new(tree: Tree, now: Instant, grace_period: Duration) -> Self {
+        let kill_at = now + grace_period;
+        Self {
+            tree,
+            stage: Stage::Standing,
+            kill_at,
+            left: 0,
+            pauses: Pauses::default(),
+            again: now,
+        }
+    }
+
+    /// Looks, if it is time to, and takes the next step. What became of it, once nothing of it runs any
+    /// more; who was the child's is reaped by whoever inherited it.
+    pub(crate) fn advance(&mut self, child: Leader<'_>, now: Instant) -> Option<TreeEnd> {
+        if now < self.again {
+            return None;
+        }
+        if let Stage::Standing = self.stage
+            && let Ok((left, asked)) = self.tree.ask(child)
+        {
+            (self.left, self.stage) = (left, Stage::Asked(asked));
+        }
+        if !matches!(self.stage, Stage::Killed(_)) && (self.kill_at <= now || self.have_gone(child))
+        {
+            (self.stage, self.pauses) = (Stage::Killed(BTreeSet::new()), Pauses::default());
+        }
+        if let Stage::Killed(killed) = &mut self.stage {
+            // Those that were started meanwhile had their time, too.
+            let stubborn = self.tree.members(child).unwrap_or_default();
+            killed.extend(&stubborn);
+            // Also if a look finds nobody: one that forks and ends, again and again, is a step ahead of
+            // every look.
+            self.tree.kill(child, &stubborn);
+            if self.tree.members(child).is_ok_and(|left| left.is_empty()) {
+                return Some(self.end());
+            }
+        }
+        self.again = now + self.pauses.next();
+        None
+    }
+
+    /// Ends it, and waits for that.
+    pub(crate) fn finish(mut self, child: Leader<'_>) -> TreeEnd {
+        loop {
+            if let Some(end) = self.advance(child, Instant::now()) {
+                return end;
+            }
+            thread::sleep(self.again.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Whether none of those that were asked is left.
+    fn have_gone(&mut self, child: Leader<'_>) -> bool {
+        let Stage::Asked(asked) = &self.stage else { return false };
+        self.tree.members(child).is_ok_and(|left| left.is_disjoint(asked))
+    }
+
+    fn end(&self) -> TreeEnd {
+        let killed = match &self.stage {
+            Stage::Standing | Stage::Asked(_) => 0,
+            Stage::Killed(killed) => killed.len(),
+        };
+        TreeEnd { mechanism: self.tree.mechanism(), left: self.left.max(killed), killed }
+    }
+}
