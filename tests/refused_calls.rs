@@ -2,16 +2,20 @@
 //! waits for ever for that, and nothing panics.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use epilogue::{
-    JoinError, Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError, channel,
-    channel_with, end_servers,
+    JoinError, Mechanism, Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError,
+    TreeEnd, channel, channel_with, end_servers,
 };
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Uid, setuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-use support::{Gate, begin, park_for_ever, parked, waiting};
+use support::{Gate, await_end, begin, hide_cgroups, not_tried, park_for_ever, parked, waiting};
 
 /// Makes one system call fail in this process from here on, and in all that it starts.
 fn refuse(call: i64, error: i32) {
@@ -205,4 +209,49 @@ fn a_sender_that_the_kernel_lets_nobody_tell_that_there_is_room_learns_that_nobo
         program.unwrap().join().unwrap();
     }
     oracle.nothing_left();
+}
+
+/// A process of root's that crashes and leaves a process behind, while its parent is nobody by then:
+/// what its end tells of that.
+fn leave_behind((process, parent): (PathBuf, PathBuf)) -> TreeEnd {
+    // By its cgroup it could be killed all the same.
+    hide_cgroups().unwrap();
+    let builder = Process::builder().end_tree().limit_core(0).grace_period(Duration::from_secs(1));
+    let process: Process<()> = builder
+        .start(process, |gate| {
+            drop(Command::new("sleep").arg("1000").spawn().unwrap());
+            Gate::pass(&gate);
+            std::process::abort()
+        })
+        .unwrap();
+    setuid(Uid::from_raw(65534)).unwrap();
+    Gate::pass(&parent);
+    await_end(&process);
+    process.terminate().unwrap().tree.unwrap()
+}
+
+#[test]
+fn what_is_left_of_a_tree_and_may_not_be_killed_is_told_and_not_awaited() {
+    let (oracle, _watchdog) = begin();
+    let can_be_tried =
+        Process::start((), |()| Uid::effective().is_root() && hide_cgroups().is_ok());
+    if !can_be_tried.unwrap().join().unwrap() {
+        not_tried("what root has started, by another user and without cgroups");
+        return oracle.nothing_left();
+    }
+    let [mut process, mut parent] = [Gate::new(), Gate::new()];
+    parent.admit_everybody();
+    let program = Process::start((process.path(), parent.path()), leave_behind).unwrap();
+    process.wait();
+    parent.wait();
+    parent.open_once();
+    process.open_once();
+    let tree = program.join().unwrap();
+    let told = (tree.mechanism, tree.left, tree.killed, tree.running);
+    assert_eq!(told, (Mechanism::ProcessGroup, 1, 0, 1));
+    let left = oracle.leftovers().processes;
+    let [sleep] = &left[..] else { panic!("it runs on, alone: {left:#?}") };
+    kill(sleep.pid, Signal::SIGKILL).unwrap();
+    drop((process, parent));
+    oracle.nothing_left_within(Duration::from_secs(20));
 }

@@ -204,7 +204,8 @@ macro_rules! setters {
             /// ended waits for that, also calls that do not block otherwise.
             ///
             /// A cgroup tells who belongs to it, where this program may make one; else a process
-            /// group, which a grandchild can leave. `End::tree` says which it was.
+            /// group, which a grandchild can leave. `End::tree` says which it was, and how many run
+            /// on because this program may not kill them: after `sudo`, say.
             pub fn end_tree(mut self) -> Self {
                 self.spec.end_tree();
                 self

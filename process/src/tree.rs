@@ -55,14 +55,18 @@ pub struct TreeEnd {
     pub left: usize,
     /// How many of them had to be killed, since they did not end when they were asked.
     pub killed: usize,
+    /// How many of them run on. The kernel does not let this program kill them: they have become
+    /// another user's, say, by `sudo`.
+    pub running: usize,
 }
 
 impl TreeEnd {
     /// With those that the process itself had ended before.
     pub(crate) fn after(self, own: Option<Self>) -> Self {
-        let (left, killed) = own.map_or((0, 0), |own| (own.left, own.killed));
-        let (left, killed) = (self.left.saturating_add(left), self.killed.saturating_add(killed));
-        Self { left, killed, ..self }
+        let Some(own) = own else { return self };
+        // What ran on was found again.
+        let left = own.left.saturating_sub(own.running).saturating_add(self.left);
+        Self { left, killed: own.killed.saturating_add(self.killed), ..self }
     }
 }
 
@@ -163,18 +167,21 @@ impl Tree {
         Ok((members.len(), opened.into_iter().filter_map(has_heard).collect()))
     }
 
-    /// Kills whoever is in the tree, and of `pids` those that still are.
-    fn kill(&mut self, leader: Leader<'_>, pids: &BTreeSet<libc::pid_t>) {
+    /// Kills whoever is in the tree, and of `pids` those that still are: which of them it could not.
+    fn kill(&mut self, leader: Leader<'_>, pids: &BTreeSet<libc::pid_t>) -> BTreeSet<libc::pid_t> {
         // As the kernel knows them: nobody can fork away meanwhile.
         let are_all_killed = match self {
             Self::Cgroup(cgroup) => matches!(leader, Leader::Ended { .. }) && cgroup.kill_all(),
             // It says nothing of one that may not be killed.
             Self::ProcessGroup(_) => leader.signal_group(Signal::SIGKILL) && pids.is_empty(),
         };
-        if !are_all_killed {
-            let (opened, _) = self.open(pids, leader);
-            opened.iter().for_each(|(_, member)| _ = pidfd::kill(member.as_fd()));
+        if are_all_killed {
+            return BTreeSet::new();
         }
+        let (opened, mut spared) = self.open(pids, leader);
+        let are_spared = opened.iter().filter(|(_, member)| !pidfd::kill(member.as_fd()));
+        spared.extend(are_spared.map(|(pid, _)| pid));
+        spared
     }
 
     /// Opens those of `pids` that still are members.

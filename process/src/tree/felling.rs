@@ -32,9 +32,13 @@ enum Stage {
     Standing,
     /// These have heard that they are to end.
     Asked(BTreeSet<libc::pid_t>),
-    /// These had to be killed.
-    Killed(BTreeSet<libc::pid_t>),
+    /// These had to be killed, which was tried so often in vain.
+    Killed { killed: BTreeSet<libc::pid_t>, in_vain: u32 },
 }
+
+/// How often the kernel may refuse to kill those who are left: about a quarter of a second long. It may
+/// refuse it once for want of memory, and for ever where they are another user's by now.
+const TRIES: u32 = 16;
 
 /// The pauses between looks. They grow: most end at once.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ impl Felling {
     }
 
     /// Looks, if it is time to, and takes the next step. What became of it, once nothing of it runs any
-    /// more; who was the child's is reaped by whoever inherited it.
+    /// more but whom this program may not kill; who was the child's is reaped by whoever inherited it.
     pub(crate) fn advance(&mut self, child: Leader<'_>, now: Instant) -> Option<TreeEnd> {
         if now < self.again {
             return None;
@@ -78,23 +82,38 @@ impl Felling {
         {
             (self.left, self.stage) = (left, Stage::Asked(asked));
         }
-        if !matches!(self.stage, Stage::Killed(_)) && (self.kill_at <= now || self.have_gone(child))
-        {
-            (self.stage, self.pauses) = (Stage::Killed(BTreeSet::new()), Pauses::default());
+        let is_killing = matches!(self.stage, Stage::Killed { .. });
+        if !is_killing && (self.kill_at <= now || self.have_gone(child)) {
+            self.stage = Stage::Killed { killed: BTreeSet::new(), in_vain: 0 };
+            self.pauses = Pauses::default();
         }
-        if let Stage::Killed(killed) = &mut self.stage {
-            // Those that were started meanwhile had their time, too.
-            let stubborn = self.tree.members(child).unwrap_or_default();
-            killed.extend(&stubborn);
-            // Also if a look finds nobody: one that forks and ends, again and again, is a step ahead of
-            // every look.
-            self.tree.kill(child, &stubborn);
-            if self.tree.members(child).is_ok_and(|left| left.is_empty()) {
-                return Some(self.end());
-            }
-        }
+        let end = self.kill(child);
         self.again = now + self.pauses.next();
-        None
+        end
+    }
+
+    /// Kills those who still run, once it has come to that.
+    fn kill(&mut self, child: Leader<'_>) -> Option<TreeEnd> {
+        let Stage::Killed { killed, in_vain } = &mut self.stage else { return None };
+        // Those that were started meanwhile had their time, too.
+        let stubborn = self.tree.members(child).unwrap_or_default();
+        killed.extend(&stubborn);
+        // Also if a look finds nobody: one that forks and ends, again and again, is a step ahead of
+        // every look.
+        let spared = self.tree.kill(child, &stubborn);
+        let running = match self.tree.members(child) {
+            Ok(left) if left.is_empty() => 0,
+            // Whoever was killed will end, and is waited for.
+            Ok(left) if !left.is_subset(&spared) => return None,
+            _ if *in_vain < TRIES => {
+                *in_vain += 1;
+                return None;
+            }
+            left => left.map_or(0, |left| left.len()),
+        };
+        let killed = killed.len();
+        let (mechanism, left) = (self.tree.mechanism(), self.left.max(killed));
+        Some(TreeEnd { mechanism, left, killed: killed.saturating_sub(running), running })
     }
 
     /// Ends it, and waits for that.
@@ -111,13 +130,5 @@ impl Felling {
     fn have_gone(&mut self, child: Leader<'_>) -> bool {
         let Stage::Asked(asked) = &self.stage else { return false };
         self.tree.members(child).is_ok_and(|left| left.is_disjoint(asked))
-    }
-
-    fn end(&self) -> TreeEnd {
-        let killed = match &self.stage {
-            Stage::Standing | Stage::Asked(_) => 0,
-            Stage::Killed(killed) => killed.len(),
-        };
-        TreeEnd { mechanism: self.tree.mechanism(), left: self.left.max(killed), killed }
     }
 }

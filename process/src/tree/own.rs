@@ -88,8 +88,10 @@ impl Own<'_> {
                 Err(_) => thread::sleep(pauses.next()),
             }
         }
-        let killed = killed.len();
-        TreeEnd { mechanism: self.tree.mechanism(), left: left.max(killed), killed }
+        let left = left.max(killed.len());
+        let running = self.tree.members(Leader::This).map_or(0, |running| running.len());
+        let killed = killed.len().saturating_sub(running);
+        TreeEnd { mechanism: self.tree.mechanism(), left, killed, running }
     }
 
     /// Asks them, and waits for those that have heard it: how many there were.
