@@ -233,3 +233,31 @@ fn ctrl_c_that_embed_handles_cancels_what_had_not_begun_and_runs_every_finalizer
     assert_eq!(stage.marks.count("task"), 0, "{ending}");
     assert_eq!(hooks::all_ran_once(&stage.marks), WORKERS, "{ending}");
 }
+
+#[test]
+fn what_a_leaked_process_has_left_behind_ends_with_the_program() {
+    let stage = Stage::new();
+    let mut program = start("tree-leaked", &stage.marks);
+    program.reap();
+    // It has ended by then, and is ours to reap.
+    stage.oracle.orphans_end_within(Duration::from_secs(1));
+    let ending = program.finish();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    stage.oracle.nothing_left();
+}
+
+#[test]
+fn what_a_process_would_end_too_late_is_ended_by_a_program_that_a_signal_ends() {
+    let stage = Stage::new();
+    let ending = signalled("tree-signalled", &stage, Signal::SIGTERM, To::Program);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+}
+
+#[test]
+fn what_a_worker_has_left_behind_takes_no_time_from_the_finalizers_of_a_program_that_a_signal_ends()
+{
+    let stage = Stage::new();
+    let ending = signalled("pool-tree-signalled", &stage, Signal::SIGTERM, To::Program);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(stage.marks.count("last"), 1, "{ending}");
+}

@@ -16,9 +16,9 @@ mod events;
 mod starting;
 #[cfg(test)]
 mod tests;
+mod ties;
 
 use std::fs::File;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -40,12 +40,12 @@ use crate::sandbox::SandboxLevel;
 use crate::server::Born;
 use crate::status::ExitStatus;
 use crate::stop::Ladder;
-use crate::sys::pidfd;
-use crate::tree::{Tree, TreeEnd};
+use crate::tree::TreeEnd;
 use crate::usage::Usage;
 use crate::wire::{Wire, WireError};
 
 pub use ending::Work;
+pub(crate) use ties::{Fall, Ties};
 
 pub use crate::setup::Limited;
 pub(crate) use crate::spec::{Grandchildren, Group};
@@ -90,34 +90,6 @@ pub enum Event {
     Broken(WireError),
     /// It has ended and been reaped. Nothing follows.
     Ended(ExitStatus),
-}
-
-/// What two owners of a child share, so that the process's own end can end it too.
-#[derive(Debug)]
-pub(crate) struct Ties {
-    pub(crate) pidfd: OwnedFd,
-    pub(crate) stream: UnixStream,
-}
-
-impl Ties {
-    /// Kills the child; false if the kernel refuses that. Then it is to be tried again, and the child
-    /// learns from its wire meanwhile that nobody wants it any more, and ends by itself.
-    pub(crate) fn kill(&self) -> bool {
-        let killed = pidfd::kill(self.pidfd.as_fd());
-        if !killed {
-            // What it has sent can still be received.
-            let _ = self.stream.shutdown(Shutdown::Write);
-        }
-        killed
-    }
-
-    /// Kills the child and blocks until it has ended. It is not reaped.
-    pub(crate) fn end(&self) {
-        if !self.kill() {
-            pidfd::end(self.pidfd.as_fd());
-        }
-        pidfd::await_end(self.pidfd.as_fd());
-    }
 }
 
 /// Whether it has said that it is up, or that it will not be, which it does once.
@@ -189,9 +161,7 @@ pub struct Child {
     early: Option<Event>,
     out_of_memory: bool,
     captured: [Option<File>; 2],
-    tree: Option<Tree>,
     tree_end: Option<TreeEnd>,
-    grace_period: Duration,
     owner: u32,
 }
 
@@ -220,7 +190,7 @@ impl Child {
         (child.doorbell, child.captured) = (doorbell, captured);
         if !is_early {
             // Before the first frame: until then it runs none of the user's code.
-            child.tree = Some(Tree::plant(child.pid));
+            child.ties.plant(spec.grace_period);
             child.wire.start(&first, child.doorbell.clone().as_ref());
             child.flush();
         }
@@ -232,7 +202,7 @@ impl Child {
         Self {
             pid: born.pid,
             wire,
-            ties: Arc::new(Ties { pidfd: born.pidfd, stream: second }),
+            ties: Arc::new(Ties::new(born.pid, born.pidfd, second)),
             doorbell: None,
             salvaged: false,
             name: spec.name.clone(),
@@ -249,9 +219,7 @@ impl Child {
             early: None,
             out_of_memory: false,
             captured: [None, None],
-            tree: None,
             tree_end: None,
-            grace_period: spec.grace_period,
             owner: std::process::id(),
         }
     }

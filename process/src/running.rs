@@ -349,6 +349,8 @@ fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &E
             ties.end();
         }
     }
+    // Nobody else may be left who would.
+    ties.fell_all();
     let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
 }
 

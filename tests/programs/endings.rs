@@ -1,11 +1,11 @@
 //! A program with a pool, or a process, that it leaves in the way its first argument says.
 
 use std::error::Error;
-use std::io::{Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::iter;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{self, Command};
+use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -74,6 +74,41 @@ fn main() -> Result<(), Box<dyn Error>> {
             std::mem::forget(Process::start(8 << 20, |length: usize| vec![7u8; length])?);
         }
         "process-joined-elsewhere" => joined_elsewhere(),
+        "tree-leaked" => {
+            let builder = Process::builder().end_tree().limit_core(0);
+            let crashes = |()| -> u8 {
+                deaf();
+                process::abort()
+            };
+            let builder = builder.grace_period(Duration::from_secs(1));
+            std::mem::forget(builder.start((), crashes)?);
+        }
+        "tree-signalled" => {
+            embed::cleanup_on_sigterm()?;
+            let mut gate = Gate::new();
+            let builder = Process::builder().end_tree().grace_period(Duration::from_secs(10));
+            let _process = builder.start(gate.path(), |gate: PathBuf| -> u8 {
+                deaf();
+                Gate::pass(&gate);
+                park_for_ever()
+            })?;
+            gate.wait();
+            drop(gate);
+            wait();
+        }
+        "pool-tree-signalled" => {
+            embed::cleanup_on_sigterm()?;
+            // After the pool has ended.
+            embed::finalizer("last", || Marks::from_env().leave("last"));
+            let pool = Pool::builder().workers(1).end_tree().start()?;
+            // It never comes to its own tree.
+            let task = pool.submit((), |()| {
+                deaf();
+                drop(embed::finalizer("stubborn", || park_for_ever()));
+            });
+            task?.join()?;
+            wait();
+        }
         "by-policy" => {
             embed::cleanup_on_sigterm()?;
             embed::cleanup_on_signal(libc::SIGINT)?;
@@ -430,6 +465,15 @@ fn joined_elsewhere() {
     }
     gate.wait_for(JOINED);
     gate.open_once();
+}
+
+/// Starts what ignores `SIGTERM`.
+fn deaf() {
+    let script = "trap '' TERM; echo; exec sleep 1000";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let stdout = command.spawn().unwrap().stdout.unwrap();
+    BufReader::new(stdout).read_line(&mut String::new()).unwrap();
 }
 
 /// Handles SIGINT itself: what runs is finished, and nobody but this program decides so.

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Child, Life, Start};
+use super::{Child, Fall, Life, Start};
 use crate::codec::{Limits, encode};
 use crate::end::End;
 use crate::memory;
 use crate::status::ExitStatus;
 use crate::stop::{Rung, Step};
 use crate::sys::pidfd::{self, Reaped, Wait};
-use crate::tree::{Felling, Leader};
 use crate::usage::Usage;
 use crate::wire::{Kind, StopOrder, Wire};
 
@@ -58,10 +57,10 @@ impl Child {
     /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
     pub fn reap(&mut self) {
         if let Life::Running = self.life {
-            self.fell_tree();
-            if self.tree.is_some() {
+            match self.ties.fell_all() {
+                Fall::Over(end) => self.tree_end = end,
                 // It runs. Should it end right now, its tree has to go before it is reaped.
-                return;
+                Fall::Standing | Fall::Falling { .. } => return,
             }
             let reaped = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll);
             if let Some(Reaped { status, usage }) = reaped {
@@ -72,17 +71,6 @@ impl Child {
                 self.life = Life::Reaped(status);
                 self.wire.peer_has_ended();
             }
-        }
-    }
-
-    /// Ends what the child left behind, before it is reaped: until then its number, which may be
-    /// that of its process group, cannot mean another, unless other code reaps it.
-    fn fell_tree(&mut self) {
-        let pidfd = self.ties.pidfd.as_fd();
-        if let Some(tree) = self.tree.take_if(|_| pidfd::has_ended(pidfd)) {
-            let child = Leader::Ended { pid: self.pid, pidfd };
-            let felling = Felling::new(tree, Instant::now(), self.grace_period);
-            self.tree_end = Some(felling.finish(child));
         }
     }
 
@@ -192,7 +180,7 @@ impl Drop for Child {
             && self.owner == std::process::id()
         {
             self.ties.end();
-            self.fell_tree();
+            self.ties.fell_all();
             let _ = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Block);
         }
     }

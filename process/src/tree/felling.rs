@@ -6,8 +6,9 @@
 //! of a look that could be taken.
 
 use std::collections::BTreeSet;
-use std::thread;
 use std::time::{Duration, Instant};
+
+use epilogue_embed::ending;
 
 use super::{Leader, Tree, TreeEnd};
 use crate::sys::pidfd::AGAIN;
@@ -17,8 +18,9 @@ use crate::sys::pidfd::AGAIN;
 pub(crate) struct Felling {
     tree: Tree,
     stage: Stage,
-    /// When whoever still runs is killed.
-    kill_at: Instant,
+    grace_period: Duration,
+    /// When whoever still runs is killed, once the child has ended.
+    kill_at: Option<Instant>,
     /// How many there were at first.
     left: usize,
     pauses: Pauses,
@@ -58,22 +60,28 @@ impl Pauses {
 }
 
 impl Felling {
-    /// Begins with the tree of a child that has ended, and was not reaped by us yet.
-    pub(crate) fn new(tree: Tree, now: Instant, grace_period: Duration) -> Self {
-        let kill_at = now + grace_period;
-        Self {
-            tree,
-            stage: Stage::Standing,
-            kill_at,
-            left: 0,
-            pauses: Pauses::default(),
-            again: now,
-        }
+    /// What will become of the tree of a child that runs.
+    pub(crate) fn new(tree: Tree, grace_period: Duration) -> Self {
+        let (stage, pauses, again) = (Stage::Standing, Pauses::default(), Instant::now());
+        Self { tree, stage, grace_period, kill_at: None, left: 0, pauses, again }
     }
 
-    /// Looks, if it is time to, and takes the next step. What became of it, once nothing of it runs any
+    /// When to look again.
+    pub(crate) fn due(&self) -> Instant {
+        self.again
+    }
+
+    /// Looks, if it is time to, and takes the next step. The child has ended and was not reaped by us
+    /// yet. What became of it, once nothing of it runs any
     /// more but whom this program may not kill; who was the child's is reaped by whoever inherited it.
     pub(crate) fn advance(&mut self, child: Leader<'_>, now: Instant) -> Option<TreeEnd> {
+        let mut kill_at = self.kill_at.unwrap_or(now + self.grace_period);
+        if let Some(left) = ending::remaining() {
+            // This program ends: what is deaf must be killed before the program is, however busy the
+            // machine, and other finalizers need some of that time.
+            kill_at = kill_at.min(now + left / 4);
+        }
+        self.kill_at = Some(kill_at);
         if now < self.again {
             return None;
         }
@@ -83,7 +91,7 @@ impl Felling {
             (self.left, self.stage) = (left, Stage::Asked(asked));
         }
         let is_killing = matches!(self.stage, Stage::Killed { .. });
-        if !is_killing && (self.kill_at <= now || self.have_gone(child)) {
+        if !is_killing && (kill_at <= now || self.have_gone(child)) {
             self.stage = Stage::Killed { killed: BTreeSet::new(), in_vain: 0 };
             self.pauses = Pauses::default();
         }
@@ -114,16 +122,6 @@ impl Felling {
         let killed = killed.len();
         let (mechanism, left) = (self.tree.mechanism(), self.left.max(killed));
         Some(TreeEnd { mechanism, left, killed: killed.saturating_sub(running), running })
-    }
-
-    /// Ends it, and waits for that.
-    pub(crate) fn finish(mut self, child: Leader<'_>) -> TreeEnd {
-        loop {
-            if let Some(end) = self.advance(child, Instant::now()) {
-                return end;
-            }
-            thread::sleep(self.again.saturating_duration_since(Instant::now()));
-        }
     }
 
     /// Whether none of those that were asked is left.
