@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{JoinError, Mechanism, Process, Rung, embed, scope};
+use epilogue::{JoinError, Mechanism, Process, Rung, embed, scope, wait_all};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
@@ -255,6 +255,43 @@ fn a_tree_ends_however_its_process_does() {
     assert_eq!(scoped.len(), 2);
     nothing_runs();
     drop(gate);
+    oracle.nothing_left_within(BOUND);
+}
+
+#[test]
+fn what_a_process_left_behind_blocks_nobody_who_does_not_wait_for_it() {
+    let (oracle, _watchdog) = begin();
+    // Long: by far not all of it goes by.
+    let builder = Process::builder().end_tree().limit_core(0).grace_period(Duration::from_secs(20));
+    let process = builder.start((), |()| -> u8 {
+        Deaf.start();
+        std::process::abort()
+    });
+    let mut process = process.unwrap();
+    await_end(&process);
+    assert!(!process.is_finished());
+    assert_eq!(process.try_join().unwrap(), None);
+    let [deaf] = &running(&oracle)[..] else { panic!("{:#?}", running(&oracle)) };
+    kill(deaf.pid, Signal::SIGKILL).unwrap();
+    assert!(matches!(process.join(), Err(JoinError::Signaled { signal: 6, .. })));
+    oracle.nothing_left_within(BOUND);
+}
+
+#[test]
+fn one_that_has_ended_climbs_no_further_up_the_ladder_while_what_it_left_behind_does_not() {
+    let (oracle, _watchdog) = begin();
+    // From its answer on it has as long to leave.
+    let builder = Process::builder().end_tree().limit_core(0).grace_period(Duration::from_secs(1));
+    let process = builder.start((), |()| {
+        Deaf.start();
+        embed::finalizer("crash", || std::process::abort());
+    });
+    let process = process.unwrap();
+    wait_all(&[&process]);
+    let end = process.terminate().unwrap();
+    assert_eq!((end.rung, end.status.signal()), (Rung::Finish, Some(6)), "{end:?}");
+    let tree = end.tree.unwrap();
+    assert_eq!((tree.left, tree.killed), (1, 1));
     oracle.nothing_left_within(BOUND);
 }
 

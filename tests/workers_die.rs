@@ -2,21 +2,26 @@
 //! the pool goes on.
 
 use std::collections::HashMap;
-use std::io::IoSlice;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IoSlice};
 use std::os::fd::AsFd;
 use std::panic::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{ExitStatus, JoinError, Pool, Process, TaskError, WorkerLost};
+use epilogue::{ExitStatus, JoinError, Pool, Process, Task, TaskError, WorkerLost};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, Shutdown, sendmsg, shutdown};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
-use support::{Gate, Marks, Oracle, Random, Watchdog, hooks, kill_a_child, procfs, raw, sys};
+use support::{
+    Gate, Marks, Oracle, Random, Watchdog, hooks, kill_a_child, park_for_ever, procfs, raw, sys,
+};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -540,4 +545,56 @@ fn of_many_small_numbers_only_the_one_that_goes_wrong_has_another_outcome() {
     assert_eq!((report.done, report.lost), (3 * 19_999, 3), "{report}");
     drop(pool);
     oracle.nothing_left();
+}
+
+/// Starts what says in the fifo that it was asked to end, and does not.
+fn deaf(asked: &Path) {
+    let script = "trap 'echo asked > \"$ASKED\"' TERM; echo; while :; do sleep 0.1; done";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).env("ASKED", asked);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let stdout = command.spawn().unwrap().stdout.unwrap();
+    BufReader::new(stdout).read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn a_pool_goes_on_while_what_a_worker_left_behind_is_asked_to_end() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = support::fifo(directory.path(), "asked");
+    // Both ends, so that nobody waits for the other.
+    let mut asked = BufReader::new(File::options().read(true).write(true).open(&fifo).unwrap());
+    let mut gate = Gate::new();
+    // Long: by far not all of it goes by.
+    let builder = Pool::builder().workers(2).end_tree().grace_period(Duration::from_secs(30));
+    let pool = builder.task_timeout(Duration::from_secs(4)).start().unwrap();
+    let behind = pool.submit((fifo, gate.path()), |(fifo, gate): (PathBuf, PathBuf)| {
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+        deaf(&fifo);
+        Gate::pass(&gate);
+        std::process::abort()
+    });
+    let behind: Task<()> = behind.unwrap();
+    let worker = gate.wait();
+    let family = procfs::descendants_of(worker);
+    let deaf = family.iter().find(|one| one.parent == worker).unwrap().pid;
+    let deaf = sys::pidfd_open(deaf).unwrap();
+    gate.open_once();
+    asked.read_line(&mut String::new()).unwrap();
+    let slow = pool.submit((), |()| -> u8 { park_for_ever() }).unwrap().join();
+    assert!(matches!(slow, Err(TaskError::TimedOut)), "{slow:?}");
+    assert!(pool.map(0..20u64, |n| n + 1).unwrap().into_iter().eq(1..21));
+    let mut fds = [PollFd::new(deaf.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::ZERO), Ok(0), "the pool has waited for it");
+    sys::pidfd_signal(deaf.as_fd(), Signal::SIGKILL).unwrap();
+    // By now its time would have been over, too.
+    let TaskError::WorkerLost(lost) = behind.join().unwrap_err() else { panic!("it was killed") };
+    assert_eq!(lost.status.signal(), Some(Signal::SIGABRT as i32));
+    let report = pool.close().unwrap();
+    let crashed = report.workers.iter().find(|one| one.end.status.signal() == Some(6)).unwrap();
+    // What the shell had started may have been there, too.
+    assert!(crashed.end.tree.unwrap().left >= 1, "{crashed:?}");
+    drop((pool, deaf, asked, gate, directory));
+    oracle.nothing_left_within(Duration::from_secs(20));
 }

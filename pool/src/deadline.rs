@@ -177,6 +177,10 @@ impl Member {
     /// Looks at the calls of this worker; takes back what waited for too long.
     fn enforce(&mut self, now: Instant, expired: &mut Vec<Call>) -> Due {
         let mut due = Due { next: None, verdict: None };
+        if self.child.has_ended() {
+            // What it was about is lost, not late, and told of when nothing is left below it.
+            return due;
+        }
         let running = self.running();
         for position in (0..self.load()).rev() {
             let is_running = running == Some(position);

@@ -143,14 +143,21 @@ impl Supervisor {
         floor.let_idle_go(now);
         let mut ended = Vec::new();
         for owner in 0..floor.members.len() {
-            let child = &floor.members[owner].child;
+            let child = &mut floor.members[owner].child;
+            if child.has_ended() {
+                // It is reaped when nothing is left below it, which no descriptor tells.
+                child.reap();
+            }
             // Before its time is up: all this may have stood still since it was seen that nothing had
             // come of it, and one that was up in time is not late because nobody has looked.
-            let is_due = child.due().is_some_and(|due| due <= now);
+            let is_due = child.has_ended() || child.due().is_some_and(|due| due <= now);
             if is_due || ready.iter().any(|&(other, _)| other == owner) {
                 ended.extend(floor.look_at(owner).map(|status| (owner, status)));
             }
-            floor.members[owner].child.tick(now);
+            let child = &mut floor.members[owner].child;
+            if !child.has_ended() {
+                child.tick(now);
+            }
         }
         // From the back, so that the positions of the others still hold.
         for (owner, status) in ended.into_iter().rev() {

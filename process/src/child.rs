@@ -39,7 +39,7 @@ use crate::ring::{Near, Reply};
 use crate::sandbox::SandboxLevel;
 use crate::server::Born;
 use crate::status::ExitStatus;
-use crate::stop::Ladder;
+use crate::stop::{Ladder, Rung};
 use crate::tree::TreeEnd;
 use crate::usage::Usage;
 use crate::wire::{Wire, WireError};
@@ -110,6 +110,10 @@ enum Start {
 #[derive(Debug)]
 enum Life {
     Running,
+    /// It has ended, and something below it has not. That is looked at again then.
+    Falling {
+        again: Instant,
+    },
     Reaped(ExitStatus),
     Told(ExitStatus),
 }
@@ -128,7 +132,7 @@ impl Watch {
         self.wire.map(|flags| PollFd::new(self.ties.stream.as_fd(), flags))
     }
 
-    /// Its pidfd, until it has been reaped.
+    /// Its pidfd, until it has ended.
     pub fn pidfd(&self) -> Option<PollFd<'_>> {
         self.is_running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))
     }
@@ -148,6 +152,8 @@ pub struct Child {
     start_deadline: Duration,
     start: Start,
     ladder: Ladder,
+    /// The rung that it ended on. Whatever is asked of it after that is asked in vain.
+    ended_on: Option<Rung>,
     life: Life,
     wire_open: bool,
     broken: bool,
@@ -209,6 +215,7 @@ impl Child {
             start_deadline: spec.start_deadline,
             start: Start::Awaited { by: Instant::now() + spec.start_deadline },
             ladder: Ladder::new(spec.grace_period),
+            ended_on: None,
             life: Life::Running,
             wire_open: true,
             broken: false,
@@ -253,9 +260,15 @@ impl Child {
         self.wire.is_flushed()
     }
 
-    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on.
+    /// Whether it can be sent anything: false once it has closed its wire, even if it lives on, or has
+    /// ended.
     pub fn is_connected(&self) -> bool {
-        self.wire_open
+        self.wire_open && !self.has_ended()
+    }
+
+    /// Whether it is known to have ended, be it that its tree has not, and it is not reaped yet.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.life, Life::Running)
     }
 
     /// Writes what is queued, as far as the connection takes it.

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 
 use crate::channel::{Drain, take_in_now};
-use crate::child::{self, Child, Event, Spec, Ties, Work};
+use crate::child::{self, Child, Event, Spec, Ties, Watch, Work};
 use crate::end::End;
 use crate::entry::{Entry, Request};
 use crate::error::StartError;
@@ -269,8 +269,7 @@ impl Drop for Running {
 /// is waited for without the lock.
 #[derive(Debug)]
 pub(crate) struct Sight {
-    ties: Arc<Ties>,
-    wire: Option<PollFlags>,
+    watch: Watch,
     due: Option<Instant>,
 }
 
@@ -283,8 +282,7 @@ pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
 fn see(running: &mut Running) -> Option<Sight> {
     running.advance();
     let child = running.child().filter(|_| running.is_ours())?;
-    let ties = Arc::clone(child.ties());
-    Some(Sight { ties, wire: child.wire_interest(), due: child.due() })
+    Some(Sight { watch: child.watch(), due: child.due() })
 }
 
 /// Takes in what the processes send to receivers here, for as long as the result lives. Whoever
@@ -297,9 +295,9 @@ pub(crate) fn drain(processes: &[&SharedRunning]) -> Option<Drain> {
 /// Waits until it is worth to [`look`] again at one of them.
 pub(crate) fn wait_for(sights: &[Sight]) {
     let mut fds = Vec::new();
-    for Sight { ties, wire, due: _ } in sights {
-        fds.push(PollFd::new(ties.pidfd.as_fd(), PollFlags::POLLIN));
-        fds.extend(wire.map(|flags| PollFd::new(ties.stream.as_fd(), flags)));
+    for Sight { watch, due: _ } in sights {
+        fds.extend(watch.pidfd());
+        fds.extend(watch.wire());
     }
     child::wait_for(&mut fds, sights.iter().filter_map(|sight| sight.due).min());
 }

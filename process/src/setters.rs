@@ -200,8 +200,8 @@ macro_rules! setters {
             /// does not wait for finalizers longer than three quarters of the time that they have. What
             /// that misses, since it was killed, has crashed or could not look, this program ends,
             /// with the grace period between the two signals; only if both are killed, and this
-            /// program before it has looked, is that left to run. Whoever first sees that it has
-            /// ended waits for that, also calls that do not block otherwise.
+            /// program before it has looked, is that left to run. Until that is over, the process
+            /// counts as running.
             ///
             /// A cgroup tells who belongs to it, where this program may make one; else a process
             /// group, which a grandchild can leave. `End::tree` says which it was, and how many run

@@ -27,6 +27,9 @@ pub enum Work {
 impl Child {
     /// When [`Child::tick`] has to be called next, if ever.
     pub fn due(&self) -> Option<Instant> {
+        if let Life::Falling { again } = self.life {
+            return Some(again);
+        }
         match (self.start, self.ladder.due()) {
             (Start::Awaited { by } | Start::Refused { by }, ladder) => {
                 Some(ladder.map_or(by, |due| due.min(by)))
@@ -35,10 +38,13 @@ impl Child {
         }
     }
 
-    /// Does what is due: the next rung of the ladder, or the end of a child that is not up. Whoever
-    /// calls this has taken events since `now`, if that is [due](Child::due): among them may be a hello
-    /// that came in time.
+    /// Does what is due: the next rung of the ladder, the end of a child that is not up, or of what a
+    /// child has left behind that has ended. Whoever calls this has taken events since `now`, if that is
+    /// [due](Child::due): among them may be a hello that came in time.
     pub fn tick(&mut self, now: Instant) {
+        if let Life::Falling { .. } = self.life {
+            return self.reap();
+        }
         let step = match self.start {
             Start::Awaited { by } | Start::Refused { by } if by <= now => {
                 self.start = Start::Late;
@@ -54,19 +60,26 @@ impl Child {
         pidfd::was_continued(self.ties.pidfd.as_fd())
     }
 
-    /// Reaps the child if it has ended. Call it when its pidfd is readable, then take events.
+    /// Reaps the child if it has ended, and so has what it was to take along. Call it when its pidfd is
+    /// readable, then take events.
     pub fn reap(&mut self) {
-        if let Life::Running = self.life {
-            match self.ties.fell_all() {
+        if let Life::Running | Life::Falling { .. } = self.life {
+            match self.ties.fell() {
                 Fall::Over(end) => self.tree_end = end,
                 // It runs. Should it end right now, its tree has to go before it is reaped.
-                Fall::Standing | Fall::Falling { .. } => return,
+                Fall::Standing => return,
+                Fall::Falling { again } => {
+                    self.ended_on.get_or_insert(self.ladder.rung());
+                    self.life = Life::Falling { again };
+                    return;
+                }
             }
             let reaped = pidfd::wait(self.ties.pidfd.as_fd(), Wait::Poll);
             if let Some(Reaped { status, usage }) = reaped {
                 self.usage = usage;
+                let rung = *self.ended_on.get_or_insert(self.ladder.rung());
                 // Killed, and not by us: the kernel knows whether it was for want of memory.
-                let foreign = status.signal() == Some(9) && self.ladder.rung() < Rung::Kill;
+                let foreign = status.signal() == Some(9) && rung < Rung::Kill;
                 self.out_of_memory = foreign && memory::has_run_out();
                 self.life = Life::Reaped(status);
                 self.wire.peer_has_ended();
@@ -151,10 +164,15 @@ impl Child {
         let _ = pidfd::send_signal(self.ties.pidfd.as_fd(), signal as i32);
     }
 
+    /// How far up the ladder it had to be taken.
+    pub(super) fn rung(&self) -> Rung {
+        self.ended_on.unwrap_or(self.ladder.rung())
+    }
+
     /// How it ended: the proof that is kept of a child after [`Event::Ended`](super::Event::Ended).
     pub fn end(&self) -> End {
         let status = match self.life {
-            Life::Running => ExitStatus::Unknown,
+            Life::Running | Life::Falling { .. } => ExitStatus::Unknown,
             Life::Reaped(status) | Life::Told(status) => status,
         };
         let goodbye = self.goodbye.as_ref();
@@ -164,7 +182,7 @@ impl Child {
         });
         End {
             status,
-            rung: self.ladder.rung(),
+            rung: self.rung(),
             out_of_memory: self.out_of_memory,
             usage,
             tree: self.tree_end.map(|end| end.after(goodbye.and_then(|goodbye| goodbye.tree))),
@@ -176,7 +194,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Life::Running = self.life
+        if let Life::Running | Life::Falling { .. } = self.life
             && self.owner == std::process::id()
         {
             self.ties.end();

@@ -62,7 +62,7 @@ impl Child {
                 self.wire_open = false;
                 Some(Event::Ended(status))
             }
-            Life::Running | Life::Told(_) => None,
+            Life::Running | Life::Falling { .. } | Life::Told(_) => None,
         }
     }
 

@@ -53,7 +53,7 @@ impl Child {
 
     /// Why a child that ended with `status` before its hello was not started.
     pub fn start_error(&self, refusal: Option<Refusal>, status: ExitStatus) -> StartError {
-        let killed = self.ladder.rung() == Rung::Kill;
+        let killed = self.rung() == Rung::Kill;
         match refusal {
             Some(refusal) => StartError::Refused(refusal),
             None if let Some(problem) = &self.broke => StartError::Protocol(problem.clone()),
