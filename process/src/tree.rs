@@ -167,21 +167,18 @@ impl Tree {
         Ok((members.len(), opened.into_iter().filter_map(has_heard).collect()))
     }
 
-    /// Kills whoever is in the tree, and of `pids` those that still are: which of them it could not.
-    fn kill(&mut self, leader: Leader<'_>, pids: &BTreeSet<libc::pid_t>) -> BTreeSet<libc::pid_t> {
+    /// Kills whoever is in the tree, and of `pids` those that still are; whether the kernel has done that
+    /// to anybody, whose end then comes.
+    fn kill(&mut self, leader: Leader<'_>, pids: &BTreeSet<libc::pid_t>) -> bool {
         // As the kernel knows them: nobody can fork away meanwhile.
-        let are_all_killed = match self {
-            Self::Cgroup(cgroup) => matches!(leader, Leader::Ended { .. }) && cgroup.kill_all(),
-            // It says nothing of one that may not be killed.
-            Self::ProcessGroup(_) => leader.signal_group(Signal::SIGKILL) && pids.is_empty(),
-        };
-        if are_all_killed {
-            return BTreeSet::new();
+        match (&mut *self, leader) {
+            (Self::Cgroup(cgroup), Leader::Ended { .. }) if cgroup.kill_all() => return true,
+            // What it says is of the leader, too.
+            (Self::ProcessGroup(_), _) => _ = leader.signal_group(Signal::SIGKILL),
+            (Self::Cgroup(_), _) => {}
         }
-        let (opened, mut spared) = self.open(pids, leader);
-        let are_spared = opened.iter().filter(|(_, member)| !pidfd::kill(member.as_fd()));
-        spared.extend(are_spared.map(|(pid, _)| pid));
-        spared
+        let (opened, _) = self.open(pids, leader);
+        opened.iter().fold(false, |any, (_, member)| pidfd::kill(member.as_fd()) || any)
     }
 
     /// Opens those of `pids` that still are members.
@@ -191,7 +188,7 @@ impl Tree {
         }
         let tried: Vec<_> = pids.iter().map(|&pid| (pid, pidfd::open(pid))).collect();
         // By now a number could mean a stranger: whoever is a member, is no stranger.
-        let members = self.members(leader).unwrap_or_default();
+        let Ok(members) = self.members(leader) else { return (Vec::new(), pids.clone()) };
         let (mut opened, mut unopened) = Opened::default();
         for (pid, member) in tried.into_iter().filter(|(pid, _)| members.contains(pid)) {
             match member {

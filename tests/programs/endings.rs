@@ -104,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             // It never comes to its own tree.
             let task = pool.submit((), |()| {
                 deaf();
-                drop(embed::finalizer("stubborn", || park_for_ever()));
+                embed::finalizer("stubborn", || park_for_ever());
             });
             task?.join()?;
             wait();

@@ -70,8 +70,8 @@ impl Cgroup {
     }
 
     /// Kills all that is in it, whoever they are by now; whether that could be done.
-    pub(super) fn kill_all(&mut self) -> bool {
-        self.kill.as_mut().is_some_and(|kill| kill.write_all(b"1").is_ok())
+    pub(super) fn kill_all(&self) -> bool {
+        self.kill.as_ref().is_some_and(|mut kill| kill.write_all(b"1").is_ok())
     }
 }
 

@@ -34,12 +34,12 @@ enum Stage {
     Standing,
     /// These have heard that they are to end.
     Asked(BTreeSet<libc::pid_t>),
-    /// These had to be killed, which was tried so often in vain.
+    /// These had to be killed, which was last tried so often in vain.
     Killed { killed: BTreeSet<libc::pid_t>, in_vain: u32 },
 }
 
-/// How often the kernel may refuse to kill those who are left: about a quarter of a second long. It may
-/// refuse it once for want of memory, and for ever where they are another user's by now.
+/// How often in a row it may be that nobody who is left can be killed, or seen: about a quarter of a second.
+/// The kernel may refuse it once for want of memory, and for ever where they are another user's by now.
 const TRIES: u32 = 16;
 
 /// The pauses between looks. They grow: most end at once.
@@ -72,8 +72,10 @@ impl Felling {
     }
 
     /// Looks, if it is time to, and takes the next step. The child has ended and was not reaped by us
-    /// yet. What became of it, once nothing of it runs any
-    /// more but whom this program may not kill; who was the child's is reaped by whoever inherited it.
+    /// yet.
+    ///
+    /// What became of it, once nothing of it runs any more but whom this program may not kill; who was
+    /// the child's is reaped by whoever inherited it.
     pub(crate) fn advance(&mut self, child: Leader<'_>, now: Instant) -> Option<TreeEnd> {
         let mut kill_at = self.kill_at.unwrap_or(now + self.grace_period);
         if let Some(left) = ending::remaining() {
@@ -108,15 +110,13 @@ impl Felling {
         killed.extend(&stubborn);
         // Also if a look finds nobody: one that forks and ends, again and again, is a step ahead of
         // every look.
-        let spared = self.tree.kill(child, &stubborn);
-        let running = match self.tree.members(child) {
+        let were_killed = self.tree.kill(child, &stubborn);
+        let left = self.tree.members(child);
+        *in_vain = if were_killed && left.is_ok() { 0 } else { *in_vain + 1 };
+        let running = match left {
             Ok(left) if left.is_empty() => 0,
             // Whoever was killed will end, and is waited for.
-            Ok(left) if !left.is_subset(&spared) => return None,
-            _ if *in_vain < TRIES => {
-                *in_vain += 1;
-                return None;
-            }
+            _ if *in_vain < TRIES => return None,
             left => left.map_or(0, |left| left.len()),
         };
         let killed = killed.len();
