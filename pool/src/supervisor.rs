@@ -154,10 +154,7 @@ impl Supervisor {
             if is_due || ready.iter().any(|&(other, _)| other == owner) {
                 ended.extend(floor.look_at(owner).map(|status| (owner, status)));
             }
-            let child = &mut floor.members[owner].child;
-            if !child.has_ended() {
-                child.tick(now);
-            }
+            floor.members[owner].child.tick(now);
         }
         // From the back, so that the positions of the others still hold.
         for (owner, status) in ended.into_iter().rev() {

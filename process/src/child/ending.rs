@@ -25,7 +25,7 @@ pub enum Work {
 }
 
 impl Child {
-    /// When [`Child::tick`] has to be called next, if ever.
+    /// When [`Child::reap`] and [`Child::tick`] have to be called next, if ever.
     pub fn due(&self) -> Option<Instant> {
         if let Life::Falling { again } = self.life {
             return Some(again);
@@ -38,12 +38,12 @@ impl Child {
         }
     }
 
-    /// Does what is due: the next rung of the ladder, the end of a child that is not up, or of what a
-    /// child has left behind that has ended. Whoever calls this has taken events since `now`, if that is
-    /// [due](Child::due): among them may be a hello that came in time.
+    /// Does what is due: the next rung of the ladder, or the end of a child that is not up. Whoever
+    /// calls this has taken events since `now`, if that is [due](Child::due): among them may be a hello
+    /// that came in time. What a child has left behind that has ended is for [`Child::reap`].
     pub fn tick(&mut self, now: Instant) {
-        if let Life::Falling { .. } = self.life {
-            return self.reap();
+        if self.has_ended() {
+            return;
         }
         let step = match self.start {
             Start::Awaited { by } | Start::Refused { by } if by <= now => {
@@ -61,7 +61,7 @@ impl Child {
     }
 
     /// Reaps the child if it has ended, and so has what it was to take along. Call it when its pidfd is
-    /// readable, then take events.
+    /// readable, or what is left behind is [due](Child::due), then take events.
     pub fn reap(&mut self) {
         if let Life::Running | Life::Falling { .. } = self.life {
             match self.ties.fell() {
