@@ -7,6 +7,7 @@ use crate::case::Case;
 use crate::figures::Figures;
 use crate::scenarios::{self, Scenario};
 use crate::seed::Seed;
+use crate::tally::Tally;
 
 /// The seed of a run that names none: figures are compared with those of this one.
 const SEED: u64 = 0x5EED_0008;
@@ -115,29 +116,30 @@ fn subject(mut arguments: impl Iterator<Item = String>) -> Result<Command, Strin
 }
 
 impl Plan {
-    /// Runs it and prints its figures; how many cases failed.
-    pub(crate) fn run(&self) -> u64 {
+    /// Runs it and prints its figures: whether all is well.
+    pub(crate) fn run(&self) -> bool {
         let Self { scenario, seed, extent, .. } = *self;
         // A failed assertion is the verdict on a case, which is printed once.
         panic::set_hook(Box::new(|_| ()));
         let (begun, mut figures) = (Instant::now(), Figures::default());
-        let (mut passed, mut not_tried, mut failed) = (0, 0, 0);
+        let mut tally = Tally::default();
         let count = self.cases.unwrap_or_else(|| (scenario.cases)(extent));
         let all = self.only.map_or(0..count, |only| only..only + 1);
-        for case in all {
+        for case in all.clone() {
             if extent.seconds.is_some_and(|most| begun.elapsed() >= Duration::from_secs(most)) {
+                tally.not_begun = all.end - case;
                 break;
             }
             match Case::run(scenario, Seed { run: seed, case }, extent) {
                 Ok(found) => {
                     match found.is_tried() {
-                        true => passed += 1,
-                        false => not_tried += 1,
+                        true => tally.passed += 1,
+                        false => tally.not_tried += 1,
                     }
                     figures.add(found);
                 }
                 Err(problem) => {
-                    failed += 1;
+                    tally.failed += 1;
                     println!("{} failed: {problem}", scenario.name);
                     println!("again: chaos {} --seed {seed:#x} --case {case}", scenario.name);
                 }
@@ -146,11 +148,11 @@ impl Plan {
         drop(panic::take_hook());
         let took = begun.elapsed().as_secs_f64();
         println!("{}: seed {seed:#x}, {figures}", scenario.name);
-        let not_tried = match not_tried {
-            0 => String::new(),
-            count => format!("{count} not tried, "),
-        };
-        println!("{}: {passed} passed, {not_tried}{failed} failed in {took:.1} s", scenario.name);
-        failed
+        println!("{}: {tally} in {took:.1} s", scenario.name);
+        let problem = tally.problem();
+        if let Some(problem) = &problem {
+            println!("{} failed: {problem}", scenario.name);
+        }
+        tally.failed == 0 && problem.is_none()
     }
 }
