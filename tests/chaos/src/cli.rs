@@ -4,8 +4,8 @@ use std::panic;
 use std::time::{Duration, Instant};
 
 use crate::case::Case;
-use crate::figures::Figures;
-use crate::scenarios::{self, Scenario};
+use crate::figures::{Figures, Tried};
+use crate::scenarios::{self, Least, Scenario};
 use crate::seed::Seed;
 use crate::tally::Tally;
 
@@ -132,9 +132,10 @@ impl Plan {
             }
             match Case::run(scenario, Seed { run: seed, case }, extent) {
                 Ok(found) => {
-                    match found.is_tried() {
-                        true => tally.passed += 1,
-                        false => tally.not_tried += 1,
+                    match found.tried() {
+                        Tried::Yes => tally.passed += 1,
+                        Tried::Refused => tally.not_tried += 1,
+                        Tried::NotReached => tally.not_reached += 1,
                     }
                     figures.add(found);
                 }
@@ -149,10 +150,39 @@ impl Plan {
         let took = begun.elapsed().as_secs_f64();
         println!("{}: seed {seed:#x}, {figures}", scenario.name);
         println!("{}: {tally} in {took:.1} s", scenario.name);
-        let problem = tally.problem();
+        let problem = tally.problem().or_else(|| too_few(scenario.least, &figures));
         if let Some(problem) = &problem {
             println!("{} failed: {problem}", scenario.name);
         }
         tally.failed == 0 && problem.is_none()
+    }
+}
+
+/// Of how many at least a share is asked for: of fewer, chance may leave none.
+const MANY: u64 = 100;
+
+/// Whether too few of something were counted: a run in which nobody came that far shows nothing of it.
+fn too_few(least: Option<Least>, figures: &Figures) -> Option<String> {
+    let Least { what, of } = least?;
+    let [counted, all] = [what, of].map(|what| figures.counted(what));
+    (all >= MANY && counted < all / 2).then(|| format!("of {all} {of} only {counted} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_parents_half_as_many_processes_have_to_have_finalized() {
+        let least = Some(Least { what: "finalized", of: "parents" });
+        let of = |parents, finalized| {
+            let mut figures = Figures::default();
+            figures.count("parents", parents);
+            figures.count("finalized", finalized);
+            too_few(least, &figures)
+        };
+        assert_eq!((of(500, 250), of(99, 0)), (None, None));
+        assert_eq!(of(500, 249).unwrap(), "of 500 parents only 249 finalized");
+        assert_eq!(too_few(None, &Figures::default()), None);
     }
 }

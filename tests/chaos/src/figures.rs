@@ -20,6 +20,17 @@ pub(crate) struct Figures {
     worst: BTreeMap<String, Duration>,
     most: BTreeMap<String, u64>,
     not_tried: BTreeMap<String, u64>,
+    not_reached: u64,
+}
+
+/// Whether a case did what it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    Yes,
+    /// This machine does not let us.
+    Refused,
+    /// There was no moment for its fault, such as a call that was not made so often.
+    NotReached,
 }
 
 /// Says a count, from the program of a case.
@@ -47,6 +58,11 @@ impl Figures {
     pub(crate) fn not_tried(why: &str) -> Self {
         let not_tried = BTreeMap::from([(why.to_owned(), 1)]);
         Self { not_tried, ..Self::default() }
+    }
+
+    /// Of a case whose fault never happened.
+    pub(crate) fn not_reached() -> Self {
+        Self { not_reached: 1, ..Self::default() }
     }
 
     /// Reads what the functions above said. Other lines are not for us.
@@ -84,12 +100,26 @@ impl Figures {
         *most = size.max(*most);
     }
 
+    /// How often this was counted.
+    pub(crate) fn counted(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn tried(&self) -> Tried {
+        match (self.not_tried.is_empty(), self.not_reached) {
+            (false, _) => Tried::Refused,
+            (true, 0) => Tried::Yes,
+            (true, _) => Tried::NotReached,
+        }
+    }
+
     /// Whether all of it was tried.
     pub(crate) fn is_tried(&self) -> bool {
-        self.not_tried.is_empty()
+        self.tried() == Tried::Yes
     }
 
     pub(crate) fn add(&mut self, other: Self) {
+        self.not_reached += other.not_reached;
         other.most.iter().for_each(|(what, &size)| self.most(what, size));
         for (why, count) in other.not_tried {
             *self.not_tried.entry(why).or_default() += count;
@@ -108,7 +138,9 @@ impl fmt::Display for Figures {
         let most = self.most.iter().map(|(what, size)| format!("{size} {what} at most"));
         let not_tried =
             self.not_tried.iter().map(|(why, count)| format!("{count} not tried: {why}"));
-        let all = counts.chain(worst).chain(most).chain(not_tried);
+        let not_reached =
+            (self.not_reached > 0).then(|| format!("{} not reached", self.not_reached));
+        let all = counts.chain(worst).chain(most).chain(not_tried).chain(not_reached);
         f.write_str(&all.collect::<Vec<_>>().join(", "))
     }
 }
@@ -132,5 +164,15 @@ mod tests {
         all.add(Figures::not_tried("no disk"));
         assert!(!all.is_tried());
         assert_eq!(all.to_string(), "3 KiB more at most, 2 not tried: no disk");
+    }
+
+    #[test]
+    fn a_fault_that_never_happened_was_not_tried() {
+        let mut all = Figures::not_reached();
+        assert_eq!((all.tried(), all.is_tried()), (Tried::NotReached, false));
+        all.add(Figures::said("count:3 deaths\n"));
+        assert_eq!(all.to_string(), "3 deaths, 1 not reached");
+        assert_eq!((all.counted("deaths"), all.counted("births")), (3, 0));
+        assert_eq!(Figures::not_tried("no disk").tried(), Tried::Refused);
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) not_tried: u64,
+    pub(crate) not_reached: u64,
     pub(crate) failed: u64,
     /// The time was up before.
     pub(crate) not_begun: u64,
@@ -15,18 +16,24 @@ pub(crate) struct Tally {
 impl Tally {
     /// What is wrong with the run as a whole, besides the cases that failed.
     pub(crate) fn problem(&self) -> Option<String> {
-        let Self { passed, not_tried, failed, not_begun } = *self;
-        let begun = passed + not_tried + failed;
-        (begun < not_begun)
-            .then(|| format!("of {} cases only {begun} were begun in time", begun + not_begun))
+        let Self { passed, not_tried, not_reached, failed, not_begun } = *self;
+        let begun = passed + not_tried + not_reached + failed;
+        if begun < not_begun {
+            return Some(format!("of {} cases only {begun} were begun in time", begun + not_begun));
+        }
+        // One that looks at the table of all others may be among those that passed.
+        (not_reached > passed)
+            .then(|| format!("{not_reached} cases never came to their fault, {passed} did"))
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, not_tried, failed, not_begun } = *self;
+        let Self { passed, not_tried, not_reached, failed, not_begun } = *self;
         write!(f, "{passed} passed, ")?;
-        for (count, what) in [(not_tried, "not tried"), (not_begun, "not begun")] {
+        let rest =
+            [(not_tried, "not tried"), (not_reached, "not reached"), (not_begun, "not begun")];
+        for (count, what) in rest {
             if count > 0 {
                 write!(f, "{count} {what}, ")?;
             }
@@ -41,12 +48,22 @@ mod tests {
 
     #[test]
     fn half_of_the_cases_is_enough_and_fewer_are_not() {
-        let half = Tally { passed: 3, not_tried: 1, failed: 1, not_begun: 5 };
+        let half = Tally { passed: 3, not_tried: 1, failed: 1, not_begun: 5, not_reached: 0 };
         assert_eq!(half.problem(), None);
         assert_eq!(half.to_string(), "3 passed, 1 not tried, 5 not begun, 1 failed");
         let fewer = Tally { not_begun: 6, ..half };
         assert_eq!(fewer.problem().unwrap(), "of 11 cases only 5 were begun in time");
         assert_eq!(Tally::default().problem(), None);
         assert!(Tally { not_begun: 1, ..Tally::default() }.problem().is_some());
+    }
+    #[test]
+    fn a_run_in_which_next_to_nothing_happened_fails_unless_the_machine_allows_no_more() {
+        let census_alone = Tally { passed: 1, not_reached: 300, ..Tally::default() };
+        let problem = census_alone.problem().unwrap();
+        assert_eq!(problem, "300 cases never came to their fault, 1 did");
+        let most = Tally { passed: 300, not_reached: 4, ..Tally::default() };
+        assert_eq!(most.problem(), None);
+        assert_eq!(most.to_string(), "300 passed, 4 not reached, 0 failed");
+        assert_eq!(Tally { not_tried: 200, ..Tally::default() }.problem(), None);
     }
 }

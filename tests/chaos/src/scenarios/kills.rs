@@ -20,6 +20,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "SIGKILL to random workers under load, a hundred deaths a case",
     cases: |extent| extent.either(20, 1000),
     patience: |_| Duration::from_secs(120),
+    least: None,
     case: |case| case.ends_well(&mut case.command(&[]), Duration::from_secs(1)),
     subject,
 };

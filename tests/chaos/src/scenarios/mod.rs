@@ -30,10 +30,19 @@ pub(crate) struct Scenario {
     pub(crate) cases: fn(Extent) -> u64,
     /// How long a case may take before it hangs.
     pub(crate) patience: fn(Extent) -> Duration,
+    /// What has to come of many cases.
+    pub(crate) least: Option<Least>,
     /// Tries one case; panics if something is wrong.
     pub(crate) case: fn(&mut Case) -> Figures,
     /// The program of a case.
     pub(crate) subject: fn(Seed, &[String]),
+}
+
+/// Two counts, of which the first has to be half of the second at least.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Least {
+    pub(crate) what: &'static str,
+    pub(crate) of: &'static str,
 }
 
 pub(crate) static ALL: &[Scenario] = &[

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Marks, Random, hooks, park_for_ever, procfs, sys};
 
-use super::Scenario;
+use super::{Least, Scenario};
 use crate::case::{Case, died_by, status_field};
 use crate::figures::Figures;
 use crate::seed::Seed;
@@ -22,6 +22,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "SIGKILL to a parent at a random instant, start-up included, nested, some stopped",
     cases: |extent| extent.either(500, 10_000),
     patience: |_| Duration::from_secs(60),
+    least: Some(Least { what: "finalized", of: "parents" }),
     case,
     subject,
 };

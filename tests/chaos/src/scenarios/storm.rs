@@ -8,8 +8,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpid};
 use support::{Marks, Program, Random, children_of, hooks, park_for_ever, signal_child};
 
-use super::Scenario;
 use super::parent::register;
+use super::{Least, Scenario};
 use crate::case::{Case, died_by};
 use crate::figures::Figures;
 use crate::seed::Seed;
@@ -19,6 +19,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "1 to 20 SIGTERMs to a program, its workers, or all, from the first instruction on",
     cases: |extent| extent.either(500, 10_000),
     patience: |_| Duration::from_secs(60),
+    least: Some(Least { what: "finalized once", of: "storms" }),
     case,
     subject,
 };

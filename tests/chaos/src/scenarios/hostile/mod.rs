@@ -31,6 +31,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "a worker that lies, floods, forks or is deaf, in a pool and as a process",
     cases: |_| 2 * DEEDS.len() as u64,
     patience: |_| Duration::from_secs(30),
+    least: None,
     case,
     subject,
 };

@@ -28,6 +28,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "every step of a life x KILL, STOP, TERM, exit x pool, process, scope",
     cases: |_| cells().count() as u64,
     patience: |_| Duration::from_secs(30),
+    least: None,
     case,
     subject,
 };

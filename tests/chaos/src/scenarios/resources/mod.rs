@@ -28,6 +28,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "3..64 descriptors, 1..16 processes, little memory, a full disk, a full /dev/shm",
     cases: |_| all().count() as u64,
     patience: |_| Duration::from_secs(60),
+    least: None,
     case,
     subject,
 };
@@ -61,6 +62,20 @@ fn all() -> impl Iterator<Item = Little> {
 fn little(seed: Seed) -> Little {
     let Some(little) = all().nth(seed.case as usize) else { panic!("no such case") };
     little
+}
+
+impl Little {
+    /// Whether it is less than a run of everything can do with. How much more of it is enough,
+    /// differs from machine to machine.
+    fn is_too_little(self) -> bool {
+        match self {
+            Self::Descriptors(count) => count == 3,
+            Self::Processes(count) => count == 1,
+            Self::Memory(..) | Self::Disk => true,
+            // Nothing of ours is there.
+            Self::Shm => false,
+        }
+    }
 }
 
 /// What became of a program that had too little.
@@ -115,7 +130,10 @@ fn subject(seed: Seed, _: &[String]) {
         Little::Shm => shm(),
     };
     match tried {
-        Ok(Told::Nothing) => say_count("without effect", 1),
+        Ok(Told::Nothing) => {
+            assert!(!little.is_too_little(), "{little:?}: nothing was refused");
+            say_count("without effect", 1);
+        }
         Ok(Told::Errors(errors)) => {
             for error in &errors {
                 assert!(typed::is_about(error, little), "{little:?}: {error:?}");

@@ -23,6 +23,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "a mixed load with kills for three minutes, or as long as --seconds says",
     cases: |_| 1,
     patience: |extent| length(extent) + Duration::from_secs(120),
+    least: None,
     case: |case| {
         let seconds = length(case.extent).as_secs().to_string();
         case.ends_well(&mut case.command(&[&seconds]), Duration::from_secs(1))
