@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use epilogue::{Enforcement, Process, Sandbox, SandboxLevel, StartError};
+use epilogue::{
+    BuildError, Enforcement, Pool, Process, Sandbox, SandboxLevel, StartError, StartMethod,
+};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{Program, begin, landlock_says, not_tried};
 
@@ -21,7 +23,12 @@ fn without(call: i64) {
 type Told = Result<(SandboxLevel, bool), String>;
 
 fn level_of_reader(sandbox: Sandbox) -> Told {
-    match Process::builder().sandbox(sandbox).start((), |()| fs::read("/etc/passwd").is_ok()) {
+    level_of_reader_by(StartMethod::Spawn, sandbox)
+}
+
+fn level_of_reader_by(method: StartMethod, sandbox: Sandbox) -> Told {
+    let builder = Process::builder().start_method(method).sandbox(sandbox);
+    match builder.start((), |()| fs::read("/etc/passwd").is_ok()) {
         Ok(process) => Ok((process.sandbox().unwrap().clone(), process.join().unwrap())),
         Err(StartError::Refused(refusal)) => Err(refusal.to_string()),
         Err(other) => panic!("{other}"),
@@ -33,6 +40,40 @@ fn level_without((call, sandbox): (i64, Sandbox)) -> Result<(String, String), St
     without(call);
     let (SandboxLevel { landlock, seccomp, .. }, _) = level_of_reader(sandbox)?;
     Ok((format!("{landlock:?}"), format!("{seccomp:?}")))
+}
+
+/// What is told of a sandbox that is required where the kernel does not have that call: of a process that a
+/// server forks, and of pools whose workers are started either way.
+fn refused_without((call, sandbox): (i64, Sandbox)) -> Vec<String> {
+    without(call);
+    let pool = |method| {
+        let builder = Pool::builder().workers(2).start_method(method).sandbox(sandbox.clone());
+        match builder.start() {
+            Ok(_) => "a pool that starts".to_owned(),
+            Err(BuildError::Worker(StartError::Refused(refusal))) => refusal.to_string(),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let pools = [StartMethod::Spawn, StartMethod::Server].map(pool);
+    let process = level_of_reader_by(StartMethod::Server, sandbox);
+    let process = process.map_or_else(|refusal| refusal, |level| format!("{level:?}"));
+    pools.into_iter().chain([process]).collect()
+}
+
+#[test]
+fn a_required_sandbox_that_cannot_be_had_starts_no_pool_and_no_process_of_a_server() {
+    let (oracle, _watchdog) = begin();
+    let whole = Sandbox::new().confine().compute_only().required();
+    let layers = [
+        (nix::libc::SYS_landlock_create_ruleset, "confining the process by Landlock failed"),
+        (nix::libc::SYS_seccomp, "filtering system calls by seccomp failed"),
+    ];
+    for (call, refusal) in layers {
+        let told = Process::start((call, whole.clone()), refused_without).unwrap().join().unwrap();
+        assert_eq!(told.len(), 3);
+        assert!(told.iter().all(|told| told.starts_with(refusal)), "{told:?}");
+    }
+    oracle.nothing_left();
 }
 
 #[test]
