@@ -3,11 +3,14 @@
 //! sandbox the kernel enforces is told before any code runs in it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,11 +20,15 @@ use std::time::Duration;
 
 use epilogue::process::Builder;
 use epilogue::{Enforcement, Pool, Process, Sandbox, SharedSlice, StartMethod, channel};
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::{Pid, getpid, getppid};
-use support::{begin, refused_step};
+use nix::unistd::{Pid, execve, execveat, getpid, getppid};
+use support::{begin, refused_step, sys};
 
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
 
@@ -35,6 +42,8 @@ struct Goals {
     /// A file that is there, and one that is not.
     read: PathBuf,
     write: PathBuf,
+    /// A file that may be executed, and of which the kernel then finds that it is no program.
+    program: PathBuf,
     /// A port where somebody listens, a socket with a path where somebody does, and one with a name
     /// that is no path.
     port: u16,
@@ -46,6 +55,33 @@ struct Goals {
 
 static SECRET: AtomicU64 = AtomicU64::new(0);
 
+/// What is possible once the kernel has come to see that this is no program: who executed one would not
+/// come back to tell.
+fn executed(result: nix::Result<Infallible>) -> io::Result<()> {
+    match result {
+        Err(Errno::ENOEXEC) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Executes a file in memory, which has no name.
+fn execute_memory() -> io::Result<()> {
+    let mut file = File::from(memfd_create(c"program", MFdFlags::empty())?);
+    file.write_all(b"text")?;
+    let no_name = CString::default();
+    executed(execveat(&file, &no_name, &[c"text"], &[c""; 0], AtFlags::AT_EMPTY_PATH))
+}
+
+/// Signals the parent through its pidfd, which every child has, whichever of its descriptors that is.
+fn signal_by_pidfd() -> io::Result<()> {
+    let all = (3..64).map(sys::may_signal_by_pidfd);
+    let is_none = |result: &io::Result<()>| {
+        result.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::EBADF as i32))
+    };
+    let found: Vec<_> = all.filter(|result| !is_none(result)).collect();
+    found.into_iter().reduce(io::Result::or).expect("a pidfd among the descriptors")
+}
+
 /// Tries everything, and tells what was possible.
 fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
     let parent = getppid();
@@ -55,6 +91,7 @@ fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
     let datagrams = (AddressFamily::Unix, SockType::Datagram, SockFlag::empty());
     let unix = |result: nix::Result<()>| result.map_err(io::Error::from);
     let name = SocketAddr::from_abstract_name(&goals.name).unwrap();
+    let program = CString::new(goals.program.as_os_str().as_bytes()).unwrap();
     [
         ("read", fs::read(&goals.read).map(drop)),
         ("list", fs::read_dir(goals.read.parent().unwrap()).map(drop)),
@@ -71,9 +108,16 @@ fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
         ),
         ("signal the parent", unix(kill(parent, None))),
         ("signal all", unix(kill(Pid::from_raw(-1), None))),
-        ("execute", Command::new("/bin/true").status().map(drop)),
+        ("signal the parent by its pidfd", signal_by_pidfd()),
+        ("signal the parent's thread", sys::may_signal_thread(parent)),
+        ("queue a signal", sys::may_queue_signal(parent)),
+        ("queue a signal for a thread", sys::may_queue_signal_for_thread(parent)),
+        ("limit the parent", sys::may_see_limits(parent)),
+        ("start a program", Command::new("/bin/true").status().map(drop)),
+        ("execute", executed(execve(&program, &[c"program"], &[c""; 0]))),
+        ("execute memory", execute_memory()),
         ("read the parent", unix(process_vm_readv(parent, &mut local, &remote).map(drop))),
-        ("open the parent", fs::File::open(format!("/proc/{parent}/mem")).map(drop)),
+        ("open the parent", File::open(format!("/proc/{parent}/mem")).map(drop)),
     ]
     .into_iter()
     .map(|(name, result)| (name.to_owned(), result.map_err(|error| error.to_string())))
@@ -104,6 +148,10 @@ fn possible(builder: Builder, goals: &Goals) -> Vec<String> {
     could
 }
 
+/// What is left to a process that is confined, and no more: SECURITY.md says so.
+const UNKNOWN_TO_LANDLOCK: [&str; 5] =
+    ["connect to a path", "execute memory", "limit the parent", "pair of datagrams", "signal all"];
+
 /// Something of each kind that can be reached, and the names of all of it.
 fn with_goals(test: impl Fn(&Goals, &Path)) {
     let directory = tempfile::tempdir().unwrap();
@@ -116,7 +164,11 @@ fn with_goals(test: impl Fn(&Goals, &Path)) {
     let _named = UnixListener::bind_addr(&address).unwrap();
     let inner = directory.path().join("inner");
     fs::create_dir(&inner).unwrap();
+    let program = inner.join("program");
+    fs::write(&program, "text").unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let goals = Goals {
+        program,
         read: inner.join("read"),
         write: inner.join("write"),
         port: tcp.local_addr().unwrap().port(),
@@ -132,7 +184,7 @@ fn without_a_sandbox_everything_that_is_tried_is_possible() {
     let (oracle, _watchdog) = begin();
     with_goals(|goals, _| {
         let could = possible(Process::builder(), goals);
-        assert_eq!(could.len(), 15, "{could:?}");
+        assert_eq!(could.len(), 22, "{could:?}");
     });
     oracle.nothing_left();
 }
@@ -157,7 +209,7 @@ fn a_process_that_is_confined_can_do_none_of_it_but_what_landlock_does_not_know(
     for method in METHODS {
         with_goals(|goals, _| {
             let could = possible(new(method, Sandbox::new().confine()), goals);
-            assert_eq!(could, ["connect to a path", "pair of datagrams", "signal all"]);
+            assert_eq!(could, UNKNOWN_TO_LANDLOCK);
         });
     }
     epilogue::end_servers();
@@ -180,8 +232,7 @@ fn what_is_allowed_is_possible_and_nothing_else() {
         for (sandbox, expected) in cases {
             fs::write(&goals.read, "text").unwrap();
             let alone = possible(new(StartMethod::Spawn, sandbox.clone()), goals);
-            let unknown = ["connect to a path", "pair of datagrams", "signal all"];
-            let known = alone.iter().filter(|name| !unknown.contains(&name.as_str()));
+            let known = alone.iter().filter(|name| !UNKNOWN_TO_LANDLOCK.contains(&name.as_str()));
             assert_eq!(known.collect::<Vec<_>>(), expected, "{sandbox:?}");
             let both = new(StartMethod::Spawn, sandbox.clone().compute_only());
             assert_eq!(possible(both, goals), expected, "{sandbox:?}, computing only");
@@ -217,6 +268,33 @@ fn a_new_process_has_no_way_to_new_privileges() {
     let with = new(StartMethod::Spawn, Sandbox::new()).start((), look).unwrap();
     assert_eq!((without.sandbox(), with.sandbox().unwrap().is_full()), (None, true));
     assert_eq!((without.join().unwrap(), with.join().unwrap()), (false, true));
+    oracle.nothing_left();
+}
+
+/// What a process is refused that raises its own limit, lifts it, and lowers it, by both system calls.
+fn change_limits(_: ()) -> [Option<i32>; 4] {
+    let refused = |result: io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    let set = |soft, hard| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).map_err(io::Error::from);
+    let older = |value| sys::set_limit_by_the_older_call(Resource::RLIMIT_NOFILE as u32, value);
+    assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (64, 64));
+    let results = [set(128, 128), older(128), set(32, 64), older(32)].map(refused);
+    let is_as_before = getrlimit(Resource::RLIMIT_NOFILE).unwrap() == (64, 64);
+    assert_eq!(is_as_before, results.iter().all(Option::is_some));
+    results
+}
+
+#[test]
+fn a_process_that_only_computes_keeps_the_limits_that_it_was_given() {
+    let (oracle, _watchdog) = begin();
+    let lower = Process::builder().limit_descriptors(64).start((), change_limits).unwrap();
+    assert_eq!(lower.join().unwrap()[2..], [None; 2]);
+    for method in METHODS {
+        let builder = new(method, Sandbox::new().compute_only()).limit_descriptors(64);
+        let process = builder.start((), change_limits).unwrap();
+        assert!(process.sandbox().unwrap().is_full());
+        assert_eq!(process.join().unwrap(), [Some(Errno::EPERM as i32); 4]);
+    }
+    epilogue::end_servers();
     oracle.nothing_left();
 }
 

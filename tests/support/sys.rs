@@ -3,8 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr;
+use std::{mem, ptr};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -29,6 +30,60 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether this process may send signals through whatever `fd` is: it sends none.
+pub fn may_signal_by_pidfd(fd: RawFd) -> io::Result<()> {
+    let info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: `fd` is a number, which the kernel looks up; a null `info` is allowed.
+    done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, info, 0) })
+}
+
+/// Whether this process may send signals to the main thread of `pid`: it sends none.
+pub fn may_signal_thread(pid: Pid) -> io::Result<()> {
+    // SAFETY: takes three integers and touches no memory of ours.
+    done(unsafe { libc::syscall(libc::SYS_tgkill, pid.as_raw(), pid.as_raw(), 0) })
+}
+
+/// Whether this process may queue signals for `pid`: it queues none.
+pub fn may_queue_signal(pid: Pid) -> io::Result<()> {
+    let (pid, info) = (pid.as_raw(), queued());
+    // SAFETY: the kernel reads one such structure, which lives through the call.
+    done(unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, pid, 0, &raw const info) })
+}
+
+/// Whether this process may queue signals for the main thread of `pid`: it queues none.
+pub fn may_queue_signal_for_thread(pid: Pid) -> io::Result<()> {
+    let (pid, info) = (pid.as_raw(), queued());
+    // SAFETY: the kernel reads one such structure, which lives through the call.
+    done(unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, pid, 0, &raw const info) })
+}
+
+/// What is queued with a signal for another process: the kernel lets nobody pretend to be itself.
+fn queued() -> libc::siginfo_t {
+    // SAFETY: all of its fields are numbers and pointers, which may be zero.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    info.si_code = libc::SI_QUEUE;
+    info
+}
+
+/// Whether this process may look at the limits of `pid`, which is what it takes to change them.
+pub fn may_see_limits(pid: Pid) -> io::Result<()> {
+    let mut found = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let (resource, new) = (libc::RLIMIT_NOFILE, ptr::null());
+    // SAFETY: a null limit sets nothing; the other one lives through the call.
+    done(unsafe { libc::prlimit(pid.as_raw(), resource, new, &raw mut found) }.into())
+}
+
+/// Sets a limit of this process by the older system call, which C libraries do not make any more.
+pub fn set_limit_by_the_older_call(resource: u32, value: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: the kernel reads one such structure, which lives through the call.
+    done(unsafe { libc::syscall(libc::SYS_setrlimit, resource, &raw const limit) })
+}
+
+fn done(result: libc::c_long) -> io::Result<()> {
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 /// Ends this process with `code` at once: no `atexit` handler, no destructor, no flush.

@@ -51,8 +51,7 @@ fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> 
     // A thread of this process, where a thread is what it makes.
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![when(0, Qword, MaskedEq(thread), thread)?]);
-    // Its own limits, and those of its own threads: 0 is the caller, others are looked up.
-    rules.insert(libc::SYS_prlimit64, vec![when(0, Dword, Eq, 0)?, when(0, Dword, Eq, this)?]);
+    rules.insert(libc::SYS_prlimit64, vec![limits_of(0)?, limits_of(this)?]);
     rules.insert(libc::SYS_sched_setaffinity, vec![when(0, Dword, Eq, 0)?]);
     rules.insert(libc::SYS_socketpair, pairs()?);
     if !opens_files {
@@ -95,6 +94,15 @@ fn pairs() -> Result<Vec<SeccompRule>, BackendError> {
         ])
     };
     [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].into_iter().map(kind).collect()
+}
+
+/// A look at the limits of `process`, of which 0 is the caller: they are set before the filter is. With
+/// new ones, root would lift what it was given.
+fn limits_of(process: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![
+        SeccompCondition::new(0, Dword, Eq, process)?,
+        SeccompCondition::new(2, Qword, Eq, 0)?,
+    ])
 }
 
 fn one_of(
