@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use epilogue_process::bell::silence;
 use epilogue_process::child::wait_for;
 use nix::poll::{PollFd, PollFlags};
 use std::os::fd::{AsFd, OwnedFd};
@@ -143,8 +144,8 @@ impl Shared {
         let mut fds: Vec<_> = bells.map(|bell| PollFd::new(bell, PollFlags::POLLIN)).collect();
         let is_known = wait_for(&mut fds, deadline);
         for fd in fds.iter().filter(|fd| !is_known || fd.any().unwrap_or(true)) {
-            // Empty means that it did not ring.
-            let _ = nix::unistd::read(fd.as_fd(), &mut [0; 8]);
+            // Not a read: a worker can have that wait, and would keep all who wait for outcomes.
+            silence(fd.as_fd());
         }
     }
 }

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::sys::counter;
+
 /// An eventfd: readable from the first [`ring`](Bell::ring) until it is silenced.
 #[derive(Debug)]
 pub struct Bell(OwnedFd);
@@ -28,9 +30,16 @@ impl Bell {
 
     /// It rings no more, until it is rung again.
     pub fn silence(&self) {
-        // Nothing to read means that nobody rang.
-        let _ = nix::unistd::read(&self.0, &mut [0; 8]);
+        silence(self.0.as_fd());
     }
+}
+
+/// Silences a bell of which there is only the descriptor.
+///
+/// This never waits, whatever another process that has it does: one that could have its parent wait for a
+/// ring would take it away just before.
+pub fn silence(bell: BorrowedFd<'_>) {
+    counter::take(bell);
 }
 
 /// Rings a bell of which there is only the descriptor.
@@ -48,5 +57,43 @@ impl AsFd for Bell {
 impl From<Bell> for OwnedFd {
     fn from(bell: Bell) -> Self {
         bell.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::Bell;
+
+    fn rings(bell: &Bell) -> bool {
+        poll(&mut [PollFd::new(bell.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() > 0
+    }
+
+    #[test]
+    fn a_bell_is_silenced_without_a_wait_whoever_has_it_wait_and_has_silenced_it_before() {
+        let bell = Bell::new().unwrap();
+        bell.ring();
+        bell.ring();
+        assert!(rings(&bell));
+        bell.silence();
+        assert!(!rings(&bell));
+        // As another process that has it may do.
+        fcntl(&bell, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            bell.silence();
+            done.send(bell).unwrap();
+        });
+        let bell = is_done.recv_timeout(Duration::from_secs(60)).expect("it waits for a ring");
+        bell.ring();
+        bell.silence();
+        assert!(!rings(&bell));
     }
 }

@@ -39,6 +39,12 @@ pub fn may_signal_by_pidfd(fd: RawFd) -> io::Result<()> {
     done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, info, 0) })
 }
 
+/// Whether this process may have the standard input of the process that `fd` names, if it names one.
+pub fn may_take_descriptor(fd: RawFd) -> io::Result<()> {
+    // SAFETY: three integers; what comes of it is closed with this process, or when it executes another.
+    done(unsafe { libc::syscall(libc::SYS_pidfd_getfd, fd, 0, 0) })
+}
+
 /// Whether this process may send signals to the main thread of `pid`: it sends none.
 pub fn may_signal_thread(pid: Pid) -> io::Result<()> {
     // SAFETY: takes three integers and touches no memory of ours.

@@ -3,6 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `atomic` | the words of a ring, which a model replaces |
+//! | `counter` | a counter that another process has, too, taken without a wait |
 //! | `descriptors` | descriptors over a socket: sent, received, owned |
 //! | `dress` | what a forked child changes of what it inherited |
 //! | `futex` | sleeping on a word of shared memory |
@@ -27,6 +28,7 @@
 pub(crate) mod atomic;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod copy;
+pub(crate) mod counter;
 pub(crate) mod descriptors;
 pub(crate) mod dress;
 pub(crate) mod fork;

@@ -75,6 +75,7 @@ const CALLS: &[(&str, u64, &[&str])] = &[
     ("prctl", 5, &["EINVAL", "EPERM"]),
     ("pread64", 2, &["EIO", "EINTR"]),
     ("prlimit64", 5, &["EINVAL", "EPERM"]),
+    ("preadv2", 5, &["EAGAIN", "ENOSYS", "EOPNOTSUPP"]),
     ("pwrite64", 2, &["ENOSPC", "EINTR"]),
     ("read", 5, &["EINTR", "EIO"]),
     ("recvfrom", 5, &["ECONNRESET", "EINTR", "ENOMEM"]),

@@ -50,7 +50,7 @@ pub(crate) fn wait(bells: &[&Bell]) {
         bells.iter().map(|bell| poll::PollFd::new(bell.as_fd(), poll::PollFlags::POLLIN)).collect();
     child::wait_for(&mut fds, None);
     for fd in &fds {
-        unistd::read(fd.as_fd(), &mut []);
+        bell::silence(fd.as_fd());
     }
 }
 
@@ -83,12 +83,11 @@ pub(crate) mod poll {
     }
 }
 
-pub(crate) mod unistd {
+pub(crate) mod bell {
     use std::os::fd::{AsRawFd, BorrowedFd};
 
-    /// Whether it had rung.
-    pub(crate) fn read(fd: BorrowedFd<'_>, _: &mut [u8]) -> bool {
-        super::rung().0.lock().unwrap().remove(&fd.as_raw_fd())
+    pub(crate) fn silence(fd: BorrowedFd<'_>) {
+        super::rung().0.lock().unwrap().remove(&fd.as_raw_fd());
     }
 }
 

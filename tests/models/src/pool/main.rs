@@ -29,7 +29,7 @@ mod terms;
 #[path = "../../../../pool/src/wakes.rs"]
 mod wakes;
 
-pub(crate) use bells::{child, poll, unistd};
+pub(crate) use bells::{bell, child, poll};
 pub(crate) use outcome::{error, parcel, ring, scope};
 
 mod sync {

@@ -12,6 +12,7 @@ use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 use support::park_for_ever;
 
+use super::bell;
 use super::ring::{ASLEEP, BELL, CALL_HEAD, CALL_TAIL, REPLY_HEAD, REPLY_TAIL, Ring};
 use crate::sys;
 
@@ -88,6 +89,10 @@ deeds! {
     MissedWithoutEnd,
     GrownWithoutEnd,
     NotesWithoutEnd,
+    /// Has its doorbell ring as often as it can, and as loudly.
+    BellWithoutEnd,
+    /// Has reading the doorbell wait, and takes away what rang before its parent reads it.
+    BellStolen,
 }
 
 /// What a parent makes of a deed.
@@ -115,6 +120,7 @@ impl Deed {
             // time.
             ReadyWithoutEnd | BegunWithoutEnd | MissedWithoutEnd | GrownWithoutEnd
             | NotesWithoutEnd => Verdict::Nothing,
+            BellWithoutEnd | BellStolen => Verdict::Nothing,
             HalfFrame | BegunForeign | EarlyClose | HeadFar | HeadBack | ParentsPositions
             | ClaimInverted | ClaimBeyond | ClaimReset | BellsCleared | DeafToTerm | StopItself
             | ForkWithoutEnd | OpenWithoutEnd => Verdict::Nothing,
@@ -166,6 +172,8 @@ impl Deed {
             Self::NotesWithoutEnd => {
                 for_ever(&[&header(NOTE, 0, 0, 0, 16 << 10)[..], &[7; 16 << 10]].concat())
             }
+            Self::BellWithoutEnd => bell::ring_without_end(),
+            Self::BellStolen => bell::steal(),
             Self::DescriptorFlood => flood(),
             Self::EarlyClose => shutdown(WIRE, Shutdown::Both).unwrap(),
             Self::EarlyCloseAndLive => {

@@ -3,6 +3,7 @@
 //! It is a real worker of a real parent: a task writes to the wire that its process has, and, through
 //! `/proc/self/mem`, to the memory that it shares with its parent.
 
+mod bell;
 mod deeds;
 mod measure;
 mod ring;
