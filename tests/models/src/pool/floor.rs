@@ -1,6 +1,8 @@
 //! A floor as small as can be: who reads, who waits, and workers that are threads.
 //!
-//! What is said here of readers is word for word what `pool/src/floor.rs` says.
+//! Who reads and who is told is decided as in `pool/src/floor.rs` and `pool/src/floor/work.rs`, as far as
+//! there is anything here to decide on. It is a copy, and shorter: here nothing is queued, started, limited
+//! in time or closed, and answers of a worker that is dead are taken as it is buried.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
