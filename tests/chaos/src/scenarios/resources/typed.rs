@@ -44,6 +44,18 @@ fn start(error: &StartError) -> Option<Errno> {
     }
 }
 
+/// Whether a process that was killed is told as one for which there was no memory, not as one that anybody
+/// may have killed.
+pub(super) fn says_that_memory_ran_out(error: &Refused) -> bool {
+    match error {
+        Refused::Join(error) => matches!(error, JoinError::OutOfMemory),
+        Refused::Task(TaskError::WorkerLost(lost)) => {
+            lost.detail.as_ref().is_some_and(|detail| detail.contains("no memory left"))
+        }
+        _ => false,
+    }
+}
+
 /// Whether a process that the kernel has killed for its memory is told as that, at its start, as it is
 /// joined, or by its task.
 fn is_of_the_killed(error: &Refused) -> bool {
