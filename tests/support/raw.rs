@@ -5,11 +5,13 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::io::Write;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::libc;
-use nix::unistd::{ForkResult, Pid};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{ForkResult, Pid, ftruncate};
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
@@ -101,6 +103,33 @@ pub fn fault() {
     let nowhere = ptr::without_provenance_mut::<u8>(8);
     // SAFETY: none. The fault is what the fixture is for.
     unsafe { nowhere.write_volatile(1) };
+}
+
+/// Touches memory behind the end of its file, which was cut after it was mapped.
+pub fn bus_error() {
+    let file = memfd_create(c"cut", MFdFlags::empty()).unwrap();
+    ftruncate(&file, 4096).unwrap();
+    let (nowhere, fd) = (ptr::null_mut(), file.as_raw_fd());
+    // SAFETY: a new mapping of a page, of which nobody else knows.
+    let page = unsafe { libc::mmap(nowhere, 4096, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    ftruncate(&file, 0).unwrap();
+    // SAFETY: none. The fault is what the fixture is for.
+    unsafe { page.cast::<u8>().read_volatile() };
+}
+
+/// Executes what is no instruction.
+pub fn illegal_instruction() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: none. The fault is what the fixture is for.
+    unsafe {
+        std::arch::asm!("ud2")
+    };
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: none. The fault is what the fixture is for.
+    unsafe {
+        std::arch::asm!("udf #0")
+    };
 }
 
 /// Opens the plugin at `path`, which stays open, and has it make ten calls.

@@ -25,7 +25,7 @@ use worker::reach;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "life",
-    story: "every step of a life x KILL, STOP, TERM, exit x pool, process, scope",
+    story: "every step of a life x KILL, STOP, TERM, exit, hang x pool, process, scope",
     cases: |_| cells().count() as u64,
     patience: |_| Duration::from_secs(30),
     least: None,
@@ -81,6 +81,20 @@ enum Fault {
     Stop,
     Term,
     Exit,
+    /// Never comes back, of a finalizer, and uses a CPU.
+    Spin,
+    /// Never comes back, of a finalizer, and waits for itself.
+    Deadlock,
+}
+
+impl Fault {
+    /// Whether whoever is hit is there until somebody ends it.
+    fn stays(self) -> bool {
+        match self {
+            Self::Stop | Self::Spin | Self::Deadlock => true,
+            Self::Kill | Self::Term | Self::Exit => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +118,14 @@ impl fmt::Display for Cell {
 }
 
 fn cells() -> impl Iterator<Item = Cell> {
-    let faults = [Fault::Kill, Fault::Stop, Fault::Term, Fault::Exit];
+    let faults = [Fault::Kill, Fault::Stop, Fault::Term, Fault::Exit, Fault::Spin, Fault::Deadlock];
     let owners = [Owner::Pool, Owner::Process, Owner::Scope, Owner::ScopeEnd];
     let all = STEPS.iter().flat_map(move |&step| {
         faults.into_iter().flat_map(move |fault| owners.map(|owner| Cell(step, fault, owner)))
+    });
+    // What a task may do for ever is its user's business; a finalizer has its time.
+    let all = all.filter(|Cell(step, fault, _)| {
+        *step == Finalizing || !matches!(fault, Fault::Spin | Fault::Deadlock)
     });
     all.filter(|Cell(step, _, owner)| match step {
         Initializing => *owner != Owner::Pool,

@@ -242,8 +242,8 @@ fn by_handle<P>(
     } else {
         match join(process) {
             Ok(answer) => is_whole(cell, &answer, HARMED),
-            Err(JoinError::Signaled { .. } | JoinError::Exited(_)) if cell.1 != Fault::Stop => {}
-            Err(error) => assert!(cell.1 == Fault::Stop, "{cell}: {error}"),
+            Err(JoinError::Signaled { .. } | JoinError::Exited(_)) if !cell.1.stays() => {}
+            Err(error) => assert!(cell.1.stays(), "{cell}: {error}"),
         }
     }
     in_time(cell, "all ended", fault_at().min(asked), GRACE);

@@ -1,6 +1,7 @@
 //! What a process of the table does, and what happens to it on the way.
 
 use std::fs::{self, File};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +29,13 @@ pub(super) fn reach(step: Step) {
             Fault::Term => kill(getpid(), Signal::SIGTERM).unwrap(),
             Fault::Exit if is_leaving => sys::exit_now(3),
             Fault::Exit => std::process::exit(3),
+            Fault::Spin => loop {
+                std::hint::spin_loop();
+            },
+            Fault::Deadlock => {
+                let lock = Mutex::new(());
+                let (_first, _second) = (lock.lock().unwrap(), lock.lock().unwrap());
+            }
         }
     }
 }
