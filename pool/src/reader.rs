@@ -48,28 +48,28 @@ impl Shared {
         }
     }
 
-    /// Waits, unless something has arrived, or somebody is to be woken first.
+    /// Waits until something has arrived, or somebody is to be woken, or until the deadline.
     fn read_or_follow(&self, mailbox: &Arc<Mailbox>, need: Need, deadline: Option<Instant>) {
         let mut floor = self.quiet_floor();
-        floor.collect();
-        if !mailbox.is_empty() || self.wakes.are_due() {
-            return;
-        }
-        if floor.reader == Reader::None {
-            floor.reader = Reader::Awake;
-            floor.tune();
+        loop {
+            floor.collect();
+            if !mailbox.is_empty() || self.wakes.are_due() || has_passed(deadline) {
+                // It may just have been told to read: then another one is.
+                return floor.hand_over();
+            }
+            // Under the lock in which it has stopped to follow: whoever is told to read does, or says so.
+            if floor.reader == Reader::None {
+                floor.reader = Reader::Awake;
+                floor.tune();
+                drop(floor);
+                return self.read(mailbox, need, deadline);
+            }
+            floor.followers.push(Arc::clone(mailbox));
+            self.wake_for_each(&floor);
             drop(floor);
-            return self.read(mailbox, need, deadline);
-        }
-        floor.followers.push(Arc::clone(mailbox));
-        self.wake_for_each(&floor);
-        drop(floor);
-        mailbox.sleep(deadline);
-        let mut floor = self.quiet_floor();
-        floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
-        // Who leaves may just have been told to read.
-        if !mailbox.is_empty() || has_passed(deadline) {
-            floor.hand_over();
+            mailbox.sleep(deadline);
+            floor = self.quiet_floor();
+            floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
         }
     }
 

@@ -45,8 +45,6 @@ use models::{MODELS, Model};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 
-const SCHEDULES: usize = 10_000;
-
 /// The variable in which shuttle itself looks for another seed than it is given.
 const SEED_VARIABLE: &str = "SHUTTLE_RANDOM_SEED";
 /// The seed of a run that names none: one that fails fails again.
@@ -70,9 +68,9 @@ fn main() -> ExitCode {
                 take_out(found.expect("nothing of that name can be taken out"));
             }
             // Half of them switch at any step, the others at few steps that are chosen well.
-            let random = RandomScheduler::new_from_seed(SEED, SCHEDULES / 2);
+            let random = RandomScheduler::new_from_seed(SEED, model.schedules / 2);
             Runner::new(random, Config::default()).run(model.run);
-            let chosen = PctScheduler::new_from_seed(SEED, 3, SCHEDULES / 2);
+            let chosen = PctScheduler::new_from_seed(SEED, 3, model.schedules / 2);
             Runner::new(chosen, Config::default()).run(model.run);
             ExitCode::SUCCESS
         }
@@ -101,8 +99,8 @@ fn stands(model: &Model) -> bool {
         return false;
     }
     println!(
-        "pool {name}: {SCHEDULES} schedules of seed {seed} in {took:.1} s; fails without {:?}",
-        model.needs
+        "pool {name}: {} schedules of seed {seed} in {took:.1} s; fails without {:?}",
+        model.schedules, model.needs
     );
     let is_useless = |what: &Break| child(Some(*what)).status.code() != Some(PANIC);
     let useless: Vec<_> = model.needs.iter().filter(|what| is_useless(what)).collect();

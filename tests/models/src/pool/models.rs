@@ -16,30 +16,50 @@ use crate::sync::{Condvar, Mutex};
 pub(crate) struct Model {
     pub(crate) name: &'static str,
     pub(crate) run: fn(),
+    pub(crate) schedules: usize,
     /// What must not be taken out.
     pub(crate) needs: &'static [Break],
 }
 
-pub(crate) const MODELS: [Model; 5] = [
+const SOME: usize = 10_000;
+/// One in some 100,000 is enough to show what was wrong there once.
+const MANY: usize = 300_000;
+
+pub(crate) const MODELS: [Model; 6] = [
     Model {
         name: "callers_that_wait",
         run: callers_that_wait,
+        schedules: SOME,
         needs: &[Break::HandOver, Break::News, Break::Look, Break::Listen],
+    },
+    Model {
+        name: "callers_that_leave",
+        run: callers_that_leave,
+        schedules: MANY,
+        needs: &[Break::HandOver, Break::Look, Break::Listen],
     },
     Model {
         name: "tasks_that_are_awaited",
         run: tasks_that_are_awaited,
+        schedules: SOME,
         needs: &[Break::Look, Break::Listen, Break::Leave],
     },
     Model {
         name: "tasks_that_are_awaited_and_lost",
         run: tasks_that_are_awaited_and_lost,
+        schedules: SOME,
         needs: &[Break::Look, Break::Listen],
     },
-    Model { name: "a_waker_that_waits", run: a_waker_that_waits, needs: &[Break::Quiet] },
+    Model {
+        name: "a_waker_that_waits",
+        run: a_waker_that_waits,
+        schedules: SOME,
+        needs: &[Break::Quiet],
+    },
     Model {
         name: "tasks_as_they_are_done",
         run: tasks_as_they_are_done,
+        schedules: SOME,
         needs: &[Break::News, Break::Look, Break::Listen],
     },
 ];
@@ -127,6 +147,17 @@ fn callers_that_wait() {
             }),
         ],
     );
+}
+
+/// Three callers wait for a task each, and leave as soon as they have its outcome, whatever they were told
+/// to do meanwhile. No death wakes who was forgotten.
+fn callers_that_leave() {
+    let all: [_; 3] = mailboxes();
+    let [one, two, three] = all.clone().map(|mailbox| (mailbox, 0));
+    let caller = |mailbox| -> Caller {
+        Box::new(move |shared| assert_eq!(take(shared, &mailbox, 1, Need::Each), [0]))
+    };
+    with_pool(End::Answers, [&[one, two], &[three]], all.map(caller).into());
 }
 
 /// What an event loop sleeps on.
