@@ -606,3 +606,49 @@ fn a_pool_goes_on_while_what_a_worker_left_behind_is_asked_to_end() {
     drop((pool, deaf, asked, gate, directory));
     oracle.nothing_left_within(Duration::from_secs(20));
 }
+
+/// The first time it crashes, and what it leaves behind needs longer to end than it may take.
+#[test]
+fn a_task_that_is_begun_again_after_a_tree_is_ended_has_its_limit_of_time() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let directory = tempfile::tempdir().unwrap();
+    let builder = Pool::builder().workers(1).end_tree().grace_period(Duration::from_secs(3));
+    let pool = builder.task_timeout(Duration::from_secs(2)).retries(1).start().unwrap();
+    let task = pool.submit(directory.path().to_owned(), |directory: PathBuf| -> u8 {
+        match File::create_new(directory.join("tried")) {
+            Ok(_) => crash_leaving_deaf(&directory.join("asked")),
+            Err(_) => park_for_ever(),
+        }
+    });
+    let outcome = task.unwrap().join();
+    assert!(matches!(outcome, Err(TaskError::TimedOut)), "{outcome:?}");
+    assert_eq!(pool.close().unwrap().retried, 1);
+    drop(pool);
+    oracle.nothing_left_within(Duration::from_secs(20));
+}
+
+#[test]
+fn workers_whose_trees_have_not_ended_are_replaced_once_each_and_count_as_a_storm() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let directory = tempfile::tempdir().unwrap();
+    let builder = Pool::builder().workers(1).end_tree().grace_period(Duration::from_secs(1));
+    let pool = builder.restart_intensity(2, Duration::from_secs(600)).start().unwrap();
+    let crashes = |asked: PathBuf| -> u8 { crash_leaving_deaf(&asked) };
+    let tasks: Vec<_> =
+        (0..20).map_while(|_| pool.submit(directory.path().join("asked"), crashes).ok()).collect();
+    assert!(tasks.into_iter().all(|task| task.join().is_err()));
+    let report = pool.close().unwrap();
+    assert!(report.broken.is_some(), "{report}");
+    // Three are too many, and two more may have taken their places before that was known.
+    assert!(report.workers.len() <= 5, "{report}");
+    drop(pool);
+    oracle.nothing_left_within(Duration::from_secs(20));
+}
+
+fn crash_leaving_deaf(asked: &Path) -> ! {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+    deaf(asked);
+    std::process::abort()
+}

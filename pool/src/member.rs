@@ -70,6 +70,8 @@ pub(crate) struct Member {
     /// How many tasks it had done when it was last looked whether it has something to do.
     done_before: Option<u64>,
     started: Instant,
+    /// When it was first seen to have ended.
+    ended: Option<Instant>,
     recycling: Recycling,
     lost: u64,
     cancelled: u64,
@@ -106,6 +108,7 @@ impl Member {
             done: 0,
             done_before: None,
             started: Instant::now(),
+            ended: None,
             recycling,
             lost: 0,
             cancelled: 0,
@@ -114,9 +117,16 @@ impl Member {
         })
     }
 
-    /// How long ago it was started.
+    /// How long ago it was started, or how long it has lived.
     pub(crate) fn age(&self) -> Duration {
-        self.started.elapsed()
+        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
+    }
+
+    /// Takes notice of its end, which may be told much later: when nothing is left below it.
+    pub(crate) fn note_end(&mut self) {
+        if self.child.has_ended() {
+            self.ended.get_or_insert_with(Instant::now);
+        }
     }
 
     /// How many calls it has not answered.

@@ -27,7 +27,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use self::cgroup::Cgroup;
-use self::felling::Pauses;
+use self::felling::{Pauses, will_pass};
 use self::group::Group;
 use crate::sys::pidfd;
 
@@ -171,14 +171,15 @@ impl Tree {
     /// to anybody, whose end then comes.
     fn kill(&mut self, leader: Leader<'_>, pids: &BTreeSet<libc::pid_t>) -> bool {
         // As the kernel knows them: nobody can fork away meanwhile.
-        match (&mut *self, leader) {
+        let is_group_killed = match (&mut *self, leader) {
             (Self::Cgroup(cgroup), Leader::Ended { .. }) if cgroup.kill_all() => return true,
-            // What it says is of the leader, too.
-            (Self::ProcessGroup(_), _) => _ = leader.signal_group(Signal::SIGKILL),
-            (Self::Cgroup(_), _) => {}
-        }
-        let (opened, _) = self.open(pids, leader);
-        opened.iter().fold(false, |any, (_, member)| pidfd::kill(member.as_fd()) || any)
+            (Self::ProcessGroup(_), _) => leader.signal_group(Signal::SIGKILL),
+            (Self::Cgroup(_), _) => false,
+        };
+        let (opened, unopened) = self.open(pids, leader);
+        // What the group's says is of its leader, too: it counts where nothing else is to be had.
+        let were_killed = is_group_killed && !unopened.is_empty();
+        opened.iter().fold(were_killed, |any, (_, member)| pidfd::kill(member.as_fd()) || any)
     }
 
     /// Opens those of `pids` that still are members.

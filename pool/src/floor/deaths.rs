@@ -52,6 +52,7 @@ impl Floor {
     /// Takes notice of what happened to a worker; how it ended, if it has.
     pub(crate) fn look_at(&mut self, owner: usize) -> Option<ExitStatus> {
         self.members[owner].has_told();
+        self.members[owner].note_end();
         while let Some(event) = self.members[owner].child.event() {
             if let Event::Ended(status) = event {
                 return Some(status);

@@ -35,7 +35,11 @@ impl Floor {
     fn shortage(&self) -> usize {
         let stay = |member: &&Member| member.stays();
         let (wanted, staying) = (self.size.wanted(), self.members.iter().filter(stay));
-        match self.phase {
+        // Those that have ended, and are buried when nothing is left below them, are replaced before that:
+        // each once. Only then is it known whether their pool goes on at all.
+        let ended = self.members.iter().filter(|member| member.child.has_ended()).count();
+        let most = (2 * wanted).saturating_sub(ended + staying.clone().count());
+        let shortage = match self.phase {
             Phase::Starting(_) => wanted.saturating_sub(staying.count()),
             Phase::Running => {
                 let worn = self.members.iter().filter(|member| member.is_worn());
@@ -47,7 +51,8 @@ impl Floor {
                 self.queue.len().min(wanted).saturating_sub(able.count())
             }
             Phase::Stopping => 0,
-        }
+        };
+        shortage.min(most)
     }
 
     /// Has the supervisor start workers, if some are missing that it has not been told of.

@@ -6,6 +6,7 @@
 //! of a look that could be taken.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::{Duration, Instant};
 
 use epilogue_embed::ending;
@@ -59,6 +60,13 @@ impl Pauses {
     }
 }
 
+/// Whether a look that has failed may succeed a little later. If not, it is forbidden: a sandbox may hide
+/// all other processes.
+pub(super) fn will_pass(error: &io::Error) -> bool {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR];
+    error.raw_os_error().is_some_and(|error| passing.contains(&error))
+}
+
 impl Felling {
     /// What will become of the tree of a child that runs.
     pub(crate) fn new(tree: Tree, grace_period: Duration) -> Self {
@@ -87,13 +95,15 @@ impl Felling {
         if now < self.again {
             return None;
         }
-        if let Stage::Standing = self.stage
-            && let Ok((left, asked)) = self.tree.ask(child)
-        {
-            (self.left, self.stage) = (left, Stage::Asked(asked));
+        let mut is_hidden = false;
+        if let Stage::Standing = self.stage {
+            match self.tree.ask(child) {
+                Ok((left, asked)) => (self.left, self.stage) = (left, Stage::Asked(asked)),
+                Err(error) => is_hidden = !will_pass(&error),
+            }
         }
         let is_killing = matches!(self.stage, Stage::Killed { .. });
-        if !is_killing && (kill_at <= now || self.have_gone(child)) {
+        if !is_killing && (is_hidden || kill_at <= now || self.have_gone(child)) {
             self.stage = Stage::Killed { killed: BTreeSet::new(), in_vain: 0 };
             self.pauses = Pauses::default();
         }
@@ -115,6 +125,8 @@ impl Felling {
         *in_vain = if were_killed && left.is_ok() { 0 } else { *in_vain + 1 };
         let running = match left {
             Ok(left) if left.is_empty() => 0,
+            // Nor will it be seen later whether they have ended.
+            Err(error) if !will_pass(&error) => 0,
             // Whoever was killed will end, and is waited for.
             _ if *in_vain < TRIES => return None,
             left => left.map_or(0, |left| left.len()),

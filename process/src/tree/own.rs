@@ -14,7 +14,7 @@ use epilogue_embed::lent::Thread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpgrp, getppid};
 
-use super::{Cgroup, Group, Leader, Pauses, Tree, TreeEnd};
+use super::{Cgroup, Group, Leader, Pauses, Tree, TreeEnd, will_pass};
 use crate::port::Port;
 use crate::sys::seal;
 
@@ -84,7 +84,7 @@ impl Own<'_> {
                     thread::sleep(pauses.next());
                 }
                 // It may have no descriptor to look with: a parent that goes on has what it takes.
-                Err(_) if !self.is_alone() => break,
+                Err(error) if !will_pass(&error) || !self.is_alone() => break,
                 Err(_) => thread::sleep(pauses.next()),
             }
         }
