@@ -15,11 +15,9 @@ const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
 
 fn main() -> Result<(), Box<dyn Error>> {
     match std::env::args().nth(1).ok_or("no story")?.as_str() {
-        "busy" => wait(|(sender, marks)| {
-            hooks::register(&marks);
-            told(sender)
-        }),
-        "stubborn" => wait(|(sender, _)| {
+        "busy" => wait(in_short, busy),
+        "busy-tree" => wait(Builder::end_tree, busy),
+        "stubborn" => wait(in_short, |(sender, _)| {
             embed::finalizer("stubborn", || {
                 let _ = SigSet::all().thread_block();
                 loop {
@@ -33,6 +31,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
+fn in_short(builder: Builder) -> Builder {
+    builder.grace_period(Duration::from_millis(400))
+}
+
+fn busy((sender, marks): (Sender<()>, PathBuf)) {
+    hooks::register(&marks);
+    told(sender)
+}
+
 fn told(sender: Sender<()>) -> ! {
     let _ = sender.send(());
     park_for_ever()
@@ -44,12 +51,15 @@ fn in_a_sandbox(method: StartMethod, directory: PathBuf) -> Builder {
 }
 
 /// A process by each method, which never ends by itself.
-fn wait(endless: fn((Sender<()>, PathBuf))) -> Result<(), Box<dyn Error>> {
+fn wait(
+    set: fn(Builder) -> Builder,
+    endless: fn((Sender<()>, PathBuf)),
+) -> Result<(), Box<dyn Error>> {
     let marks = Marks::from_env().path();
     let mut all = Vec::new();
     for method in METHODS {
         let (sender, receiver) = channel()?;
-        let builder = in_a_sandbox(method, marks.clone()).grace_period(Duration::from_millis(400));
+        let builder = set(in_a_sandbox(method, marks.clone()));
         all.push(builder.start((sender, marks.clone()), endless)?);
         receiver.recv()?;
     }
