@@ -60,7 +60,9 @@ fn finalizers_run_last_registered_first_and_the_process_dies_by_the_signal() {
 /// How many descriptors a program has that is none of ours, started as ours are. It reads the directory by
 /// one more.
 fn inherited_descriptors() -> usize {
+    let oracle = Oracle::begin();
     let ending = Program::start(Command::new("ls").arg("/proc/self/fd")).finish();
+    oracle.nothing_left();
     lines(&ending).len() - 1
 }
 
