@@ -936,6 +936,7 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "own pool: [2, 4]",
         "iterator: this process is a fork of the one that owns the pool: start a pool here",
         "iterator in the original: 100 items",
+        "iterator that ends: this process is a fork of the one that owns the pool: start a pool here",
         "copy ended: Some(0)",
         "original: [1, 2, 3]",
         "task: 42",
@@ -944,6 +945,10 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
     ] {
         assert!(ending.stdout.lines().any(|said| said == line), "{line:?} is missing: {ending}");
     }
+    // One that forked as it gave an item, and two as they ended.
+    let [whole, ended] = ["in the original: 100 items", "that ends: "]
+        .map(|said| ending.stdout.lines().filter(|line| line.contains(said)).count());
+    assert_eq!((whole, ended), (3, 2), "{ending}");
     oracle.nothing_left();
 }
 

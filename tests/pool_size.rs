@@ -2,15 +2,18 @@
 //! between a least and a most, and none for nothing.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use epilogue::pool::{ResizeError, available_workers};
 use epilogue::{BuildError, Pool, Process, Refusal, Task};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
-use support::{Gate, begin, not_tried, procfs};
+use support::{Gate, begin, children_of, not_tried, procfs, signal_child};
 
 /// Stands at the gate.
 fn stand(gate: PathBuf) -> u32 {
@@ -254,4 +257,33 @@ impl Drop for Quota {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// Starts what does not end when it is asked to.
+fn start_deaf() {
+    let mut deaf = Command::new("sh");
+    deaf.args(["-c", "trap '' TERM; echo; exec sleep 1000"]).stdin(Stdio::null());
+    let stdout = deaf.stdout(Stdio::piped()).spawn().unwrap().stdout.unwrap();
+    BufReader::new(stdout).read_line(&mut String::new()).unwrap();
+}
+
+/// It died young, and was replaced before it was known that nothing of it is left.
+#[test]
+fn a_pool_with_nothing_to_do_wakes_nobody_after_a_death() {
+    let (oracle, _watchdog) = begin();
+    let builder = Pool::builder().workers(1).end_tree().grace_period(Duration::from_millis(400));
+    let pool = builder.initializer(start_deaf).start().unwrap();
+    let first = pool.stats().workers;
+    assert_eq!((first.up, first.ended), (1, 0));
+    assert!(children_of(getpid()).into_iter().all(|child| signal_child(
+        getpid(),
+        child,
+        Signal::SIGKILL
+    )));
+    while pool.stats().workers.up == 0 || pool.stats().workers.ended == 0 {
+        thread::yield_now();
+    }
+    is_silent();
+    drop(pool);
+    oracle.nothing_left_within(Duration::from_secs(20));
 }

@@ -47,6 +47,28 @@ fn a_task_declared_idempotent_is_begun_again_in_another_worker() {
     oracle.nothing_left();
 }
 
+/// The first time it dies when it has been asked, and nothing more was due by then.
+#[test]
+fn a_task_that_is_begun_again_is_asked_to_return_again() {
+    let (oracle, _watchdog) = begin();
+    let marks = Marks::new();
+    let pool = Pool::new(1).unwrap();
+    let options = TaskOptions::new().soft_timeout(Duration::from_millis(50)).retries(1);
+    let task = pool.submit_with(&options, marks.path(), |marks: PathBuf| {
+        while !epilogue::task::should_stop() {
+            std::thread::yield_now();
+        }
+        let marks = Marks::at(&marks);
+        marks.leave("asked");
+        if marks.count("asked") == 1 {
+            die();
+        }
+    });
+    task.unwrap().join().unwrap();
+    assert_eq!(end(pool).retried, 1);
+    oracle.nothing_left();
+}
+
 #[test]
 fn nothing_is_begun_again_that_was_not_declared_idempotent() {
     let (oracle, _watchdog) = begin();

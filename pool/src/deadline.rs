@@ -178,9 +178,7 @@ impl Member {
     fn enforce(&mut self, now: Instant, expired: &mut Vec<Call>) -> Due {
         let mut due = Due { next: None, verdict: None };
         if self.child.has_ended() {
-            // What it was about is lost, not late, and told of when nothing is left below it. Then the alarm
-            // is to go off again, for what may be begun again.
-            due.next = self.child.due();
+            // What it was about is lost, not late, and told of when nothing is left below it.
             return due;
         }
         let running = self.running();

@@ -259,8 +259,12 @@ impl<'pool> Job<'pool> {
         Some(arrival)
     }
 
-    /// Cancels the tasks that have not begun. Their outcomes arrive like all others.
+    /// Cancels the tasks that have not begun. Their outcomes arrive like all others. In a fork they are
+    /// the original's, with its workers' memory.
     pub(crate) fn cancel(&self) {
+        if !self.shared.is_ours() {
+            return;
+        }
         self.shared.floor().cancel(Which::Job(self.id));
     }
 }

@@ -124,6 +124,8 @@ impl Maps<'_> {
                 Err(error) => Err(Failed::Item(error)),
             }
         });
+        // The iterator may have forked where it ends, and a value where it is written.
+        self.pool.require_owner()?;
         let (request, failed) = match filled {
             Ok(request) => (request, None),
             Err((request, failed)) => (request, Some(failed)),

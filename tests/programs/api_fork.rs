@@ -1,6 +1,8 @@
 //! Forks with a pool, a task and a process in hand, and says what each is good for in the copy.
 
-use epilogue::{Pool, Process};
+use std::error::Error;
+
+use epilogue::{Pool, Portable, Process};
 use nix::sys::wait::{WaitStatus, waitpid};
 
 mod sys {
@@ -17,7 +19,7 @@ mod sys {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(2)?;
     let task = pool.submit(21u64, |x| x * 2)?;
     let process = Process::start(4u64, |x| x + 1)?;
@@ -34,6 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     waitpid(forked, None)?;
     println!("iterator in the original: {} items", outcome?.len());
+    ends_in_a_fork(&pool, |x| x)?;
+    ends_in_a_fork(&pool, |x| x.to_string())?;
     // One copy leaves through exit with all of it alive, the other drops it.
     let Some(exits) = sys::copy() else { std::process::exit(0) };
     let Some(drops) = sys::copy() else {
@@ -64,5 +68,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("original: {:?}", pool.map([0u8, 1, 2], |x| x + 1)?);
     println!("task: {}\nprocess: {}", task.join()?, process.join()?);
     println!("clean: {}", pool.close()?.is_clean());
+    Ok(())
+}
+
+/// Maps what an iterator gives that forks in the call in which it ends.
+fn ends_in_a_fork<T: Portable>(pool: &Pool, give: fn(u8) -> T) -> Result<(), Box<dyn Error>> {
+    let mut copy = None;
+    let last = std::iter::from_fn(|| {
+        copy.get_or_insert_with(sys::copy);
+        None
+    });
+    let outcome = pool.map((0..100u8).map(give).chain(last), |x: T| x);
+    let Some(Some(forked)) = copy else {
+        println!("iterator that ends: {}", outcome.err().ok_or("it went on")?);
+        std::process::exit(0);
+    };
+    waitpid(forked, None)?;
+    println!("iterator in the original: {} items", outcome?.len());
     Ok(())
 }

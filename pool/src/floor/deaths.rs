@@ -150,6 +150,10 @@ impl Floor {
             unbegun.into_iter().for_each(|call| self.drop_call(call));
             return;
         }
+        // What was begun again has its limits anew, and the last look may have found none that was left.
+        for call in unbegun.iter().chain(&again) {
+            self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
+        }
         // They go first: they were submitted before all that waits. What ends workers goes last.
         unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
         self.queue.extend(again);

@@ -18,8 +18,8 @@ impl Floor {
     /// How many workers are missing, and may be started now.
     pub(crate) fn missing(&mut self, now: Instant) -> usize {
         self.told_to_hire = 0;
-        let missing = self.shortage();
-        if missing > 0 && self.hiring.is_allowed(now) { missing } else { 0 }
+        // First, also if nobody is missing: a time that has passed would be due for ever.
+        if self.hiring.is_allowed(now) { self.shortage() } else { 0 }
     }
 
     /// How workers are replaced that have done enough.

@@ -190,10 +190,11 @@ fn preload(spec: &Spec) -> Result<Option<u64>, ForeignFunction> {
 /// Has a child forked by the server for `spec`, which is started if there is none.
 pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
     let preload = preload(spec)?;
-    let deadline = Instant::now() + spec.start_deadline;
     let servers = SERVERS.get_or_init(Servers::default);
     let place = servers.place(preload);
     let mut place = lock(&place);
+    // Only now: a server that another start has kept busy is not silent, and must not be killed for that.
+    let deadline = Instant::now() + spec.start_deadline;
     let mut lost = ExitStatus::Unknown;
     // Again, once: a server that was killed, or asked to end, was not broken by this order.
     for _ in 0..2 {
