@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
+use epilogue::pool::CloseError;
 use epilogue::{Pool, Refusal, Task, TaskError, as_completed};
 use nix::sys::signal::{Signal, kill};
 use support::{Gate, begin, block_on, procfs, through};
@@ -254,6 +255,37 @@ fn a_waker_may_wait_for_a_task_on_a_thread_that_waits_for_another() {
     }
     assert!(pool.close().unwrap().is_clean());
     drop(pool);
+    oracle.nothing_left();
+}
+
+/// On whatever thread: on the pool's own, it is not waited for, by which another thread that does would
+/// wait for ever.
+#[test]
+fn a_waker_may_end_the_pool_that_another_thread_closes() {
+    struct Ends(Arc<Pool>);
+    impl Wake for Ends {
+        fn wake(self: Arc<Self>) {
+            match self.0.terminate() {
+                Ok(_) => assert_ne!(thread::current().name(), Some("epilogue-pool")),
+                Err(error) => assert!(matches!(error, CloseError::OnOwnThread), "{error}"),
+            }
+        }
+    }
+    let (oracle, _watchdog) = begin();
+    for _ in 0..20 {
+        let mut gate = Gate::new();
+        let pool = Arc::new(Pool::new(2).unwrap());
+        let mut task = pool.submit((gate.path(), 1u64), through).unwrap();
+        gate.wait();
+        let waker = Waker::from(Arc::new(Ends(Arc::clone(&pool))));
+        let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        drop(waker);
+        let opener = thread::spawn(move || drop(gate));
+        assert!(pool.close().unwrap().is_clean());
+        opener.join().unwrap();
+        assert_eq!(block_on(task).unwrap(), 1);
+    }
     oracle.nothing_left();
 }
 

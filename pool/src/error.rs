@@ -278,6 +278,11 @@ pub enum CloseError {
     /// Another process owns it (this one was forked from that); only an owner can close it.
     #[error("this process is a fork of the one that owns the pool, which alone can close it")]
     NotOwner,
+    /// The pool's own thread has called what wakes a task, and that ends the pool, whose end this thread
+    /// cannot wait for. The pool ends as it was told to; another thread that closes it waits for that,
+    /// as does the program's exit.
+    #[error("the pool's own thread was to wait for its own end; the pool ends when that goes on")]
+    OnOwnThread,
     /// The pool's own thread panicked, which is a bug of this crate. Its workers were killed.
     #[error("the pool's supervisor panicked, and its workers were killed: {message}")]
     Supervisor {

@@ -16,7 +16,7 @@ use crate::task::Task;
 ///
 /// Its waker may be called on any thread that uses the pool. It may use the pool as well, but what it
 /// waits for is better done elsewhere: on the pool's own thread, no worker that dies meanwhile is
-/// replaced. [`Task::on_done`] calls where waiting does no harm.
+/// replaced, and the pool's end is not waited for. [`Task::on_done`] calls where waiting does no harm.
 ///
 /// # Examples
 ///

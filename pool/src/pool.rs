@@ -151,6 +151,10 @@ impl Pool {
             return Err(CloseError::NotOwner);
         }
         let report = self.shared.end(order);
+        if let Err(CloseError::OnOwnThread) = report {
+            // It goes on, and the hook waits for it at exit.
+            return report;
+        }
         self.shared.end_observation(None);
         // Now there is nothing left to do at exit.
         if let Some(hook) = self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) callbacks: Callbacks,
     supervision: Mutex<Supervision>,
+    /// The supervisor's thread, once that has begun.
+    supervisor: OnceLock<ThreadId>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
     owner: Original,
@@ -135,6 +137,7 @@ impl Shared {
             bell,
             news,
             supervision: Mutex::new(Supervision::Starting),
+            supervisor: OnceLock::new(),
             closed,
             owner: Original::this(),
             limits: spec.limits.clone(),
@@ -148,6 +151,8 @@ impl Shared {
         let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
         let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
+        // Nothing was submitted yet, so it has nobody to wake.
+        let _ = shared.supervisor.set(thread.thread().id());
         match up.recv() {
             Ok(Ok(())) => *shared.lock_supervision() = Supervision::Running(thread),
             Ok(Err(error)) => {
@@ -293,6 +298,11 @@ impl Shared {
         let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
         self.order(order);
+        if self.supervisor.get() == Some(&thread::current().id()) {
+            // It has called somebody's waker. To wait for itself would be to wait for ever, with a lock
+            // for which all others wait that end the pool.
+            return Err(CloseError::OnOwnThread);
+        }
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = self.drain();
         let report = self.join_supervisor();
