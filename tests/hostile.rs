@@ -14,10 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// For what is built first, on a machine that has other things to do as well.
 const BUILD_PATIENCE: Duration = Duration::from_secs(1800);
 
-fn start(story: &str, marks: &Marks, closing: &Gate) -> Program {
+fn start(story: &[&str], marks: &Marks, closing: &Gate) -> Program {
     let (name, directory) = marks.variable();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostile"));
-    Program::start(command.arg(story).env(name, directory).env("CLOSING", closing.path()))
+    Program::start(command.args(story).env(name, directory).env("CLOSING", closing.path()))
 }
 
 /// Tells a story that ends by itself, and well.
@@ -26,7 +26,7 @@ fn ends_well(story: &str) {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let (marks, closing) = (Marks::new(), Gate::new());
-    let mut program = start(story, &marks, &closing);
+    let mut program = start(&[story], &marks, &closing);
     program.reap();
     let left = oracle.leftovers().processes;
     assert!(left.is_empty(), "{story} left {left:#?}");
@@ -64,12 +64,14 @@ fn died_well(ending: &Ending, marks: &Marks, processes: usize) {
     assert_eq!(hooks::all_ran_once(marks), processes, "{ending}");
 }
 
-#[test]
-fn a_signal_stops_the_pools_that_a_program_waits_for_as_it_exits() {
+/// Sends a signal to a program that exits by itself and waits for its pools, the last of which
+/// goes on for ever.
+#[track_caller]
+fn stops_the_pools(before: &[&str]) {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let (marks, mut closing) = (Marks::new(), Gate::new());
-    let mut program = start("interrupted-exit", &marks, &closing);
+    let mut program = start(&[&["interrupted-exit"], before].concat(), &marks, &closing);
     program.wait_for_line("exiting");
     // A worker ends that has nothing to do: the program waits for its last pool, and for the task
     // there that goes on for ever.
@@ -84,12 +86,14 @@ fn a_signal_stops_the_pools_that_a_program_waits_for_as_it_exits() {
     oracle.nothing_left();
 }
 
-#[test]
-fn a_signal_stops_the_process_that_a_program_waits_for_as_it_exits() {
+/// The same, of one that waits for a process.
+#[track_caller]
+fn stops_the_process(before: &[&str]) {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
     let (marks, closing) = (Marks::new(), Gate::new());
-    let mut program = start("interrupted-exit-of-a-process", &marks, &closing);
+    let story = [&["interrupted-exit-of-a-process"], before].concat();
+    let mut program = start(&story, &marks, &closing);
     program.wait_for_line("exiting");
     program.signal(Signal::SIGTERM);
     program.reap();
@@ -98,6 +102,28 @@ fn a_signal_stops_the_process_that_a_program_waits_for_as_it_exits() {
     died_well(&program.finish(), &marks, 1);
     drop((marks, closing));
     oracle.nothing_left();
+}
+
+#[test]
+fn a_signal_stops_the_pools_that_a_program_waits_for_as_it_exits() {
+    stops_the_pools(&[]);
+}
+
+#[test]
+fn a_signal_stops_the_process_that_a_program_waits_for_as_it_exits() {
+    stops_the_process(&[]);
+}
+
+#[test]
+fn a_signal_stops_what_a_program_that_survived_another_one_waits_for_as_it_exits() {
+    stops_the_pools(&["survivor"]);
+    stops_the_process(&["survivor"]);
+}
+
+#[test]
+fn a_signal_stops_what_a_program_without_a_deadline_waits_for_as_it_exits() {
+    stops_the_pools(&["without-deadline"]);
+    stops_the_process(&["without-deadline"]);
 }
 
 #[test]

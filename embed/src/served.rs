@@ -88,6 +88,8 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     }
     state.deadline.stop();
     desk.forget_interrupts();
+    // Before an exit can begin, which would take this request for one of its own time.
+    stop::outlive(reason);
     state.gate.open();
     carry_out(letter, desk);
 }

@@ -27,7 +27,8 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 
 type Callback = Box<dyn FnOnce(StopReason) + Send>;
 
-/// What is to be called when a stop is requested, or the reason if it has been.
+/// What is to be called when a stop is requested, or the reason if it has been and the process has
+/// not gone on since.
 pub(crate) struct Callbacks(Mutex<Waiting>);
 
 enum Waiting {
@@ -49,6 +50,8 @@ impl fmt::Debug for Callbacks {
 
 /// True once this process has been asked to stop: by a handled signal, or by its parent.
 ///
+/// It stays true in a program that goes on after a signal: whoever looks seldom must not miss it.
+///
 /// Cheap enough for the innermost loop: one atomic load while nobody has asked.
 ///
 /// # Examples
@@ -67,7 +70,8 @@ pub fn stop_requested() -> bool {
     }
 }
 
-/// Calls `callback` once, when this process is asked to stop; at once if it has been.
+/// Calls `callback` once, when this process is asked to stop; at once if it has been. A signal after
+/// which the program went on does not count: the next request is waited for.
 ///
 /// It runs on a thread of this crate, before the finalizers. A panic in it is caught.
 ///
@@ -92,25 +96,27 @@ pub(crate) fn mark_requested() {
     ASKED.store(std::process::id(), Ordering::Relaxed);
 }
 
-/// Makes [`stop_requested`] true, and calls every [`on_stop`] callback if this is the first time.
+/// Makes [`stop_requested`] true, and calls every [`on_stop`] callback that waits for that.
 pub(crate) fn request(reason: StopReason) {
     mark_requested();
+    // The reason that came last stays: the process may outlive the one before it.
     let asked = Waiting::Asked(reason);
-    let callbacks = {
-        let mut waiting = lock(&state().stop.0);
-        match &mut *waiting {
-            Waiting::Asked(_) => return,
-            Waiting::Quiet(callbacks) => {
-                let callbacks = std::mem::take(callbacks);
-                *waiting = asked;
-                callbacks
-            }
-        }
-    };
+    let before = std::mem::replace(&mut *lock(&state().stop.0), asked);
+    let Waiting::Quiet(callbacks) = before else { return };
     let process = std::process::id();
     for callback in callbacks {
         let code = call(callback, reason);
         exit::end_copy_of(process, code);
+    }
+}
+
+/// The process has outlived this request. What is registered from now on waits for the next one:
+/// told of this one it would be deaf to that.
+pub(crate) fn outlive(reason: StopReason) {
+    let waiting = &mut *lock(&state().stop.0);
+    // Not if the parent has asked meanwhile.
+    if matches!(waiting, Waiting::Asked(last) if *last == reason) {
+        *waiting = Waiting::Quiet(Vec::new());
     }
 }
 

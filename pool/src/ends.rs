@@ -184,10 +184,10 @@ impl EndPolicies {
     }
 
     /// How to end, if the program was already ending and is asked to stop.
-    pub(crate) fn order_on_request(&self, reason: StopReason, limit: Duration) -> Order {
+    pub(crate) fn order_on_request(&self, reason: StopReason, limit: Option<Duration>) -> Order {
         match reason {
-            StopReason::Signal(signal) => self.order(EndCause::of_signal(signal), Some(limit)),
-            _ => Order::Stop { limit: Some(limit), work: Work::Finish },
+            StopReason::Signal(signal) => self.order(EndCause::of_signal(signal), limit),
+            _ => Order::Stop { limit, work: Work::Finish },
         }
     }
 }

@@ -357,10 +357,8 @@ impl Shared {
     fn stop_on_request(self: &Arc<Self>, ending: Ending) {
         let shared = Arc::clone(self);
         on_stop(move |reason| {
-            // Without a clock that runs, it was an earlier one: the program went on after it.
-            if let Some(left) = ending.remaining() {
-                shared.order(shared.on_end.order_on_request(reason, left * 4 / 5));
-            }
+            let limit = ending.remaining().map(|left| left * 4 / 5);
+            shared.order(shared.on_end.order_on_request(reason, limit));
         });
     }
 }

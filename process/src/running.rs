@@ -329,13 +329,8 @@ fn serve_one(mut link: Link) {
 fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &Ending) {
     match (ending.cause(), ending.remaining()) {
         (Cause::Exit, None) => {
-            let (held, ending) = (Arc::clone(ties), *ending);
-            on_stop(move |_| {
-                // Without a clock that runs, it was an earlier request: the program went on.
-                if ending.remaining().is_some() {
-                    ask_to_stop(&held);
-                }
-            });
+            let held = Arc::clone(ties);
+            on_stop(move |_| ask_to_stop(&held));
             drain_until_end(ties, running, None);
         }
         // A signal, `cleanup`, or our own parent's request: time is short.

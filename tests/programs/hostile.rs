@@ -9,9 +9,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use epilogue::{Pool, Process, embed};
+use nix::errno::Errno;
+use nix::poll::ppoll;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
-use support::{Gate, Marks, hooks, sys};
+use nix::sys::signal::{SigSet, Signal, raise};
+use support::{Gate, Marks, hooks, raw, sys};
 
 /// More than the buffer of a socket takes.
 const LARGE: usize = 8 << 20;
@@ -50,24 +52,49 @@ fn main() -> Result<(), Box<dyn Error>> {
             assert!(pool.close()?.is_clean());
         }
         "interrupted-exit" => {
-            embed::set_deadline(Duration::from_secs(20));
-            embed::finalizer("first", || say("finalized"));
-            embed::cleanup_on_sigterm()?;
+            prepare_for_signals()?;
             std::mem::forget(busy_process()?);
             std::mem::forget(busy_pool()?);
             std::mem::forget(busy_pool()?);
             embed::finalizer("last", || say("exiting"));
         }
         "interrupted-exit-of-a-process" => {
-            embed::set_deadline(Duration::from_secs(20));
-            embed::finalizer("first", || say("finalized"));
-            embed::cleanup_on_sigterm()?;
+            prepare_for_signals()?;
             std::mem::forget(busy_process()?);
             embed::finalizer("last", || say("exiting"));
         }
         other => Err(format!("no such story: {other}"))?,
     }
     Ok(())
+}
+
+/// Has the program end well by `SIGTERM`, after what the second argument says.
+fn prepare_for_signals() -> Result<(), Box<dyn Error>> {
+    let deadline = match env::args().nth(2).as_deref() {
+        Some("without-deadline") => Duration::MAX,
+        _ => Duration::from_secs(20),
+    };
+    embed::set_deadline(deadline);
+    if env::args().nth(2).as_deref() == Some("survivor") {
+        survive()?;
+    }
+    embed::finalizer("first", || say("finalized"));
+    embed::cleanup_on_sigterm()?;
+    Ok(())
+}
+
+/// Gets a signal that cleans up here, and that has a handler of the program's, so that it goes on.
+fn survive() -> Result<(), Box<dyn Error>> {
+    raw::handle(Signal::SIGHUP as i32, 0);
+    embed::cleanup_on_signal(Signal::SIGHUP as i32)?;
+    // Let in by the wait alone: it cannot come between the look and the wait.
+    let hangup: SigSet = [Signal::SIGHUP].into_iter().collect();
+    raise(Signal::SIGHUP)?;
+    hangup.thread_block()?;
+    while raw::handled() == 0 {
+        assert_eq!(ppoll(&mut [], None, Some(SigSet::empty())), Err(Errno::EINTR));
+    }
+    Ok(hangup.thread_unblock()?)
 }
 
 fn say(line: &str) {
