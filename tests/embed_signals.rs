@@ -455,3 +455,17 @@ fn a_signal_that_the_program_waits_for_itself_stays_its_own() {
     assert_eq!(ending.code(), Some(0), "{ending}");
     oracle.nothing_left();
 }
+
+#[test]
+fn what_a_finalizer_starts_begins_with_the_mask_of_the_program() {
+    // A signal that the program handles is let in where finalizers run, a blocked one is not.
+    let before = ["mask:12", "handle:15", "mask-of-child", "starts"];
+    for way in [&[][..], &["exit:0"], &["std-exit:0"], &["exit-now:0"], &["cleanup"]] {
+        let ending = told(&[&before, way].concat());
+        let masks =
+            |place| lines(&ending).into_iter().filter_map(move |line| line.strip_prefix(place));
+        let main: Vec<_> = masks("main ").collect();
+        assert_eq!(main, ["SigBlk:\t0000000000000800"], "{ending}");
+        assert_eq!(masks("finalizer ").collect::<Vec<_>>(), main, "{way:?}: {ending}");
+    }
+}

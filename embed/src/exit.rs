@@ -15,7 +15,7 @@ use crate::ending::Cause;
 use crate::gate::{Phase, park_for_ever};
 use crate::registry::{LeftEarly, Pass, Reach, inside_finalizer};
 use crate::report::Cleanup;
-use crate::signals::{self, is_in_a_hurry, let_in_handled};
+use crate::signals::{self, is_handled, is_in_a_hurry};
 use crate::state::{State, state};
 use crate::sys;
 use crate::sys::action;
@@ -28,8 +28,8 @@ pub(crate) const PANICKED: c_int = 101;
 ///
 /// When this returns, each finalizer that was registered has run, or its end is in the report with
 /// the reason: it panicked, or the time was over (see [`set_deadline`](crate::set_deadline)). What a library
-/// has [for the very end](crate::ending::register_last) waits for that. They run on a thread of their own,
-/// last registered first. What is registered later is run by the next cleanup or at exit. In a finalizer
+/// has [for the very end](crate::ending::register_last) waits for that. They run on a thread of their own
+/// with the signal mask of this one, the handled signals let in, last registered first. What is registered later is run by the next cleanup or at exit. In a finalizer
 /// this does nothing.
 ///
 /// # Examples
@@ -288,10 +288,13 @@ fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place)
 }
 
 fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
-    // It must not get a signal that the program wants on its own threads.
-    let _blocked = AllBlocked::new();
+    // The standard library's part of the new thread is no place for a handler of the program's.
+    let blocked = AllBlocked::new();
+    let program = blocked.before();
     let work = move || {
-        let_in_handled();
+        // A finalizer that starts a program hands its mask on: with every signal blocked, a daemon
+        // would not end by a SIGTERM for as long as it lives.
+        program.take_over(is_handled);
         pass.run(state, is_in_a_hurry);
     };
     thread::Builder::new().name("epilogue-end".into()).spawn(work).map(drop)

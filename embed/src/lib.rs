@@ -63,6 +63,8 @@
 //!   the exit of the original; [`exit`](fn@exit) and [`exit_now`] do not.
 //! - A signal that arrives between [`exec`] and the new program's own handler has its default
 //!   action, unless it is blocked: see there.
+//! - Where a signal ends the process, embed's own thread lets in handled signals only, and a program that
+//!   a finalizer or callback starts there begins with the others blocked: it has to unblock them.
 //! - Once a signal is handled, a shared object that contains this crate must not be unloaded.
 //! - For the first process of a namespace the kernel's timer has no effect: `SIGKILL` from within
 //!   does not reach it.

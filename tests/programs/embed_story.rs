@@ -57,6 +57,7 @@ fn take(verb: &str, what: &str) {
         "plugin" => assert!(raw::run_plugin(&CString::new(what).unwrap())),
         "allocate" => allocate(number(what)),
         "status" => status(),
+        "mask-of-child" => mask_of_child("main"),
         "wait" => drop(std::io::stdin().read_line(&mut String::new()).unwrap()),
         "park" => loop {
             thread::park();
@@ -110,6 +111,7 @@ fn register(verb: &str, what: &str) {
                 say(&format!("{} {:?}", end.name(), end.outcome()));
             }
         }),
+        "starts" => embed::finalizer(name, || mask_of_child("finalizer")),
         "panics" => embed::finalizer(name, || panic!("on purpose")),
         "parks" => embed::finalizer(name, move || {
             say(&said);
@@ -216,6 +218,13 @@ fn status() {
     let line = |key| status.lines().find_map(|line: &str| line.strip_prefix(key)).unwrap().trim();
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     say(&format!("{} {} {descriptors}", line("SigCgt:"), line("Threads:")));
+}
+
+/// Says which signals are blocked in a program that is started here.
+fn mask_of_child(place: &str) {
+    let mut command = Command::new("grep");
+    let found = command.args(["SigBlk", "/proc/self/status"]).output().unwrap();
+    say(&format!("{place} {}", String::from_utf8(found.stdout).unwrap().trim_end()));
 }
 
 fn number(what: &str) -> i32 {

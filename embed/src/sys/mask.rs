@@ -19,6 +19,22 @@ impl AllBlocked {
         let before = set_mask(libc::SIG_SETMASK, &full());
         Self { before, _thread: std::marker::PhantomData }
     }
+
+    /// The mask that the thread had.
+    pub(crate) fn before(&self) -> Mask {
+        Mask(self.before)
+    }
+}
+
+/// A mask, which another thread can take over.
+#[derive(Debug)]
+pub(crate) struct Mask(libc::sigset_t);
+
+impl Mask {
+    /// Gives this thread the mask, with those let in that `wanted` names.
+    pub(crate) fn take_over(self, wanted: impl Fn(c_int) -> bool) {
+        set_mask(libc::SIG_SETMASK, &without(self.0, wanted));
+    }
 }
 
 impl Drop for AllBlocked {
@@ -33,7 +49,10 @@ pub(crate) fn let_in_only(wanted: impl Fn(c_int) -> bool) {
 }
 
 fn all_but(wanted: impl Fn(c_int) -> bool) -> libc::sigset_t {
-    let mut set = full();
+    without(full(), wanted)
+}
+
+fn without(mut set: libc::sigset_t, wanted: impl Fn(c_int) -> bool) -> libc::sigset_t {
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| wanted(*signal)) {
         // SAFETY: an initialized set; an unknown number is an error without effect.
         unsafe { libc::sigdelset(&mut set, signal) };
