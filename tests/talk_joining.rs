@@ -284,6 +284,31 @@ fn messages_that_hold_descriptors_are_taken_in_as_far_as_there_is_room_and_none_
 }
 
 #[test]
+fn a_receiver_that_is_dropped_with_what_was_taken_in_makes_room_for_the_others() {
+    let (oracle, _watchdog) = begin();
+    let few = Few::descriptors(120);
+    let (sender, full) = channel::<SharedSlice<u64>>().unwrap();
+    let process = Process::start(sender, |sender: Sender<SharedSlice<u64>>| {
+        (0..125).for_each(|n| sender.send(SharedSlice::copy_from(&[n]).unwrap()).unwrap());
+    });
+    // As many as may be are taken in, 61, or it would not end: no more than 64 can wait.
+    process.unwrap().join().unwrap();
+    let (sender, receiver) = channel_with(2).unwrap();
+    let process = Process::start(sender, send_many).unwrap();
+    let joining = thread::spawn(move || process.join());
+    // Whoever takes in has found no room, and waits for it.
+    let waits = |thread: &procfs::Entry| thread.name == "epilogue-drain" && thread.state == 'S';
+    while !procfs::threads_of(getpid()).iter().any(waits) {
+        thread::yield_now();
+    }
+    drop(full);
+    joining.join().unwrap().unwrap();
+    are_many(receiver);
+    drop(few);
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_message_whose_descriptors_find_no_room_is_an_error_in_its_place() {
     let (oracle, _watchdog) = begin();
     let (sender, receiver) = channel_with::<Vec<SharedSlice<u8>>>(4).unwrap();

@@ -10,6 +10,7 @@
 //!    behind.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -139,9 +140,18 @@ impl Inlet {
         if !self.is_ours() {
             return;
         }
-        let mut state = lock(&self.state);
-        state.abandoned = true;
-        state.wake();
+        let backlog = {
+            let mut state = lock(&self.state);
+            state.abandoned = true;
+            state.wake();
+            mem::take(&mut state.backlog)
+        };
+        let held: usize = backlog.iter().map(|(_, held)| held.0).sum();
+        // Nothing is added from here on, and whoever is called below finds the room.
+        drop(backlog);
+        if held > 0 {
+            wake_all();
+        }
     }
 
     /// Takes in what waits; whether there may be more, now or later.
