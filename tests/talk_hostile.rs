@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use epilogue::process::channel::RecvError;
-use epilogue::{JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel};
+use epilogue::{
+    JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel, join_all,
+};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 use nix::unistd::{Pid, getpid, setsid};
@@ -341,44 +343,71 @@ fn ends() -> Vec<RawFd> {
     numbers.filter(|&fd| fd != WIRE).collect()
 }
 
-#[test]
-fn garbage_in_a_channel_is_an_error_a_message() {
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let (sender, receiver) = channel::<u64>().unwrap();
-    let process = Process::start(sender, |sender: Sender<u64>| {
-        let [end] = ends()[..] else { panic!("{:?}", ends()) };
-        let send = |bytes: &[u8]| send(end, bytes, MsgFlags::empty()).unwrap();
-        send(&[9; 100]); // No such kind of message.
-        send(&[0; 100]); // A number, and more.
-        send(&[1, 0, 0]); // In a file, without one.
-        send(&[]);
-        let mut in_file = vec![1];
-        in_file.extend_from_slice(&u64::MAX.to_le_bytes());
-        send_descriptors(end, &in_file, 1, 1);
-        in_file[1..].copy_from_slice(&100u64.to_le_bytes());
-        send_descriptors(end, &in_file, 1, 1);
-        send_descriptors(end, &[0, 7], 253, 1);
-        send(&vec![0; 100_000]); // Longer than any.
-        sender.send(42).unwrap();
-    });
-    let before = procfs::descriptors_of(getpid());
-    for n in 0..9 {
+fn send_garbage(sender: Sender<u64>) {
+    let [end] = ends()[..] else { panic!("{:?}", ends()) };
+    let send = |bytes: &[u8]| send(end, bytes, MsgFlags::empty()).unwrap();
+    send(&[9; 100]); // No such kind of message.
+    send(&[0; 100]); // A number, and more.
+    send(&[1, 0, 0]); // In a file, without one.
+    send(&[]);
+    let mut in_file = vec![1];
+    in_file.extend_from_slice(&u64::MAX.to_le_bytes());
+    send_descriptors(end, &in_file, 1, 1);
+    in_file[1..].copy_from_slice(&100u64.to_le_bytes());
+    send_descriptors(end, &in_file, 1, 1);
+    send_descriptors(end, &[0, 7], 253, 1);
+    send(&vec![0; 100_000]); // Longer than any.
+    sender.send(42).unwrap();
+}
+
+#[track_caller]
+fn is_garbage(receiver: &Receiver<u64>) {
+    for n in 0..8 {
         match receiver.recv() {
             // Descriptors that a message does not ask for are closed.
             Ok(7) if n == 6 => {}
             Err(RecvError::Decode(_)) => assert!(n != 6),
             other => panic!("{n}: {other:?}"),
         }
-        if n == 7 {
-            break;
-        }
     }
     assert_eq!(receiver.recv().unwrap(), 42);
     assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+}
+
+#[test]
+fn garbage_in_a_channel_is_an_error_a_message() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (sender, receiver) = channel::<u64>().unwrap();
+    let process = Process::start(sender, send_garbage);
+    let before = procfs::descriptors_of(getpid());
+    is_garbage(&receiver);
     assert!(procfs::descriptors_of(getpid()) <= before);
     process.unwrap().join().unwrap();
     drop(receiver);
+    oracle.nothing_left();
+}
+
+#[test]
+fn garbage_that_is_taken_in_is_an_error_a_message_and_keeps_nobody_from_others() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (sender, garbage) = channel::<u64>().unwrap();
+    let mut looked_at = Process::start(sender, send_garbage).unwrap();
+    while looked_at.try_join().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    is_garbage(&garbage);
+    drop((looked_at, garbage));
+    let ((sender, garbage), (honest, numbers)) = (channel().unwrap(), channel().unwrap());
+    let hostile = Process::start(sender, send_garbage).unwrap();
+    let honest = Process::start(honest, |honest: Sender<u64>| {
+        (0..1000).for_each(|n| honest.send(n).unwrap());
+    });
+    assert!(join_all([hostile, honest.unwrap()]).into_iter().all(|joined| joined.is_ok()));
+    is_garbage(&garbage);
+    assert!(numbers.iter().map(Result::unwrap).eq(0..1000));
+    drop((garbage, numbers));
     oracle.nothing_left();
 }
 
