@@ -12,7 +12,7 @@ use epilogue::{
     JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel, join_all,
 };
 use nix::sys::signal::Signal;
-use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, send, sendmsg, shutdown};
 use nix::unistd::{Pid, getpid, setsid};
 use support::{Gate, Oracle, Watchdog, procfs, raw, sys};
 
@@ -408,6 +408,60 @@ fn garbage_that_is_taken_in_is_an_error_a_message_and_keeps_nobody_from_others()
     is_garbage(&garbage);
     assert!(numbers.iter().map(Result::unwrap).eq(0..1000));
     drop((garbage, numbers));
+    oracle.nothing_left();
+}
+
+/// Says that it will send no more, and stays.
+fn end_its_half((sender, gate): (Sender<u64>, PathBuf)) {
+    let [end] = ends()[..] else { panic!("{:?}", ends()) };
+    shutdown(end, Shutdown::Write).unwrap();
+    Gate::pass(&gate);
+    drop(sender);
+}
+
+#[test]
+fn a_sender_that_ends_its_half_of_a_channel_is_gone() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut gate = Gate::new();
+    let (sender, receiver) = channel::<u64>().unwrap();
+    let process = Process::start((sender.clone(), gate.path()), end_its_half).unwrap();
+    gate.wait();
+    assert!(!process.is_finished());
+    // Another one that has a sender of the same channel, and ends: so does taking in for it.
+    Process::start(sender, drop).unwrap().join().unwrap();
+    assert!(matches!(receiver.recv(), Err(RecvError::Disconnected)));
+    gate.open_once();
+    process.join().unwrap();
+    drop((receiver, gate));
+    oracle.nothing_left();
+}
+
+/// Sends what is no message as fast as it can, whether there is a credit or not.
+fn flood_a_channel(_sender: Sender<u64>) {
+    let [end] = ends()[..] else { panic!("{:?}", ends()) };
+    while send(end, &[9], MsgFlags::MSG_NOSIGNAL).is_ok() {}
+}
+
+#[test]
+fn a_process_that_floods_a_channel_holds_up_neither_who_waits_nor_who_lets_go_of_it() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (sender, receiver) = channel::<u64>().unwrap();
+    let process = Process::start(sender.clone(), flood_a_channel).unwrap();
+    assert!(matches!(receiver.recv(), Err(RecvError::Decode(_))));
+    assert!(!process.is_finished());
+    // Another one that has a sender of the same channel, and ends.
+    Process::start(sender, drop).unwrap().join().unwrap();
+    std::thread::scope(|scope| {
+        let joined = scope.spawn(|| process.join().unwrap());
+        let drains = |thread: &procfs::Entry| thread.name == "epilogue-drain";
+        while !procfs::threads_of(getpid()).iter().any(drains) {
+            std::thread::yield_now();
+        }
+        drop(receiver);
+        joined.join().unwrap();
+    });
     oracle.nothing_left();
 }
 

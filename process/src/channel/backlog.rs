@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::SigSet;
 
+use super::MAX_CAPACITY;
 use super::error::RecvFailure;
 use super::socket::{self, Intake, Message};
 use crate::bell::Bell;
@@ -157,7 +158,7 @@ impl Inlet {
     /// Takes in what waits; whether there may be more, now or later.
     fn take_in(&self) -> Taken {
         let mut state = lock(&self.state);
-        loop {
+        for _ in 0..MAX_CAPACITY {
             if state.abandoned {
                 return Taken::All;
             }
@@ -179,6 +180,9 @@ impl Inlet {
                 Err(_) => return Taken::All,
             }
         }
+        // No more wait in a channel than that, unless others send as fast: who waits for the lock,
+        // or for this thread, does not wait for those.
+        Taken::Some
     }
 
     /// Whether it is being sent to another process: what is packed holds its socket, too.
@@ -281,7 +285,7 @@ impl Drop for Inlet {
 
 /// What came of taking messages in.
 enum Taken {
-    /// All that waited; more may come.
+    /// What waited, or the first part of it; more may come.
     Some,
     /// All that there will ever be.
     All,

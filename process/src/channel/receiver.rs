@@ -268,13 +268,31 @@ impl<T: Portable> IntoIterator for Receiver<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Barrier, mpsc};
+    use std::os::fd::AsFd;
+    use std::sync::{Arc, Barrier, mpsc};
     use std::thread;
 
+    use nix::sys::socket::MsgFlags;
+
+    use super::Receiver;
     use crate::channel::backlog::take_in_now;
-    use crate::channel::channel;
+    use crate::channel::{MAX_CAPACITY, channel, socket};
     use crate::codec::Limits;
     use crate::parcel::pack;
+    use crate::sys::descriptors::{send_pieces, waiting};
+
+    #[test]
+    fn no_more_is_taken_in_at_once_than_can_wait_in_an_honest_channel() {
+        let pair = socket::pair(1).unwrap();
+        let receiver = Receiver::<u8>::new(7, Arc::new(pair.receiving));
+        // Without credits.
+        for _ in 0..=MAX_CAPACITY {
+            send_pieces(pair.sending.as_fd(), [&[0, 7]], &[], MsgFlags::MSG_DONTWAIT).unwrap();
+        }
+        take_in_now(&[7]);
+        assert_eq!(waiting(receiver.inlet.socket()).unwrap(), 2);
+        assert_eq!(receiver.try_iter().count(), MAX_CAPACITY + 1);
+    }
 
     #[test]
     fn a_receiver_leaves_with_all_of_its_messages_or_not_at_all() {

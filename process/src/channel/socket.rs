@@ -327,9 +327,12 @@ pub(super) fn try_receive(
 
 /// Whether nothing more will come, rather than that somebody sent an empty message.
 fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    // Who ends only its sending half is not hung up, and what is read from then on is empty, for
+    // ever.
+    let mut fds = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];
     let polled = poll(&mut fds, 0u8);
     let events = fds[0].revents();
+    // None is an event without a name there: the one that was asked for.
     let hung_up = polled.is_err() || events.is_none_or(|it| it.contains(PollFlags::POLLHUP));
     hung_up && waiting(socket).is_ok_and(|bytes| bytes == 0)
 }
