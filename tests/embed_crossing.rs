@@ -38,3 +38,13 @@ fn what_an_exit_still_asks_for_behind_a_signal_does_not_keep_it_from_dying_by_th
         assert_eq!(ending.stdout, "a\nat the end\n", "{story}: {ending}");
     }
 }
+
+/// Which thread is first is different each time: the one that leaves, or embed's, which tells it.
+#[test]
+fn a_signal_behind_the_last_finalizer_of_an_exit_is_still_what_it_ends_by() {
+    for round in 0..200 {
+        let ending = told("last-hook");
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{round}: {ending}");
+        assert_eq!(ending.stdout, "a\nat the end\n", "{round}: {ending}");
+    }
+}

@@ -246,7 +246,15 @@ pub(crate) fn end_copy_of(original: u32, code: c_int) {
 /// Has this process clean up when it exits normally.
 pub(crate) fn hook() {
     coverage::prepare();
-    sys::exit::at_exit(at_exit);
+    sys::exit::at_exit(at_exit, last);
+}
+
+/// The last thing at an exit, behind all hooks.
+///
+/// Not in our own hook: a signal may come behind that, and the exit does not wait for embed's thread,
+/// which would tell of it.
+fn last(told: Option<c_int>) -> Option<c_int> {
+    told.or_else(signals::deferred_death).inspect(|_| coverage::conclude())
 }
 
 /// Leaves by way of the C library's hooks, and dies by `signal` at their end.
@@ -262,7 +270,7 @@ pub(crate) fn die_by(signal: c_int, state: &State) -> ! {
 
 /// Has the exit that is under way end in death by `signal`.
 pub(crate) fn end_in(signal: c_int) {
-    sys::exit::end_in(signal, coverage::conclude);
+    sys::exit::end_in(signal);
 }
 
 /// Saves the coverage data, runs the finalizers and waits for them, then saves it again.
@@ -335,7 +343,4 @@ fn finish() {
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
     coverage::hand_over();
     state.gate.end(cause);
-    if let Some(signal) = signals::deferred_death() {
-        end_in(signal);
-    }
 }

@@ -30,6 +30,7 @@ fn main() {
             embed::finalizer("late", || println!("late"));
         }),
         "exit-now-after-signal" => signal_in_exit(|| embed::exit_now(7)),
+        "last-hook" => last_hook(),
         _ => panic!("no story {story:?}"),
     }
 }
@@ -84,6 +85,18 @@ fn signal_in_exit(late: fn()) -> ! {
     });
     embed::cleanup_on_sigterm().unwrap();
     sys::at_exit(at_the_beginning);
+    std::process::exit(3)
+}
+
+/// A signal comes as the last thing of an exit, behind embed's hook, which does not wait for anybody.
+fn last_hook() -> ! {
+    extern "C" fn at_the_end() {
+        println!("at the end");
+        raise(Signal::SIGTERM).unwrap();
+    }
+    sys::at_exit(at_the_end);
+    embed::finalizer("a", || println!("a"));
+    embed::cleanup_on_sigterm().unwrap();
     std::process::exit(3)
 }
 

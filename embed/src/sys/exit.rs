@@ -10,9 +10,15 @@ use super::action;
 /// Whether the hook is in the C library's list, which `fork` copies.
 static HOOKED: AtomicBool = AtomicBool::new(false);
 
-/// Has `hook` run when this process exits normally, in all that exits after this has returned. Later
-/// calls do nothing. Of several first ones at once each may put it there: it may run twice.
-pub(crate) fn at_exit(hook: extern "C" fn()) {
+/// What is done at the very end of an exit: it gets the signal that this is told to end in, and says
+/// which one it ends in.
+pub(crate) type Last = fn(Option<c_int>) -> Option<c_int>;
+
+/// Has `hook` run when this process exits normally, in all that exits after this has returned, and
+/// `last` at the very end. Later calls do nothing. Of several first ones at once each may put the hook
+/// there: it may run twice.
+pub(crate) fn at_exit(hook: extern "C" fn(), last: Last) {
+    LAST.store(last as usize, Ordering::Release);
     if HOOKED.load(Ordering::Acquire) {
         return;
     }
@@ -28,7 +34,7 @@ pub(crate) fn at_exit(hook: extern "C" fn()) {
 /// The signal that this process dies by at the end of its exit, or zero.
 static DEATH: AtomicI32 = AtomicI32::new(0);
 
-/// What is done right before that: a function, or zero.
+/// What is done right before that: a [`Last`], or zero.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs after every hook of the C library, destructor and coverage runtime: its priority is the
@@ -38,24 +44,19 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 static AT_THE_VERY_END: extern "C" fn() = at_the_very_end;
 
 extern "C" fn at_the_very_end() {
-    let signal = DEATH.load(Ordering::Acquire);
-    if signal != 0 {
+    let told = Some(DEATH.load(Ordering::Acquire)).filter(|signal| *signal != 0);
+    let last = LAST.load(Ordering::Acquire);
+    // SAFETY: zero is `None`; else `at_exit` stored a function of this type.
+    let last = unsafe { transmute::<usize, Option<Last>>(last) };
+    if let Some(signal) = last.map_or(told, |last| last(told)) {
         // SAFETY: null means every stream. `exit` would do this after us.
         unsafe { libc::fflush(ptr::null_mut()) };
-        let last = LAST.load(Ordering::Acquire);
-        // SAFETY: zero is `None`; else `end_in` stored a function of this type.
-        let last = unsafe { transmute::<usize, Option<fn()>>(last) };
-        if let Some(last) = last {
-            last();
-        }
         action::die_by(signal);
     }
 }
 
-/// Has the exit that is under way, or the next one, end in death by `signal`, the first one told, right
-/// after `last`.
-pub(crate) fn end_in(signal: c_int, last: fn()) {
-    LAST.store(last as usize, Ordering::Release);
+/// Has the exit that is under way, or the next one, end in death by `signal`, the first one told.
+pub(crate) fn end_in(signal: c_int) {
     let _ = DEATH.compare_exchange(0, signal, Ordering::AcqRel, Ordering::Relaxed);
 }
 
