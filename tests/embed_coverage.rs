@@ -256,6 +256,14 @@ fn a_crash_saves_the_data_and_happens_all_the_same() {
 }
 
 #[test]
+fn crashes_that_two_threads_survive_at_once_cost_a_later_one_no_data() {
+    let story = Story::new();
+    let ending = story.run(&["recover-together:11", "calls:10", "abort"]);
+    assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
+    story.counted(10, 1);
+}
+
+#[test]
 fn a_finalizer_that_overflows_its_stack_costs_no_data() {
     let story = Story::new();
     let steps = ["handle:15", "handle-crash", "overflows:a", "calls:10", "raise:15", "park"];

@@ -178,7 +178,8 @@ pub fn cleanup_on_signal(signal: c_int) -> Result<(), SignalError> {
 /// From now on, a crash (`SIGABRT`, `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE`) saves the coverage
 /// data, and then happens as it would have: no finalizer runs, for memory is not to be trusted.
 ///
-/// Previous handlers are called, so Rust's own message on a stack overflow appears.
+/// Previous handlers are called, so Rust's own message on a stack overflow appears. One that
+/// recovers must return: if it jumps out of the handler (`siglongjmp`), no later `abort` is measured.
 ///
 /// # Errors
 ///

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -165,6 +166,7 @@ fn signal(verb: &str, what: &str) {
         "user-interrupts" => raw::handle(number(what), 0),
         "ignore" => raw::ignore(number(what)),
         "raise" => nix::sys::signal::raise(Signal::try_from(number(what)).unwrap()).unwrap(),
+        "recover-together" => recover_together(number(what)),
         "errno-across" => errno_across(number(what)),
         "until-handled" => until_handled(number(what) as u32),
         "abort" => std::process::abort(),
@@ -327,6 +329,36 @@ fn errno_across(signal: i32) {
     Errno::set_raw(77);
     nix::sys::signal::raise(signal).unwrap();
     say(&format!("errno {}", Errno::last_raw()));
+}
+
+/// Two threads are in the handler from before `cleanup_on_crash` at once, and go on in the order in
+/// which they came: the second one when the first is out of embed's handler.
+fn recover_together(signal: i32) {
+    static INSIDE: AtomicU32 = AtomicU32::new(0);
+    static IS_OUT: AtomicBool = AtomicBool::new(false);
+    extern "C" fn recover(_signal: i32) {
+        match INSIDE.fetch_add(1, Ordering::SeqCst) {
+            0 => until(|| INSIDE.load(Ordering::SeqCst) == 2),
+            _ => until(|| IS_OUT.load(Ordering::SeqCst)),
+        }
+    }
+    raw::handle_with(signal, recover);
+    embed::cleanup_on_crash().unwrap();
+    let signal = Signal::try_from(signal).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            nix::sys::signal::raise(signal).unwrap();
+            IS_OUT.store(true, Ordering::SeqCst);
+        });
+        until(|| INSIDE.load(Ordering::SeqCst) == 1);
+        scope.spawn(|| nix::sys::signal::raise(signal).unwrap());
+    });
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::hint::spin_loop();
+    }
 }
 
 /// Waits as a C program would: in a call that a signal interrupts, looking at a flag in between.

@@ -59,6 +59,11 @@ pub fn handle(signal: c_int, flags: c_int) {
     install(signal, handler as usize, flags | libc::SA_SIGINFO);
 }
 
+/// Handles `signal` with `handler`, which must do only what a handler may.
+pub fn handle_with(signal: c_int, handler: extern "C" fn(c_int)) {
+    install(signal, handler as usize, 0);
+}
+
 /// Ignores `signal`.
 pub fn ignore(signal: c_int) {
     install(signal, libc::SIG_IGN, 0);

@@ -212,10 +212,14 @@ pub(crate) fn without_ours(signal: c_int, work: impl FnOnce()) {
         action.sa_sigaction = before.handler.load(Ordering::Acquire);
         action.sa_flags = before.flags.load(Ordering::Acquire);
     }
-    let ours = change(signal, Some(&action));
+    let there = change(signal, Some(&action));
     work();
-    if let Ok(ours) = ours {
-        let _ = change(signal, Some(&ours));
+    // Not where another thread has put ours aside already: that one puts it back, perhaps before this
+    // one is here, which would take it away again for good.
+    if let Ok(there) = there
+        && there.sa_sigaction != action.sa_sigaction
+    {
+        let _ = change(signal, Some(&there));
     }
 }
 
