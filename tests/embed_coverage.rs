@@ -13,7 +13,8 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::{Build, Ending, Oracle, Program, Watchdog, not_tried, sys};
 
 use coverage::{Profiles, count};
@@ -219,6 +220,45 @@ fn a_stuck_finalizer_costs_no_data() {
         assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
         story.counted(10, 1);
     }
+}
+
+/// The hook is older than embed's, so it runs after that, and before the runtime has written.
+#[test]
+fn what_was_saved_stays_until_the_runtime_has_written_at_a_normal_exit() {
+    for pattern in ["p-%p.profraw", "p-%m.profraw", "p.profraw"] {
+        let story = Story::with_pattern(pattern);
+        let mut program = story.start(&["waits-at-exit", "calls:10", "flush"]);
+        program.wait_for_line("at exit");
+        program.signal(Signal::SIGKILL);
+        assert_eq!(program.finish().signal(), Some(Signal::SIGKILL));
+        story.counted(10, 1);
+        story.oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_copy_that_is_killed_in_its_exit_keeps_what_was_saved() {
+    let story = Story::new();
+    let fork = "fork:calls:10,flush,std-exit:0";
+    let mut program = story.start(&["waits-at-exit", "handle:15", fork, "reap"]);
+    let child = program.wait_for_line("child ");
+    program.wait_for_line("at exit");
+    kill(Pid::from_raw(child.parse().unwrap()), Signal::SIGKILL).unwrap();
+    program.wait_for_line("reaped SIGKILL");
+    program.tell("go on");
+    let ending = program.finish();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    // The original has called nothing.
+    story.counted(10, 2);
+    story.oracle.nothing_left();
+}
+
+#[test]
+fn a_crash_in_the_middle_of_an_exit_costs_no_data() {
+    let story = Story::new();
+    let ending = story.run(&["aborts-at-exit", "handle-crash", "calls:10"]);
+    assert_eq!(ending.signal(), Some(Signal::SIGABRT), "{ending}");
+    story.counted(11, 1);
 }
 
 #[test]

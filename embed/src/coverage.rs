@@ -2,8 +2,8 @@
 //! over to the runtime at a normal exit.
 //!
 //! # Invariants
-//! 1. What this crate saves and what the runtime writes at exit are never both there: the one file
-//!    is taken away before the other is written, or the other is never written.
+//! 1. What this crate saves and what the runtime writes at exit are never both there for longer than
+//!    it takes to remove a file: the one goes as soon as the other is whole, or that is never written.
 //! 2. The counters are never reset: lines whose counts are computed from others would be lost.
 //! 3. In continuous mode (`%c`) the counters are the file already; nothing is done.
 
@@ -49,6 +49,9 @@ static COVERAGE: Once<Coverage> = Once::new();
 /// Held by who makes the above. Each process has its own: a copy made by `fork` meanwhile would
 /// find its original's locked for ever.
 static PREPARING: PerProcess<Mutex<()>> = PerProcess::new();
+
+/// Whether the runtime's write at exit waits for [`hand_over`].
+static HELD_BACK: AtomicBool = AtomicBool::new(false);
 
 /// Whether the one line on standard error has been written.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -123,6 +126,26 @@ impl Coverage {
         make_directory(&name);
         Some(Self { snapshot, runtime, pattern, name, pid })
     }
+
+    /// What the runtime is to expand before it writes. None where it cannot be told: it would take the
+    /// per cent sign in the name, or in the directory at start, for a pattern.
+    fn pattern_at_exit(&self) -> Option<Vec<u8>> {
+        if !self.pattern.starts_with(b"/") {
+            return None;
+        }
+        // The runtime expanded the pattern in the original of this copy. Where the name is shared on
+        // purpose (`%m` without `%p`), it locks and merges; else two processes would write one file.
+        let is_copy = self.pid != std::process::id();
+        let is_renamed = is_copy && (has(&self.pattern, b'p') || !has(&self.pattern, b'm'));
+        if !is_renamed {
+            return Some(self.pattern.clone());
+        }
+        let _blocked = AllBlocked::new();
+        let own = self.snapshot.path();
+        // Beside what has been saved, which stays until this one is whole.
+        let stem = own.strip_suffix(b".profraw").unwrap_or(&own);
+        (!own.contains(&b'%')).then(|| [stem, b"-exit.profraw"].concat())
+    }
 }
 
 /// Saves from a handler: every signal is blocked. Async-signal-safe.
@@ -149,30 +172,48 @@ pub(crate) fn conclude() {
     }
 }
 
-/// Leaves the data to the runtime, whose write at a normal exit comes next.
-pub(crate) fn hand_over() {
+/// Has the runtime's own write, which comes in a hook of this normal exit, wait for [`hand_over`].
+///
+/// It writes in place. What has been saved could only be taken away before, while older hooks have yet
+/// to run, or after, behind destructors: a process that is killed, crashes or leaves at once in between
+/// would have lost all its data, or have it twice.
+pub(crate) fn hold_back() {
     let Some(coverage) = COVERAGE.get() else { return };
-    if coverage.runtime.filename().as_deref() == Some(SEALED.to_bytes()) {
+    let name = coverage.runtime.filename();
+    if name.as_deref() == Some(SEALED.to_bytes()) {
         // Another copy of this crate keeps the runtime from writing: what is saved must stay.
         return;
     }
-    let blocked = AllBlocked::new();
-    let own = coverage.snapshot.path();
-    // The runtime expanded the pattern in the original of this copy. Where the name is shared on
-    // purpose (`%m` without `%p`), it locks and merges; else two processes would write one file.
-    let is_copy = coverage.pid != std::process::id();
-    let is_renamed = is_copy && (has(&coverage.pattern, b'p') || !has(&coverage.pattern, b'm'));
-    if !coverage.pattern.starts_with(b"/") || (is_renamed && own.contains(&b'%')) {
-        // The runtime cannot be told where to write: it would take the per cent sign in the name,
-        // or in the directory at start, for a pattern. What has been saved stays.
-        drop(blocked);
+    if coverage.pattern_at_exit().is_none() {
+        // What has been saved stays.
         return keep_from_writing(coverage);
     }
-    coverage.snapshot.close();
-    drop(blocked);
-    if is_renamed {
-        expand(&coverage.runtime, &own);
+    let is_own = coverage.pid == std::process::id();
+    if is_own && name.as_deref() != Some(coverage.name.as_os_str().as_bytes()) {
+        // The program has told it of another file since, whose pattern nobody knows.
+        return close(coverage);
     }
+    coverage.runtime.set_filename(SEALED);
+    HELD_BACK.store(true, Ordering::Release);
+}
+
+/// Leaves the data to the runtime at the very end of a normal exit: it writes, and what has been saved
+/// is taken away. If it cannot write, that stays.
+pub(crate) fn hand_over() {
+    if let Some(coverage) = COVERAGE.get()
+        && HELD_BACK.swap(false, Ordering::AcqRel)
+        && let Some(pattern) = coverage.pattern_at_exit()
+    {
+        expand(&coverage.runtime, &pattern);
+        if coverage.runtime.write_file() {
+            close(coverage);
+        }
+    }
+}
+
+fn close(coverage: &Coverage) {
+    let _blocked = AllBlocked::new();
+    coverage.snapshot.close();
 }
 
 /// What `LLVM_PROFILE_FILE` is to be in a process that this one starts, where it is `value` here.

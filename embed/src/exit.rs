@@ -251,9 +251,10 @@ pub(crate) fn hook() {
 
 /// The last thing at an exit, behind all hooks.
 ///
-/// Not in our own hook: a signal may come behind that, and the exit does not wait for embed's thread,
-/// which would tell of it.
+/// Not in our own hook: behind that the data still changes, and a signal may come. The exit does not
+/// wait for embed's thread, which would tell of it.
 fn last(told: Option<c_int>) -> Option<c_int> {
+    coverage::hand_over();
     told.or_else(signals::deferred_death).inspect(|_| coverage::conclude())
 }
 
@@ -341,6 +342,6 @@ fn finish() {
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
-    coverage::hand_over();
+    coverage::hold_back();
     state.gate.end(cause);
 }

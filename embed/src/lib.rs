@@ -46,8 +46,9 @@
 //!
 //! The data goes beside the runtime's own file, with the same beginning and the pid and a number
 //! for this execution at the end: `app-7.profraw` and `app-7.embed-7-0c0ffee0c0ffee00.profraw`. At
-//! a normal exit the runtime's file replaces it; nothing is ever there twice. A copy made by `fork`
-//! writes its own file, under its own pid. Continuous mode (`%c`) is left alone.
+//! the very end of a normal exit, behind all hooks and destructors, the runtime's file replaces it, as
+//! soon as that is whole; nothing is there twice. A copy made by `fork` writes its own file, under its
+//! own pid. Continuous mode (`%c`) is left alone.
 //!
 //! Where there are values to profile (`-C profile-generate`) only the counters are saved. A program
 //! and each shared object with coverage of its own need a call each. On other systems than Linux

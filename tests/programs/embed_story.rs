@@ -60,6 +60,8 @@ fn take(verb: &str, what: &str) {
         "status" => status(),
         "mask-of-child" => mask_of_child("main"),
         "wait" => drop(std::io::stdin().read_line(&mut String::new()).unwrap()),
+        "waits-at-exit" => sys::at_exit(wait_at_exit),
+        "aborts-at-exit" => sys::at_exit(abort_at_exit),
         "park" => loop {
             thread::park();
         },
@@ -200,6 +202,16 @@ fn end(verb: &str, what: &str) {
         "bare-exec" => say(&format!("exec {}", this_program(what).exec())),
         _ => panic!("no step {verb:?}"),
     }
+}
+
+extern "C" fn wait_at_exit() {
+    say("at exit");
+    take("wait", "");
+}
+
+extern "C" fn abort_at_exit() {
+    measured_call();
+    std::process::abort();
 }
 
 /// Allocates and frees without end, in as many threads besides this one.

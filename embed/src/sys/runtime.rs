@@ -80,6 +80,7 @@ pub(crate) struct Runtime {
     write: unsafe extern "C" fn(*mut c_char) -> c_int,
     filename: extern "C" fn() -> *const c_char,
     set_filename: unsafe extern "C" fn(*const c_char),
+    write_file: extern "C" fn() -> c_int,
     is_continuous: Option<extern "C" fn() -> c_int>,
 }
 
@@ -90,8 +91,9 @@ impl Runtime {
         let write = weak!("__llvm_profile_write_buffer");
         let filename = weak!("__llvm_profile_get_filename");
         let set_filename = weak!("__llvm_profile_set_filename");
+        let write_file = weak!("__llvm_profile_write_file");
         let is_continuous = weak!("__llvm_profile_is_continuous_mode_enabled");
-        if [size, write, filename, set_filename].contains(&0) {
+        if [size, write, filename, set_filename, write_file].contains(&0) {
             return None;
         }
         Some(Self {
@@ -105,6 +107,8 @@ impl Runtime {
             set_filename: unsafe {
                 transmute::<usize, unsafe extern "C" fn(*const c_char)>(set_filename)
             },
+            // SAFETY: not null, so it is the runtime's `int f(void)` of that name.
+            write_file: unsafe { transmute::<usize, extern "C" fn() -> c_int>(write_file) },
             // SAFETY: null is `None`; else it is the runtime's `int f(void)` of that name.
             is_continuous: unsafe {
                 transmute::<usize, Option<extern "C" fn() -> c_int>>(is_continuous)
@@ -146,6 +150,11 @@ impl Runtime {
     pub(crate) fn set_filename(&self, pattern: &CStr) {
         // SAFETY: a C string, which the runtime copies.
         unsafe { (self.set_filename)(pattern.as_ptr()) }
+    }
+
+    /// Writes the runtime's file, as its own hook at exit does; false if that failed. Allocates.
+    pub(crate) fn write_file(&self) -> bool {
+        (self.write_file)() == 0
     }
 
     /// Whether the counters are the file (`%c`), so that nothing is ever to be saved.
