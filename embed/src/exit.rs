@@ -29,8 +29,8 @@ pub(crate) const PANICKED: c_int = 101;
 /// When this returns, each finalizer that was registered has run, or its end is in the report with
 /// the reason: it panicked, or the time was over (see [`set_deadline`](crate::set_deadline)). What a library
 /// has [for the very end](crate::ending::register_last) waits for that. They run on a thread of their own
-/// with the signal mask of this one, the handled signals let in, last registered first. What is registered later is run by the next cleanup or at exit. In a finalizer
-/// this does nothing.
+/// with the signal mask of this one, the handled signals let in, last registered first. What is registered
+/// later is run by the next cleanup or at exit. In a finalizer this does nothing.
 ///
 /// # Examples
 ///

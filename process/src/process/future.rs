@@ -10,8 +10,9 @@ use crate::error::JoinError;
 use crate::portable::Portable;
 
 /// The descriptor becomes readable as the process ends. A result that is larger than a socket's
-/// buffer has to be read before that: [`wait_any`](crate::wait_any) and the joins do so. What it has left
-/// behind may take longer to end, where it [is to](crate::Builder::end_tree): it counts as running until then.
+/// buffer has to be read before that: [`wait_any`](crate::wait_any) and the joins do so. What it has
+/// left behind may take longer to end, where it [is to](crate::Builder::end_tree): it counts as running
+/// until then.
 ///
 /// # Examples
 ///
