@@ -36,6 +36,28 @@ enum Waiting {
     Asked(StopReason),
 }
 
+impl Waiting {
+    /// Notes a request; whom to call for it.
+    fn ask(&mut self, reason: StopReason) -> Vec<Callback> {
+        // A signal may be outlived. What the parent wants is not, whatever comes after it.
+        if let Self::Asked(StopReason::Parent | StopReason::ParentGone) = self {
+            return Vec::new();
+        }
+        match std::mem::replace(self, Self::Asked(reason)) {
+            Self::Quiet(callbacks) => callbacks,
+            Self::Asked(_) => Vec::new(),
+        }
+    }
+
+    /// The process has outlived this request.
+    fn outlive(&mut self, reason: StopReason) {
+        // Not if another one has come meanwhile.
+        if matches!(self, Self::Asked(last) if *last == reason) {
+            *self = Self::Quiet(Vec::new());
+        }
+    }
+}
+
 impl Default for Callbacks {
     fn default() -> Self {
         Self(Mutex::new(Waiting::Quiet(Vec::new())))
@@ -99,10 +121,7 @@ pub(crate) fn mark_requested() {
 /// Makes [`stop_requested`] true, and calls every [`on_stop`] callback that waits for that.
 pub(crate) fn request(reason: StopReason) {
     mark_requested();
-    // The reason that came last stays: the process may outlive the one before it.
-    let asked = Waiting::Asked(reason);
-    let before = std::mem::replace(&mut *lock(&state().stop.0), asked);
-    let Waiting::Quiet(callbacks) = before else { return };
+    let callbacks = lock(&state().stop.0).ask(reason);
     let process = std::process::id();
     for callback in callbacks {
         let code = call(callback, reason);
@@ -113,11 +132,7 @@ pub(crate) fn request(reason: StopReason) {
 /// The process has outlived this request. What is registered from now on waits for the next one:
 /// told of this one it would be deaf to that.
 pub(crate) fn outlive(reason: StopReason) {
-    let waiting = &mut *lock(&state().stop.0);
-    // Not if the parent has asked meanwhile.
-    if matches!(waiting, Waiting::Asked(last) if *last == reason) {
-        *waiting = Waiting::Quiet(Vec::new());
-    }
+    lock(&state().stop.0).outlive(reason);
 }
 
 /// Returns the exit code for a copy made by `fork` in the callback.
@@ -128,4 +143,26 @@ fn call(callback: Callback, reason: StopReason) -> c_int {
         return exit::PANICKED;
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{StopReason, Waiting};
+
+    #[test]
+    fn a_signal_can_be_outlived_and_what_the_parent_wants_cannot() {
+        let (hang_up, other) = (StopReason::Signal(1), StopReason::Signal(10));
+        for (requests, outlived, is_asked) in [
+            (&[hang_up][..], hang_up, false),
+            (&[hang_up, other], hang_up, true),
+            (&[hang_up, other], other, false),
+            (&[StopReason::Parent, hang_up], hang_up, true),
+            (&[hang_up, StopReason::ParentGone], hang_up, true),
+        ] {
+            let mut waiting = Waiting::Quiet(Vec::new());
+            requests.iter().for_each(|reason| drop(waiting.ask(*reason)));
+            waiting.outlive(outlived);
+            assert_eq!(matches!(waiting, Waiting::Asked(_)), is_asked, "{requests:?} {outlived:?}");
+        }
+    }
 }

@@ -151,8 +151,11 @@ impl Floor {
             return;
         }
         // What was begun again has its limits anew, and the last look may have found none that was left.
+        // Not in the past: a look that comes late means that time stood still.
+        let now = Instant::now();
         for call in unbegun.iter().chain(&again) {
-            self.alarm.set(call.course.as_ref().and_then(|course| course.first_look()));
+            let look = call.course.as_ref().and_then(|course| course.first_look());
+            self.alarm.set(look.map(|look| look.max(now)));
         }
         // They go first: they were submitted before all that waits. What ends workers goes last.
         unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
