@@ -98,7 +98,10 @@ fn harm(far: &mut Far, input: &mut Input<'_>) {
     match input.below(8) {
         0..=2 => send_frame(far, input),
         // Nobody reads meanwhile: to wait for room would be to wait for ever.
-        3 => _ = send(far.wire.as_raw_fd(), input.bytes(40), MsgFlags::MSG_DONTWAIT),
+        3 => {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(far.wire.as_raw_fd(), input.bytes(40), flags);
+        }
         4 => {
             let words = far.ring.words();
             words[input.number(2) as usize % words.len()].store(input.number(8), Ordering::Relaxed);
