@@ -47,7 +47,7 @@
 //! The data goes beside the runtime's own file, with the same beginning and the pid and a number
 //! for this execution at the end: `app-7.profraw` and `app-7.embed-7-0c0ffee0c0ffee00.profraw`. At
 //! the very end of a normal exit, behind all hooks and destructors, the runtime's file replaces it, as
-//! soon as that is whole; nothing is there twice. A copy made by `fork` writes its own file, under its
+//! soon as that is whole. A copy made by `fork` writes its own file, under its
 //! own pid. Continuous mode (`%c`) is left alone.
 //!
 //! Where there are values to profile (`-C profile-generate`) only the counters are saved. A program
@@ -64,6 +64,8 @@
 //!   the exit of the original; [`exit`](fn@exit) and [`exit_now`] do not.
 //! - A signal that arrives between [`exec`] and the new program's own handler has its default
 //!   action, unless it is blocked: see there.
+//! - Both files stay, and count twice, if the process is killed between that write and the removal, or if
+//!   the first call into this crate comes from a destructor, after the runtime has written.
 //! - Where a signal ends the process, embed's own thread lets in handled signals only, and a program that
 //!   a finalizer or callback starts there begins with the others blocked: it has to unblock them.
 //! - Once a signal is handled, a shared object that contains this crate must not be unloaded.

@@ -36,8 +36,9 @@ impl Bell {
 
 /// Silences a bell of which there is only the descriptor.
 ///
-/// This never waits, whatever another process that has it does: one that could have its parent wait for a
-/// ring would take it away just before.
+/// This does not wait, whatever another process that has it does: one that could have its parent wait for
+/// a ring would take it away just before. Before Linux 5.8, or where `preadv2` is forbidden, that rests on
+/// the flags of the descriptor, which the other process can change.
 pub fn silence(bell: BorrowedFd<'_>) {
     counter::take(bell);
 }
