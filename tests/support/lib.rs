@@ -40,7 +40,7 @@ pub use tasks::{
     waiting,
 };
 pub use tried::not_tried;
-pub use victims::{children_of, kill_a_child, signal_child};
+pub use victims::{children_of, end_child, kill_a_child, signal_child};
 pub use watchdog::{Watchdog, describe_tree};
 
 /// How a test begins that starts processes, and is over within three minutes on the slowest machine.

@@ -1,10 +1,11 @@
 //! Who is hit by a signal in a test that sends them at random.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
 
+use crate::tasks::await_end;
 use crate::{Random, procfs, sys};
 
 /// The children of `pid`, zombies included.
@@ -25,13 +26,29 @@ pub fn children_of(pid: Pid) -> Vec<Pid> {
 }
 
 /// Sends `signal` to `victim`, a child of `parent`; false if it is none any more.
+pub fn signal_child(parent: Pid, victim: Pid, signal: Signal) -> bool {
+    child(parent, victim).is_some_and(|pidfd| sys::pidfd_signal(pidfd.as_fd(), signal).is_ok())
+}
+
+/// Kills `victim`, a child of this process, and returns when it is dead; false if it was reaped before.
+///
+/// The kill itself returns while the victim may still be about to run.
+pub fn end_child(victim: Pid) -> bool {
+    let Some(pidfd) = child(getpid(), victim) else { return false };
+    let is_killed = sys::pidfd_signal(pidfd.as_fd(), Signal::SIGKILL).is_ok();
+    if is_killed {
+        await_end(&pidfd);
+    }
+    is_killed
+}
+
+/// The descriptor of `victim`, if that is a child of `parent`.
 ///
 /// What reaps children runs beside this: the number may come to mean a stranger.
-pub fn signal_child(parent: Pid, victim: Pid, signal: Signal) -> bool {
-    let Ok(pidfd) = sys::pidfd_open(victim) else { return false };
+fn child(parent: Pid, victim: Pid) -> Option<OwnedFd> {
+    let pidfd = sys::pidfd_open(victim).ok()?;
     // Whoever has this pid now is a child still, or the number was given to a stranger before.
-    let is_its_child = children_of(parent).contains(&victim);
-    is_its_child && sys::pidfd_signal(pidfd.as_fd(), signal).is_ok()
+    children_of(parent).contains(&victim).then_some(pidfd)
 }
 
 /// Kills a child of this process at random; false if there was none to kill.

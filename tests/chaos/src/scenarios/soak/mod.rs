@@ -8,9 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use epilogue::{Pool, Process, TaskError, channel, scope};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
-use support::{Oracle, children_of, signal_child};
+use support::{Oracle, children_of, end_child};
 
 use self::samples::{Samples, settled};
 use super::{OnDrop, Scenario};
@@ -125,7 +124,7 @@ fn load(pool: &Pool, progress: &AtomicU64) -> u64 {
     lost
 }
 
-/// Kills at random, but nobody of `spared`, and nobody during a truce.
+/// Kills at random, but nobody of `spared`, and nobody during a truce: who was killed before it is dead.
 fn kill(
     seed: Seed,
     spared: &[Pid],
@@ -141,8 +140,7 @@ fn kill(
             seen = progress.load(Ordering::Relaxed);
             let mut victims = children_of(getpid());
             victims.retain(|child| !spared.contains(child));
-            let is_killed = !victims.is_empty()
-                && signal_child(getpid(), random.one_of(&victims), Signal::SIGKILL);
+            let is_killed = !victims.is_empty() && end_child(random.one_of(&victims));
             killed += u64::from(is_killed);
         }
     }

@@ -36,14 +36,22 @@ const SHARED: u64 = 5 * 2 * 513;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until the pool's workers are all there, and besides those of the other pool nobody.
+///
+/// Of a worker that is dead the pool may not know yet, and counts it among those that are up; so it is looked
+/// who lives, and only then who is counted. Otherwise a sample shows the replacement half made.
 pub(super) fn settled(pool: &Pool, workers: usize, children: usize) {
     let begun = Instant::now();
     loop {
-        let (counts, there) = (pool.stats().workers, children_of(getpid()).len());
-        if counts.up == workers && there == children {
+        let there = children_of(getpid());
+        let living = there.iter().filter(|child| !procfs::threads_of(**child).is_empty()).count();
+        let counts = pool.stats().workers;
+        if counts.up == workers && living == children && there.len() == children {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE, "{there} children instead of {children}: {counts:?}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "of {there:?} {living} live, not {children}: {counts:?}"
+        );
         thread::sleep(Duration::from_millis(1));
     }
 }
