@@ -373,6 +373,22 @@ fn the_directory_is_made_and_a_relative_name_means_the_directory_at_start() {
 }
 
 #[test]
+fn the_directory_that_was_compiled_into_a_program_is_where_its_data_goes() {
+    let build = Build::program("embed_story", "generating").flag("-Cprofile-generate=of-the-build");
+    let generating = build.build();
+    for end in ["raise:15", "std-exit:0", "leave-at-once:0"] {
+        let story = Story::new();
+        let mut command = story.profiles.command(&generating, "");
+        command.current_dir(story.profiles.path()).env_remove("LLVM_PROFILE_FILE");
+        Program::start(command.args(["handle:15", "calls:10", "flush", end, "park"])).finish();
+        let files = story.profiles.files();
+        assert_eq!(files.len(), 1, "{files:?}");
+        assert!(files[0].starts_with(story.profiles.path().join("of-the-build")), "{files:?}");
+        story.oracle.nothing_left();
+    }
+}
+
+#[test]
 fn a_tools_glob_finds_the_file() {
     // cargo-llvm-cov collects `NAME-*.profraw` in the target directory.
     let story = Story::with_pattern("name-%p-%m.profraw");

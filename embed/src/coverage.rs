@@ -29,6 +29,9 @@ use crate::sys::{image, runtime};
 /// Where rustc has the runtime write if `LLVM_PROFILE_FILE` does not say.
 const DEFAULT_PATTERN: &str = "default_%m_%p.profraw";
 
+/// The same with `-C profile-generate`, in the directory that is named there.
+const GENERATED_PATTERN: &str = "default_%m.profraw";
+
 /// Where the runtime writes when it is not to write.
 const SEALED: &CStr = c"/dev/null";
 
@@ -114,7 +117,7 @@ pub(crate) fn prepare() {
 impl Coverage {
     /// None where no file is wanted.
     fn new(runtime: Runtime) -> Option<Self> {
-        let pattern = absolute_pattern(pattern());
+        let pattern = absolute_pattern(pattern(&runtime));
         expand(&runtime, &pattern);
         let name = absolute(runtime.filename()?);
         if is_no_place_for_files(&name) {
@@ -286,11 +289,22 @@ fn tell_of(error: SaveError) {
     tell(&line[..length]);
 }
 
-fn pattern() -> Vec<u8> {
+fn pattern(runtime: &Runtime) -> Vec<u8> {
     match env::var_os("LLVM_PROFILE_FILE") {
         Some(pattern) if !pattern.is_empty() => pattern.into_vec(),
-        _ => DEFAULT_PATTERN.into(),
+        _ => generated_pattern(runtime).unwrap_or_else(|| DEFAULT_PATTERN.into()),
     }
+}
+
+/// The pattern of `-C profile-generate`, if it is that of which the runtime has made its name. The pattern
+/// itself cannot be read: each crate that is instrumented defines that symbol, and a weak reference beside
+/// a definition does not assemble.
+fn generated_pattern(runtime: &Runtime) -> Option<Vec<u8>> {
+    let name = runtime.filename()?;
+    let directory = Path::new(OsStr::from_bytes(&name)).parent()?;
+    let pattern = directory.join(GENERATED_PATTERN).into_os_string().into_vec();
+    expand(runtime, &pattern);
+    (runtime.filename()? == name).then_some(pattern)
 }
 
 /// A relative name means the directory at start, wherever the program goes later.
