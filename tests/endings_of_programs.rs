@@ -69,6 +69,24 @@ fn exit_in_one_thread_finishes_a_map_in_another() {
 }
 
 #[test]
+fn exit_in_a_callback_finishes_its_pool() {
+    everything_is_done("exit-in-callback", 7);
+}
+
+#[test]
+fn exit_in_a_waker_on_the_pools_own_thread_is_not_waited_for_by_that() {
+    let stage = Stage::new();
+    let mut program = start("exit-in-waker", &stage.marks);
+    program.reap();
+    // Who would have ended them was on its way out: they end by themselves.
+    stage.oracle.orphans_end_within(Duration::from_secs(1));
+    let ending = program.finish();
+    stage.oracle.nothing_left();
+    assert_eq!(ending.code(), Some(7), "{ending}");
+    assert_eq!(hooks::all_ran_once(&stage.marks), WORKERS, "{ending}");
+}
+
+#[test]
 fn a_pool_in_a_static_is_closed_as_main_returns() {
     everything_is_done("static", 0);
 }

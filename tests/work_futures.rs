@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -286,6 +287,48 @@ fn a_waker_may_end_the_pool_that_another_thread_closes() {
         opener.join().unwrap();
         assert_eq!(block_on(task).unwrap(), 1);
     }
+    oracle.nothing_left();
+}
+
+/// What one is woken for may wait for another one, or for a callback, whose outcomes have come with its own.
+#[test]
+fn a_waker_may_wait_for_what_is_done_at_the_same_time() {
+    struct Waits(Arc<Pool>, Mutex<Receiver<()>>, Sender<&'static str>);
+    impl Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            let ended = self.0.close().is_ok();
+            self.1.lock().unwrap().recv().unwrap();
+            self.2.send(if ended { "ended" } else { "on the pool's own thread" }).unwrap();
+        }
+    }
+    struct Tells(Sender<()>);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.0.send(()).unwrap();
+        }
+    }
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let pool = Arc::new(Pool::new(1).unwrap());
+    let busy = pool.submit((gate.path(), 0u64), through).unwrap();
+    gate.wait();
+    // What has not begun is taken back from the last on.
+    let (called, calls) = channel();
+    pool.submit(1u64, |x| x).unwrap().on_done(move |outcome| called.send(outcome).unwrap());
+    let [mut second, mut first] = [2u64, 3].map(|x| pool.submit(x, |x| x).unwrap());
+    let ((tell, told), (say, said)) = (channel(), channel());
+    let waits = Waits(Arc::clone(&pool), Mutex::new(told), say);
+    for (task, waker) in [
+        (&mut second, Waker::from(Arc::new(Tells(tell)))),
+        (&mut first, Waker::from(Arc::new(waits))),
+    ] {
+        assert!(Pin::new(task).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let report = pool.terminate().unwrap();
+    assert_eq!(report.cancelled, 4, "{report}");
+    assert!(["ended", "on the pool's own thread"].contains(&said.recv().unwrap()));
+    assert!(calls.recv().unwrap().is_err());
+    drop((busy, first, second, gate, pool));
     oracle.nothing_left();
 }
 

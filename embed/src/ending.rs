@@ -47,6 +47,13 @@ impl Ending {
         self.cause
     }
 
+    /// The kernel's number of the thread that ends the process, by [`exit`](crate::exit()), by the standard
+    /// library's or by what it returned from. It waits for the hooks, so a hook that waits for it, as by a
+    /// join, would wait for ever.
+    pub fn thread(&self) -> Option<libc::pid_t> {
+        state().gate.owner()
+    }
+
     /// How much time all that is left to run has together; `None` where there is no deadline.
     pub fn remaining(&self) -> Option<Duration> {
         remaining()

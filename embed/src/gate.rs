@@ -69,6 +69,14 @@ impl Gate {
         *lock(&self.phase) == Phase::Open
     }
 
+    /// The thread that has the turn.
+    pub(crate) fn owner(&self) -> Option<pid_t> {
+        match *lock(&self.phase) {
+            Phase::Open => None,
+            Phase::Busy(owner, _) | Phase::Ended(owner, _) => Some(owner),
+        }
+    }
+
     /// Whether this thread has the turn.
     pub(crate) fn is_mine(&self) -> bool {
         let phase = lock(&self.phase);

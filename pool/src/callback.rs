@@ -6,16 +6,17 @@
 use std::convert::Infallible;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use epilogue_process::Portable;
 use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, gettid};
 
 use crate::error::TaskError;
 use crate::task::Task;
+use crate::wakes::Told;
 
 impl<R: Portable + 'static> Task<R> {
     /// Has `callback` called with the task's outcome, on a thread of the pool's that does nothing
@@ -25,7 +26,8 @@ impl<R: Portable + 'static> Task<R> {
     /// A callback may panic, which ends that callback only; and it may block, submit tasks and set
     /// callbacks of theirs, and close or drop the pool. As a pool ends, all callbacks have been called
     /// before [`Pool::close`](crate::Pool::close) returns, or the drop; unless it is a callback that
-    /// ends the pool: those after it are called when it has returned.
+    /// ends the pool: those after it are called when it has returned. Where it exits the program, they are
+    /// not called any more.
     ///
     /// If the pool has ended already, or no thread can be started, it is called here, before this
     /// returns.
@@ -50,11 +52,11 @@ impl<R: Portable + 'static> Task<R> {
         let (mailbox, queue) = (Arc::clone(&self.mailbox), self.callbacks());
         let call = move || callback(self.join());
         let Some((pool, queue)) = queue else { return call() };
-        let waiting = Waiting { callback: Mutex::new(Some(Box::new(call))), queue };
-        let waker = Waker::from(Arc::new(waiting));
-        match mailbox.subscribe(waker.clone(), &pool.wakes) {
+        let waiting = Arc::new(Waiting { callback: Mutex::new(Some(Box::new(call))), queue });
+        let later = Arc::clone(&waiting);
+        match mailbox.subscribe(Told::Called(Box::new(move || later.call())), &pool.wakes) {
             true => pool.attend(),
-            false => waker.wake(),
+            false => waiting.call(),
         }
     }
 }
@@ -67,8 +69,8 @@ struct Waiting {
     queue: Sender<Callback>,
 }
 
-impl Wake for Waiting {
-    fn wake(self: Arc<Self>) {
+impl Waiting {
+    fn call(&self) {
         let callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever receives is there as long as there is one who sends.
         let _ = callback.map(|callback| self.queue.send(callback));
@@ -94,7 +96,8 @@ enum State {
 struct Caller {
     /// Nothing is ever sent: it is the end of the channel that says that it has called all.
     done: Receiver<Infallible>,
-    id: ThreadId,
+    /// The kernel's number of it, once it has begun.
+    id: Arc<OnceLock<Pid>>,
     /// Until somebody joins it.
     thread: Option<JoinHandle<()>>,
 }
@@ -102,11 +105,14 @@ struct Caller {
 impl Caller {
     fn start(callbacks: Receiver<Callback>) -> io::Result<Self> {
         let (calling, done) = bounded(0);
+        let id = Arc::new(OnceLock::new());
+        let told = Arc::clone(&id);
         let thread = thread::Builder::new().name("epilogue-done".into()).spawn(move || {
+            let _ = told.set(gettid());
             call(&callbacks);
             drop(calling);
         })?;
-        Ok(Self { done, id: thread.thread().id(), thread: Some(thread) })
+        Ok(Self { done, id, thread: Some(thread) })
     }
 }
 
@@ -127,15 +133,17 @@ impl Callbacks {
 
     /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
     /// by it cannot wait for it; each other one who ends the pool does. Nor does the thread that tells
-    /// of events, which a callback may wait for as it ends the pool.
-    pub(crate) fn end(&self, observer: Option<ThreadId>) {
+    /// of events, which a callback may wait for as it ends the pool, nor a hook if it is a callback that
+    /// is `exiting`, which waits for the hook.
+    pub(crate) fn end(&self, observer: Option<ThreadId>, exiting: Option<Pid>) {
         let mut state = self.lock();
         let mut caller = match std::mem::replace(&mut *state, State::Ended) {
             State::Running(_, caller) | State::Leaving(caller) => caller,
             State::Idle | State::Ended => return,
         };
-        let here = thread::current().id();
-        let waits = ![Some(caller.id), observer].contains(&Some(here));
+        let is_caller = |id: &Pid| *id == gettid() || Some(*id) == exiting;
+        let is_observer = observer == Some(thread::current().id());
+        let waits = !is_observer && !caller.id.get().is_some_and(is_caller);
         let (done, thread) = (caller.done.clone(), caller.thread.take_if(|_| waits));
         // It stays there for who ends the pool meanwhile, and has to wait as well.
         *state = State::Leaving(caller);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::{Arc, Weak};
 
-use epilogue_process::channel::Drain;
+use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::{Limits, Portable};
 
 use crate::collect::outcomes;
@@ -86,7 +86,8 @@ impl<R: Portable> AsCompleted<R> {
     fn wait(&self) {
         let pools: Vec<_> = self.pools.iter().filter_map(Weak::upgrade).collect();
         let open = self.tasks.iter().flatten();
-        let senders: Vec<_> = open.flat_map(|task| task.senders.iter().copied()).collect();
+        let mut senders = open.flat_map(|task| task.senders.iter().copied()).collect();
+        forget_foreign(&mut senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&senders);
         match pools.as_slice() {

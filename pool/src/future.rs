@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use epilogue_process::Portable;
+use epilogue_process::child::this_process;
 
 use crate::error::TaskError;
 use crate::mailbox::Mailbox;
@@ -16,7 +17,8 @@ use crate::task::Task;
 ///
 /// Its waker may be called on any thread that uses the pool. It may use the pool as well, but what it
 /// waits for is better done elsewhere: on the pool's own thread, no worker that dies meanwhile is
-/// replaced, and the pool's end is not waited for. [`Task::on_done`] calls where waiting does no harm.
+/// replaced, and the pool's end is not waited for; if it exits the program there, the workers end by
+/// themselves, soon after. [`Task::on_done`] calls where waiting does no harm.
 ///
 /// # Examples
 ///
@@ -49,7 +51,8 @@ impl<R: Portable> Future for Task<R> {
             true => {
                 // Not anew: what is replaced would unsubscribe.
                 if self.awaiting.is_none() {
-                    self.awaiting = Some(Awaiting(Arc::clone(&self.mailbox)));
+                    let mailbox = Arc::clone(&self.mailbox);
+                    self.awaiting = Some(Awaiting { mailbox, owner: this_process() });
                 }
                 Poll::Pending
             }
@@ -63,10 +66,16 @@ impl<R: Portable> Future for Task<R> {
 
 /// While it lives, a task is awaited; a future that is dropped wakes nobody.
 #[derive(Debug)]
-pub(crate) struct Awaiting(Arc<Mailbox>);
+pub(crate) struct Awaiting {
+    mailbox: Arc<Mailbox>,
+    /// Who had the mailbox's lock as another process was forked did not come along.
+    owner: u32,
+}
 
 impl Drop for Awaiting {
     fn drop(&mut self) {
-        self.0.unsubscribe();
+        if self.owner == this_process() {
+            self.mailbox.unsubscribe();
+        }
     }
 }

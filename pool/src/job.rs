@@ -205,7 +205,10 @@ impl<'pool> Job<'pool> {
     /// Puts tasks on their way.
     pub(crate) fn submit(&mut self, first: Index, request: Request) -> Result<(), Refusal> {
         let (count, bytes) = (request.count() as usize, request.bytes());
-        self.senders.extend(request.parcel().senders());
+        if !request.parcel().senders().is_empty() {
+            self.senders.extend(request.parcel().senders());
+            forget_foreign(&mut self.senders);
+        }
         let submitted = self.shared.submit(
             &self.terms,
             Some(self.id),
@@ -221,15 +224,15 @@ impl<'pool> Job<'pool> {
         Ok(())
     }
 
-    /// Waits for the next outcomes. None if every task has its own.
+    /// Waits for the next outcomes. None if every task has its own, and in a copy made by `fork`, as by what
+    /// decodes an outcome: they are the original's.
     pub(crate) fn next(&mut self) -> Option<Arrival> {
-        if self.pending == 0 {
+        if self.pending == 0 || !self.shared.is_ours() {
             return None;
         }
         if let Some(arrival) = self.try_next() {
             return Some(arrival);
         }
-        forget_foreign(&mut self.senders);
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = Drain::start(&self.senders);
         // Who watches sees each task that is worth to be seen.

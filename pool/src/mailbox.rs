@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use epilogue_process::parcel::Parcel;
@@ -12,7 +11,7 @@ use epilogue_process::ring::Reply;
 use crate::error::TaskError;
 use crate::scope::{Tally, Ticket};
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
-use crate::wakes::{Subscriber, Wakes};
+use crate::wakes::{Subscriber, Told, Wakes};
 
 /// Which of a job's tasks an outcome belongs to.
 pub(crate) type Index = usize;
@@ -113,10 +112,10 @@ impl Mailbox {
         drop(ticket);
     }
 
-    /// Has `waker` woken when something has arrived, instead of who was to be woken before. False if
-    /// something has already: then nobody is woken.
-    pub(crate) fn subscribe(&self, waker: Waker, wakes: &Arc<Wakes>) -> bool {
-        let subscriber = Some(Subscriber::new(waker, wakes));
+    /// Has somebody told when something has arrived, instead of who was to be told before. False if
+    /// something has already: then nobody is told.
+    pub(crate) fn subscribe(&self, told: Told, wakes: &Arc<Wakes>) -> bool {
+        let subscriber = Some(Subscriber::new(told, wakes));
         let mut content = self.lock();
         let is_empty = content.arrivals.is_empty();
         // Dropping a waker calls code that is not ours: not behind the lock.

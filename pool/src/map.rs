@@ -82,6 +82,7 @@ impl Maps<'_> {
             let go_on = if let Some(arrival) = arrived {
                 collected.take(arrival, limits)
             } else if input.ended {
+                pool.require_owner()?;
                 return Ok(collected.whole());
             } else {
                 self.send::<_, T, _, _>(&mut job, &head, &mut input, &mut collected)?

@@ -330,6 +330,8 @@ impl Maps<'_> {
         R: Portable,
     {
         const EACH: usize = 8;
+        // Before the lock, which nobody gives back in a copy made by `fork` while somebody had it.
+        self.pool.require_owner()?;
         let parts = self.pool.floor().wanted() * EACH;
         let part = self.chunk_size.map_or(slice.len().div_ceil(parts).max(1), NonZero::get);
         let state = self.encode(slice)?;

@@ -147,6 +147,8 @@ where
             } else if !has_nothing {
                 self.send(maps)?;
             } else {
+                // What reduces may have forked.
+                maps.pool.require_owner()?;
                 return match self.failed {
                     Some((_, error)) => Err(error),
                     None => Ok(runs.runs.into_values().next().map(|(_, value)| value)),

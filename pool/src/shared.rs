@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -16,6 +16,7 @@ use epilogue_process::child::Original;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
+use nix::unistd::{Pid, gettid};
 
 use crate::builder::Builder;
 use crate::call::{Call, time};
@@ -44,8 +45,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) callbacks: Callbacks,
     supervision: Mutex<Supervision>,
-    /// The supervisor's thread, once that has begun.
-    supervisor: OnceLock<ThreadId>,
+    /// The kernel's number of the supervisor's thread, once that has begun.
+    supervisor: OnceLock<Pid>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
     owner: Original,
@@ -151,8 +152,6 @@ impl Shared {
         let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
         let thread = thread::Builder::new().name("epilogue-pool".into());
         let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
-        // Nothing was submitted yet, so it has nobody to wake.
-        let _ = shared.supervisor.set(thread.thread().id());
         match up.recv() {
             Ok(Ok(())) => *shared.lock_supervision() = Supervision::Running(thread),
             Ok(Err(error)) => {
@@ -293,12 +292,22 @@ impl Shared {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The supervisor begins, on this thread.
+    pub(crate) fn supervised_here(&self) {
+        let _ = self.supervisor.set(gettid());
+    }
+
     /// Ends the pool and waits for its end, unless it has ended already.
     pub(crate) fn end(&self, order: Order) -> Result<Report, CloseError> {
+        self.end_as(order, None)
+    }
+
+    /// As [`Shared::end`], in a hook for which the thread `exiting` waits: it is not waited for.
+    fn end_as(&self, order: Order, exiting: Option<Pid>) -> Result<Report, CloseError> {
         let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
         self.order(order);
-        if self.supervisor.get() == Some(&thread::current().id()) {
+        if self.supervisor.get().is_some_and(|id| *id == gettid() || Some(*id) == exiting) {
             // It has called somebody's waker. To wait for itself would be to wait for ever, with a lock
             // for which all others wait that end the pool.
             return Err(CloseError::OnOwnThread);
@@ -308,7 +317,7 @@ impl Shared {
         let report = self.join_supervisor();
         // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
         // lock of the supervision.
-        self.callbacks.end(self.observer.as_ref().map(Observer::id));
+        self.callbacks.end(self.observer.as_ref().map(Observer::id), exiting);
         report
     }
 
@@ -346,7 +355,8 @@ impl Shared {
         if ending.remaining().is_none() {
             self.stop_on_request(*ending);
         }
-        let _ = self.end(self.on_end.order_with_program(ending));
+        let exiting = ending.thread().map(Pid::from_raw);
+        let _ = self.end_as(self.on_end.order_with_program(ending), exiting);
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
         self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));

@@ -20,6 +20,7 @@ use crate::mailbox::{Arrival, Mailbox, Outcomes};
 use crate::reader::Need;
 use crate::shared::Shared;
 use crate::terms::Terms;
+use crate::wakes::Told;
 
 pub use epilogue_process::task::should_stop;
 
@@ -267,9 +268,10 @@ impl<R> Task<R> {
 
     /// The pool, if the outcome is still to come.
     fn pool_to_ask(&self) -> Option<Arc<Shared>> {
-        let is_open = self.stage == Stage::Open && self.mailbox.is_empty();
-        // Those who would bring the outcome did not come along into a fork.
-        (is_open && !self.is_foreign()).then(|| self.pool.upgrade())?
+        // Those who would bring the outcome did not come along into a fork; who had the mailbox's lock
+        // meanwhile did not either.
+        let is_open = self.stage == Stage::Open && !self.is_foreign() && self.mailbox.is_empty();
+        is_open.then(|| self.pool.upgrade())?
     }
 
     /// Whether it came along into a fork.
@@ -282,7 +284,7 @@ impl<R> Task<R> {
         let Some(pool) = self.pool_to_ask() else { return false };
         pool.floor().collect();
         // Not behind the lock: both wakers are somebody else's code.
-        let is_waiting = self.mailbox.subscribe(waker.clone(), &pool.wakes);
+        let is_waiting = self.mailbox.subscribe(Told::Woken(waker.clone()), &pool.wakes);
         if is_waiting {
             pool.attend();
         }

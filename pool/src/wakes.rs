@@ -3,12 +3,14 @@
 //! # Invariants
 //!
 //! 1. As long as somebody waits in this way, someone reads: see [`Floor::needs_supervisor`].
-//! 2. To wake somebody is to call code that is not ours. It is called when the lock of the floor has
+//! 2. To wake a waker is to call code that is not ours. It is called when the lock of the floor has
 //!    been given back, by a thread that neither reads nor follows a reader: it may wait for a task in
 //!    turn. Its panic ends there.
 //!
 //! [`Floor::needs_supervisor`]: crate::floor::Floor::needs_supervisor
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
@@ -21,7 +23,7 @@ pub(crate) struct Wakes {
     /// How many wait.
     waiting: AtomicUsize,
     /// Those whose outcome is there.
-    due: Mutex<Vec<Waker>>,
+    due: Mutex<VecDeque<Waker>>,
     is_due: AtomicBool,
 }
 
@@ -38,14 +40,12 @@ impl Wakes {
 
     /// Wakes those whose outcome is there.
     pub(crate) fn wake(&self) {
-        // Most of the time nobody is, and everybody who has had the lock comes by here.
-        if !self.are_due() || !self.is_due.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        // Not in the head of the loop: there the lock would be held while foreign code runs, which may
-        // come back here.
-        let due = std::mem::take(&mut *self.lock());
-        for waker in due {
+        // Most of the time nobody is, and everybody who has had the lock comes by here. One after the
+        // other: a waker that waits for what the next one would do, as by ending the pool, comes back here
+        // and finds that one.
+        while self.are_due()
+            && let Some(waker) = self.next()
+        {
             // A pool's own thread comes by here, too.
             if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()))
                 && let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
@@ -56,7 +56,18 @@ impl Wakes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+    /// Who is to be woken next. The lock is not held while foreign code runs, which may come back here.
+    fn next(&self) -> Option<Waker> {
+        let mut due = self.lock();
+        let next = due.pop_front();
+        if due.is_empty() {
+            // Behind the lock, as it is set: one that is added meanwhile is not passed by.
+            self.is_due.store(false, Ordering::Relaxed);
+        }
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Waker>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,22 +95,44 @@ impl Drop for Presence {
     }
 }
 
+/// How somebody hears that the outcome is there.
+pub(crate) enum Told {
+    /// From whoever gives the lock back: it is code that is not ours.
+    Woken(Waker),
+    /// At once, in the order in which outcomes come: it is ours, and neither waits nor takes our locks.
+    Called(Box<dyn FnOnce() + Send>),
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Woken(_) => "Woken",
+            Self::Called(_) => "Called",
+        })
+    }
+}
+
 /// Somebody who waits for one outcome.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    waker: Waker,
+    told: Told,
     presence: Presence,
 }
 
 impl Subscriber {
-    pub(crate) fn new(waker: Waker, wakes: &Arc<Wakes>) -> Self {
-        Self { waker, presence: Presence::new(wakes) }
+    pub(crate) fn new(told: Told, wakes: &Arc<Wakes>) -> Self {
+        Self { told, presence: Presence::new(wakes) }
     }
 
-    /// The outcome is there: to be woken by whoever gives the lock back.
+    /// The outcome is there.
     pub(crate) fn fulfil(self) {
-        let wakes = Arc::clone(&self.presence.0);
-        wakes.lock().push(self.waker);
+        let waker = match self.told {
+            Told::Woken(waker) => waker,
+            Told::Called(call) => return call(),
+        };
+        let wakes = &self.presence.0;
+        let mut due = wakes.lock();
+        due.push_back(waker);
         wakes.is_due.store(true, Ordering::Release);
     }
 }

@@ -1,9 +1,11 @@
 //! Forks with a pool, a task and a process in hand, and says what each is good for in the copy.
 
 use std::error::Error;
+use std::sync::OnceLock;
 
-use epilogue::{Pool, Portable, Process};
+use epilogue::{Pool, Portable, Process, SharedSlice};
 use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 mod sys {
     #![expect(unsafe_code, reason = "a raw fork is what this program is about")]
@@ -36,8 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     waitpid(forked, None)?;
     println!("iterator in the original: {} items", outcome?.len());
+    let words = SharedSlice::copy_from(&[1u64, 2])?;
     ends_in_a_fork(&pool, |x| x)?;
     ends_in_a_fork(&pool, |x| x.to_string())?;
+    reduces_in_a_fork(&pool)?;
     // One copy leaves through exit with all of it alive, the other drops it.
     let Some(exits) = sys::copy() else { std::process::exit(0) };
     let Some(drops) = sys::copy() else {
@@ -46,6 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("map: {}", pool.map([1], |x: u8| x).unwrap_err());
         println!("try_map: {}", pool.try_map([1], |x: u8| Ok::<_, String>(x)).unwrap_err());
         println!("map_with: {}", pool.map_with(&1, [1], |_, x: u8| x).unwrap_err());
+        let shared = pool.map_shared(&words, |words| words.len());
+        println!("map_shared: {}", shared.unwrap_err());
         println!("map_outcomes: {}", pool.map_outcomes([1], |x: u8| x).unwrap_err());
         println!("task: {}", task.join().unwrap_err());
         println!("close: {}", pool.close().unwrap_err());
@@ -68,6 +74,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("original: {:?}", pool.map([0u8, 1, 2], |x| x + 1)?);
     println!("task: {}\nprocess: {}", task.join()?, process.join()?);
     println!("clean: {}", pool.close()?.is_clean());
+    Ok(())
+}
+
+static ORIGINAL: OnceLock<u32> = OnceLock::new();
+static COPY: OnceLock<Option<Pid>> = OnceLock::new();
+
+/// Adds, and forks the first time that it does so in the original.
+fn add(a: u64, b: u64) -> u64 {
+    if ORIGINAL.get() == Some(&std::process::id()) {
+        COPY.get_or_init(sys::copy);
+    }
+    a + b
+}
+
+fn reduces_in_a_fork(pool: &Pool) -> Result<(), Box<dyn Error>> {
+    ORIGINAL.get_or_init(std::process::id);
+    let sum = pool.chunk_size(10).map_reduce(0..1000u64, |x| x, add);
+    let Some(forked) = *COPY.get().ok_or("nothing was reduced here")? else {
+        println!("reduction: {}", sum.unwrap_err());
+        std::process::exit(0);
+    };
+    waitpid(forked, None)?;
+    println!("reduced in the original: {:?}", sum?);
     Ok(())
 }
 

@@ -5,9 +5,11 @@ use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::iter;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +18,15 @@ use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use support::{Gate, Marks, held, hooks, park_for_ever, raw, sys, through};
+
+/// Exits as it is woken.
+struct Exits;
+
+impl Wake for Exits {
+    fn wake(self: Arc<Self>) {
+        process::exit(7);
+    }
+}
 
 const TASKS: usize = 6;
 const JOINED: usize = 4;
@@ -44,6 +55,25 @@ fn main() -> Result<(), Box<dyn Error>> {
                 process::exit(7)
             });
             drop(map.join());
+            loop {
+                thread::park();
+            }
+        }
+        "exit-in-callback" => {
+            let pool = working_pool();
+            pool.submit((), |()| ())?.on_done(|_| process::exit(7));
+            loop {
+                thread::park();
+            }
+        }
+        "exit-in-waker" => {
+            let pool = working_pool();
+            let gate = Gate::new();
+            let mut task = pool.submit((gate.path(), 0u8), through)?;
+            let waker = Waker::from(Arc::new(Exits));
+            let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            drop(gate);
             loop {
                 thread::park();
             }

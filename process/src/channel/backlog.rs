@@ -342,9 +342,12 @@ impl Drain {
     }
 }
 
-/// Forgets the channels that are received in no place of this process.
+/// Forgets the channels that are received in no place of this process, and those that are there twice: all
+/// clones of a sender have one number.
 pub fn forget_foreign(channels: &mut Vec<u64>) {
     if !channels.is_empty() {
+        channels.sort_unstable();
+        channels.dedup();
         let inlets = inlets_of(channels);
         channels.retain(|channel| inlets.iter().any(|inlet| inlet.id == *channel));
     }
@@ -401,9 +404,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{INLETS, lock};
-    use crate::channel;
+    use super::{INLETS, forget_foreign, lock};
     use crate::sys::copy::ends_well_in_a_copy;
+    use crate::{Limits, channel, parcel};
+
+    #[test]
+    fn a_channel_is_remembered_once_however_many_senders_go() {
+        let (sender, receiver) = channel::<u8>().unwrap();
+        let parcel = parcel::pack(Vec::new(), &sender, &Limits::default()).unwrap();
+        let own = parcel.senders()[0];
+        let mut channels = vec![own; 1000];
+        forget_foreign(&mut channels);
+        assert_eq!(channels, [own]);
+        drop(receiver);
+    }
 
     #[test]
     fn a_copy_that_is_made_while_receivers_are_listed_lets_go_of_one() {

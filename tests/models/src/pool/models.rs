@@ -12,6 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::reader::Need;
 use crate::shared::Shared;
 use crate::sync::{Condvar, Mutex};
+use crate::wakes::Told;
 
 pub(crate) struct Model {
     pub(crate) name: &'static str,
@@ -191,7 +192,7 @@ fn awaited(end: End) {
     let poll = |mailbox: Arc<Mailbox>| -> Caller {
         Box::new(move |shared| {
             let flag = Arc::new(Flag::default());
-            while mailbox.subscribe(Waker::from(Arc::clone(&flag)), &shared.wakes) {
+            while mailbox.subscribe(Told::Woken(Waker::from(Arc::clone(&flag))), &shared.wakes) {
                 shared.attend();
                 flag.wait();
             }
@@ -239,7 +240,7 @@ fn a_waker_that_waits() {
         vec![
             Box::new(move |shared| {
                 let comes = Arc::new(Comes(inner, Arc::clone(shared), Flag::default()));
-                if awaited.subscribe(Waker::from(Arc::clone(&comes)), &shared.wakes) {
+                if awaited.subscribe(Told::Woken(Waker::from(Arc::clone(&comes))), &shared.wakes) {
                     shared.attend();
                 } else {
                     Arc::clone(&comes).wake();
