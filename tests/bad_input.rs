@@ -939,7 +939,7 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "iterator that ends: this process is a fork of the one that owns the pool: start a pool here",
         "map_shared: this process is a fork of the one that owns the pool: start a pool here",
         "reduction: this process is a fork of the one that owns the pool: start a pool here",
-        "reduced in the original: Some(499500)",
+        "reduced in the original: Some(435)",
         "copy ended: Some(0)",
         "original: [1, 2, 3]",
         "task: 42",

@@ -90,7 +90,7 @@ fn add(a: u64, b: u64) -> u64 {
 
 fn reduces_in_a_fork(pool: &Pool) -> Result<(), Box<dyn Error>> {
     ORIGINAL.get_or_init(std::process::id);
-    let sum = pool.chunk_size(10).map_reduce(0..1000u64, |x| x, add);
+    let sum = pool.chunk_size(10).map_reduce(0..30u64, |x| x, add);
     let Some(forked) = *COPY.get().ok_or("nothing was reduced here")? else {
         println!("reduction: {}", sum.unwrap_err());
         std::process::exit(0);
