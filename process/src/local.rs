@@ -3,6 +3,7 @@
 //! What does not fit the ring goes over the socket; then a mark in the ring says at which place it
 //! belongs, so the child takes all in the order in which it was sent.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub struct LocalWire {
 impl LocalWire {
     /// Marks are small, and there is always room for so many more.
     const RESERVE: usize = 256;
+    /// How much of the ring a mark takes up, in bytes.
+    const MARK: usize = 32;
 
     pub(crate) fn new(stream: UnixStream, ring: Near, limit: usize) -> Self {
         let (stream, forgotten) = (StreamWire::new(stream, limit), Vec::new());
@@ -98,22 +101,29 @@ impl LocalWire {
     }
 
     /// Sends a call whose argument lies in a segment.
-    fn call_with(&mut self, id: u64, count: u32, made: &Made, head: &[u8]) -> Ticket {
+    fn call_with(
+        &mut self,
+        id: u64,
+        count: u32,
+        made: &Made,
+        head: &[u8],
+    ) -> Result<Ticket, WireError> {
         let bytes = [&made.extent().to_bytes(), head].concat();
+        self.require_room(bytes.len())?;
         let known = made.number().map(|number| (number.slot as usize, number.generation));
         if let Some((slot, generation)) = known
             && self.known[slot] == generation
         {
             let ticket = self.ring.push(id, count, Place::Segment, &bytes);
             self.ring.nudge();
-            return ticket;
+            return Ok(ticket);
         }
         if let Some((slot, generation)) = known {
             self.known[slot] = generation;
         }
         let file = made.file().map(std::slice::from_ref).unwrap_or_default();
         self.stream.queue(Kind::BulkCall, count, id, &bytes, file);
-        self.mark(id, count)
+        Ok(self.mark(id, count))
     }
 
     /// The child could not map the segment of that number, and has to be sent it again.
@@ -160,6 +170,15 @@ impl LocalWire {
         Ok(Some(Parcel::with_bulk(Vec::new(), Bulk::Received(Arc::new(view)))))
     }
 
+    /// What was promised earlier than at the last look may be spent. Then nothing is sent: it would be
+    /// written over calls that the child has yet to read.
+    fn require_room(&mut self, bytes: usize) -> Result<(), WireError> {
+        match self.ring.has_room(bytes)? {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::WouldBlock).into()),
+        }
+    }
+
     fn mark(&mut self, id: u64, count: u32) -> Ticket {
         let ticket = self.ring.push(id, count, Place::Socket, &[]);
         self.ring.nudge();
@@ -177,28 +196,36 @@ impl Wire for LocalWire {
     fn has_room(&mut self, bytes: usize) -> Result<bool, WireError> {
         let bytes = if bytes > self.ring.longest() { 0 } else { bytes };
         let has_room = self.ring.has_room(bytes + Self::RESERVE)?;
-        if has_room {
-            for id in std::mem::take(&mut self.forgotten) {
+        if has_room && !self.forgotten.is_empty() {
+            // Only as many as leave the room that is promised: there may be more of them than fit.
+            while self.ring.has_room(bytes + Self::RESERVE + Self::MARK)?
+                && let Some(id) = self.forgotten.pop()
+            {
                 self.forget(id);
             }
+            // The child waits for them from now on, and the call may go to another one.
+            self.stream.flush()?;
         }
         Ok(has_room)
     }
 
     fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError> {
         if let Some(made) = payload.bulk().and_then(Bulk::made) {
-            return Ok(self.call_with(id, count, made, &payload.bytes));
+            return self.call_with(id, count, made, &payload.bytes);
         }
         if payload.bytes.len() <= self.ring.longest() && payload.descriptors().is_empty() {
+            self.require_room(payload.bytes.len())?;
             let ticket = self.ring.push(id, count, Place::Here, &payload.bytes);
             self.ring.nudge();
             return Ok(ticket);
         }
+        self.require_room(0)?;
         self.stream.queue(Kind::Call, count, id, &payload.bytes, payload.descriptors());
         Ok(self.mark(id, count))
     }
 
     fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError> {
+        self.require_room(0)?;
         if let Some(made) = payload.bulk().and_then(Bulk::made) {
             let bytes = [&made.extent_alone().to_bytes(), &*payload.bytes].concat();
             let file = made.file().map(std::slice::from_ref).unwrap_or_default();
@@ -249,5 +276,71 @@ impl Wire for LocalWire {
 
     fn begun(&self, ticket: Ticket, count: u32) -> u32 {
         self.ring.begun(ticket, count)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(epilogue_model))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::LocalWire;
+    use crate::parcel::Parcel;
+    use crate::ring::{Far, Near, Place, Size};
+    use crate::sys::memory::SharedWords;
+    use crate::wire::Wire;
+
+    /// A wire with a small ring, and the end that a child would have.
+    fn both_ends() -> (LocalWire, Far, UnixStream) {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        let (near, fd) = SharedWords::create(Size::Once.words()).unwrap();
+        let far = Far::new(Arc::new(SharedWords::map(&fd).unwrap())).unwrap();
+        (LocalWire::new(stream, Near::new(near, Size::Once), 1 << 20), far, peer)
+    }
+
+    fn parcel(id: u64) -> Parcel {
+        Parcel::from(vec![id as u8; 50])
+    }
+
+    #[test]
+    fn what_was_put_off_does_not_take_the_room_that_was_promised_to_a_call() {
+        let (mut wire, mut far, _peer) = both_ends();
+        let (mut sent, mut seen, mut states) = (0, 0, 0);
+        while wire.has_room(50).unwrap() {
+            wire.call(sent, 1, &parcel(sent)).unwrap();
+            sent += 1;
+        }
+        // More than fit, all told, but few enough that they come to an end.
+        (1000..1200).for_each(|state| wire.forget(state));
+        while states < 200 || seen < 100 {
+            let incoming = far.next().unwrap();
+            match incoming.place {
+                Place::Here => {
+                    assert_eq!((incoming.id, incoming.bytes), (seen, parcel(seen).bytes));
+                    seen += 1;
+                }
+                _ => states += u64::from(incoming.id < 2000),
+            }
+            if sent < 100 && wire.has_room(50).unwrap() {
+                wire.share(2000, &parcel(0)).unwrap();
+                wire.call(sent, 1, &parcel(sent)).unwrap();
+                sent += 1;
+            }
+            let _ = wire.has_room(50).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_refused_and_not_written_over_what_was_not_read() {
+        let (mut wire, mut far, _peer) = both_ends();
+        let sent = (0..100).take_while(|&id| wire.call(id, 1, &parcel(id)).is_ok()).count() as u64;
+        assert!(sent < 100);
+        let more = (0..100).take_while(|&id| wire.share(id, &parcel(id)).is_ok()).count();
+        assert!(more < 100);
+        for id in 0..sent {
+            let incoming = far.next().unwrap();
+            assert_eq!((incoming.id, incoming.bytes), (id, parcel(id).bytes));
+        }
     }
 }
