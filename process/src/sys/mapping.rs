@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::unistd::ftruncate;
 
 /// What a file must have for its content never to change.
 pub(crate) const FROZEN: SealFlag =
@@ -40,7 +41,7 @@ pub(crate) fn create(len: usize) -> io::Result<OwnedFd> {
         })?;
     let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
     let len = i64::try_from(len).map_err(too_large)?;
-    nix::unistd::ftruncate(&file, len)?;
+    ftruncate(&file, len)?;
     // In steps: an interrupted call gives its memory back and begins again.
     const STEP: i64 = 64 << 20;
     let mut done = 0;
@@ -97,12 +98,17 @@ pub(crate) fn is_frozen(file: &OwnedFd) -> io::Result<bool> {
     is_whole(file)
 }
 
-/// Whether all of a file is in memory.
+/// Whether all of a file is in memory, which nobody can make shorter or longer any more.
 pub(crate) fn is_whole(file: &OwnedFd) -> io::Result<bool> {
-    let (stat, system) = (fstat(file)?, fstatfs(file)?);
+    if fstatfs(file)?.filesystem_type() != TMPFS_MAGIC {
+        return Ok(false);
+    }
+    // Memory that its maker claimed behind the end counts as well, in place of a hole. To set the
+    // length that it has lets go of that, and with the seals on none is claimed there again.
+    ftruncate(file, fstat(file)?.st_size)?;
+    let stat = fstat(file)?;
     // A hole would be filled at the expense of whoever looks into it, or end it by a signal.
-    let whole = i128::from(stat.st_blocks) * 512 >= i128::from(stat.st_size);
-    Ok(whole && system.filesystem_type() == TMPFS_MAGIC)
+    Ok(i128::from(stat.st_blocks) * 512 >= i128::from(stat.st_size))
 }
 
 /// How long a file is, in bytes.

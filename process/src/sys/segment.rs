@@ -162,6 +162,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     use super::{Segment, Start, Window};
     use crate::sys::{mapping, raw};
@@ -200,11 +201,21 @@ mod tests {
             let file = mapping::create(4096).unwrap();
             assert!(sealed(file, super::SEALS.difference(missing)).is_err());
         }
-        let holes =
-            nix::sys::memfd::memfd_create(c"holes", nix::sys::memfd::MFdFlags::MFD_ALLOW_SEALING);
+        let holes = memfd_create(c"holes", MFdFlags::MFD_ALLOW_SEALING);
         let holes = holes.unwrap();
         nix::unistd::ftruncate(&holes, 1 << 20).unwrap();
         assert!(sealed(holes, super::SEALS).is_err());
+        for seals in [super::SEALS, mapping::FROZEN] {
+            let behind = memfd_create(c"behind", MFdFlags::MFD_ALLOW_SEALING);
+            let behind = behind.unwrap();
+            nix::unistd::ftruncate(&behind, 1 << 20).unwrap();
+            // As much as it lacks, but behind its end.
+            let keep_size = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(&behind, keep_size, 1 << 20, 1 << 20).unwrap();
+            fcntl(&behind, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+            assert!(Window::open(&behind).is_err());
+            assert!(mapping::Frozen::map(&behind, 1).is_err());
+        }
         assert!(sealed(mapping::create(4096).unwrap(), super::SEALS).is_ok());
         let disk = std::fs::File::open("/proc/self/exe").unwrap();
         assert!(Window::open(&disk.into()).is_err());
