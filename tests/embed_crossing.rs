@@ -31,8 +31,22 @@ fn a_thread_that_leaves_at_once_or_for_another_program_cuts_no_exit_short() {
 }
 
 #[test]
+fn a_thread_that_exits_first_is_the_one_whose_code_the_program_ends_with() {
+    let ending = told("code");
+    assert_eq!(ending.code(), Some(3), "{ending}");
+    assert_eq!(ending.stdout, "a\n", "{ending}");
+}
+
+#[test]
+fn an_exit_in_a_hook_of_an_exit_ends_the_program() {
+    let ending = told("exit-in-a-hook");
+    assert_eq!(ending.code(), Some(7), "{ending}");
+    assert_eq!(ending.stdout, "a\nat the end, and in C", "{ending}");
+}
+
+#[test]
 fn what_an_exit_still_asks_for_behind_a_signal_does_not_keep_it_from_dying_by_that() {
-    for story in ["finalizer", "exit-now-after-signal"] {
+    for story in ["finalizer", "exit-now-after-signal", "exit-after-signal"] {
         let ending = told(story);
         assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{story}: {ending}");
         assert_eq!(ending.stdout, "a\nat the end\n", "{story}: {ending}");

@@ -19,6 +19,7 @@ use crate::signals::{self, is_handled, is_in_a_hurry};
 use crate::state::{State, state};
 use crate::sys;
 use crate::sys::action;
+use crate::sys::exit::End;
 use crate::sys::mask::AllBlocked;
 
 /// The exit code of a program that panicked.
@@ -62,7 +63,10 @@ pub fn cleanup() -> Cleanup {
 /// Cleans up as [`cleanup`] does, then exits with `code`: the C library's hooks run and buffered
 /// output is written.
 ///
-/// From any thread. If another thread is ending the process already, this one waits for that end.
+/// From any thread. If another thread is ending the process already, this one waits for that end. One that
+/// comes to its own exit later, `main`'s as it returns, gives `code` in place of its own. In a hook of the C
+/// library's or a destructor that an exit has come to, the process leaves there: those that are left do not
+/// run.
 ///
 /// # Examples
 ///
@@ -168,6 +172,9 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     if is_inside(state) {
         stop_here();
     }
+    if state.gate.was_ended_here() {
+        leave_in_hook(code, state);
+    }
     let turn = state.gate.try_enter(cause);
     let is_orphan = cause == Cause::Parent;
     if is_orphan && turn.is_none() {
@@ -180,6 +187,8 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         }
         park_for_ever();
     }
+    // Another thread may be in `exit` by the end of this, where std keeps this one out: see `last`.
+    let _ = state.leaving.set((action::this_thread(), code));
     hook();
     if place == Place::Here {
         signals::let_in_if_attendant();
@@ -191,6 +200,17 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         state.deadline.start_for_exit();
     }
     go(code)
+}
+
+/// Leaves in a hook of the C library's or a destructor: this thread is in `exit`, which std lets nobody
+/// enter twice. To wait here for the end would be to wait for itself.
+fn leave_in_hook(code: c_int, state: &'static State) -> ! {
+    sys::exit::flush_streams();
+    give_way_to_death(state);
+    coverage::hand_over();
+    coverage::dump_gcov();
+    coverage::conclude();
+    sys::exit::exit_at_once(code)
 }
 
 /// The process that is in the C library's `exit`, or zero.
@@ -253,9 +273,17 @@ pub(crate) fn hook() {
 ///
 /// Not in our own hook: behind that the data still changes, and a signal may come. The exit does not
 /// wait for embed's thread, which would tell of it.
-fn last(told: Option<c_int>) -> Option<c_int> {
+fn last(told: Option<c_int>) -> Option<End> {
     coverage::hand_over();
-    told.or_else(signals::deferred_death).inspect(|_| coverage::conclude())
+    let death = told.or_else(signals::deferred_death).map(End::Death);
+    death.or_else(code_of_another).inspect(|_| coverage::conclude())
+}
+
+/// The code of the thread that was first to leave, where this exit is another's, which had no turn: that
+/// began with a code of its own, a success as `main` returned.
+fn code_of_another() -> Option<End> {
+    let (thread, code) = state().leaving.get()?;
+    (*thread != action::this_thread()).then_some(End::Code(*code))
 }
 
 /// Leaves by way of the C library's hooks, and dies by `signal` at their end.

@@ -1,6 +1,9 @@
 //! Everything this process remembers about its own end, made at the first call.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ffi::c_int;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use libc::pid_t;
 
 use crate::deadline::Deadline;
 use crate::gate::Gate;
@@ -15,6 +18,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) deadline: Deadline,
     pub(crate) stop: Callbacks,
+    /// The thread that was first to leave by [`exit`](crate::exit()), and its code.
+    pub(crate) leaving: OnceLock<(pid_t, c_int)>,
 }
 
 static STATE: PerProcess<State> = PerProcess::new();

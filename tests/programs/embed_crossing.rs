@@ -10,7 +10,7 @@ use epilogue::embed;
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
-use support::{procfs, sys};
+use support::{procfs, raw, sys};
 
 /// Whether the next hook for the C library's list never gets there.
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -30,7 +30,9 @@ fn main() {
             embed::finalizer("late", || println!("late"));
         }),
         "exit-now-after-signal" => signal_in_exit(|| embed::exit_now(7)),
-        "last-hook" => last_hook(),
+        "exit-after-signal" => signal_in_exit(|| embed::exit(7)),
+        "code" => code(),
+        "exit-in-a-hook" => exit_in_a_hook(),
         _ => panic!("no story {story:?}"),
     }
 }
@@ -97,6 +99,32 @@ fn last_hook() -> ! {
     sys::at_exit(at_the_end);
     embed::finalizer("a", || println!("a"));
     embed::cleanup_on_sigterm().unwrap();
+    std::process::exit(3)
+}
+
+/// A thread exits with a code, and `main` returns before that is done.
+fn code() {
+    embed::finalizer("a", || {
+        IS_HELD.store(true, Ordering::SeqCst);
+        // It waits for the turn that the other thread has.
+        let main = Pid::this();
+        let waits = |thread: &procfs::Entry| thread.pid == main && thread.state == 'S';
+        while !procfs::threads_of(main).iter().any(waits) {}
+        println!("a");
+    });
+    thread::spawn(|| embed::exit(3));
+    until(&IS_HELD);
+}
+
+/// The exit comes to a hook from before embed's, which asks for another one.
+fn exit_in_a_hook() -> ! {
+    extern "C" fn at_the_end() {
+        print!("at the end");
+        raw::print_in_c(c", and in C");
+        embed::exit(7);
+    }
+    sys::at_exit(at_the_end);
+    embed::finalizer("a", || println!("a"));
     std::process::exit(3)
 }
 

@@ -10,9 +10,18 @@ use super::action;
 /// Whether the hook is in the C library's list, which `fork` copies.
 static HOOKED: AtomicBool = AtomicBool::new(false);
 
+/// What an exit ends in, whatever it began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Death by this signal.
+    Death(c_int),
+    /// This code.
+    Code(c_int),
+}
+
 /// What is done at the very end of an exit: it gets the signal that this is told to end in, and says
-/// which one it ends in.
-pub(crate) type Last = fn(Option<c_int>) -> Option<c_int>;
+/// what it ends in; none for the code that it began with.
+pub(crate) type Last = fn(Option<c_int>) -> Option<End>;
 
 /// Has `hook` run when this process exits normally, in all that exits after this has returned, and
 /// `last` at the very end. Later calls do nothing. Of several first ones at once each may put the hook
@@ -48,11 +57,23 @@ extern "C" fn at_the_very_end() {
     let last = LAST.load(Ordering::Acquire);
     // SAFETY: zero is `None`; else `at_exit` stored a function of this type.
     let last = unsafe { transmute::<usize, Option<Last>>(last) };
-    if let Some(signal) = last.map_or(told, |last| last(told)) {
-        // SAFETY: null means every stream. `exit` would do this after us.
-        unsafe { libc::fflush(ptr::null_mut()) };
-        action::die_by(signal);
+    match last.map_or(told.map(End::Death), |last| last(told)) {
+        Some(End::Death(signal)) => {
+            flush_streams();
+            action::die_by(signal);
+        }
+        Some(End::Code(code)) => {
+            flush_streams();
+            exit_at_once(code);
+        }
+        None => {}
     }
+}
+
+/// Writes what C's streams still have, which `exit` does behind all else.
+pub(crate) fn flush_streams() {
+    // SAFETY: null means every stream.
+    unsafe { libc::fflush(ptr::null_mut()) };
 }
 
 /// Has the exit that is under way, or the next one, end in death by `signal`, the first one told.
