@@ -45,6 +45,30 @@ fn an_exit_in_a_hook_of_an_exit_ends_the_program() {
 }
 
 #[test]
+fn what_is_registered_behind_the_last_finalizer_of_an_exit_runs_at_the_end_of_it() {
+    let ending = told("late");
+    assert_eq!(ending.code(), Some(3), "{ending}");
+    assert_eq!(ending.stdout, "a\nat the end\nlate\n", "{ending}");
+}
+
+#[test]
+fn what_is_registered_as_a_program_leaves_at_once_runs_or_is_not_told() {
+    for round in 0..200 {
+        let ending = told("late-exit-now");
+        assert_eq!(ending.code(), Some(3), "{round}: {ending}");
+        assert!(ending.after("told ").len() <= ending.after("ran ").len(), "{round}: {ending}");
+    }
+}
+
+#[test]
+fn a_program_that_another_one_could_not_replace_goes_on_registering() {
+    let ending = told("late-exec");
+    assert_eq!(ending.code(), Some(3), "{ending}");
+    assert!(ending.after("told ").len() <= ending.after("ran ").len(), "{ending}");
+    assert_eq!((ending.after("again").len(), ending.after("other").len()), (1, 1), "{ending}");
+}
+
+#[test]
 fn what_an_exit_still_asks_for_behind_a_signal_does_not_keep_it_from_dying_by_that() {
     for story in ["finalizer", "exit-now-after-signal", "exit-after-signal"] {
         let ending = told(story);

@@ -129,6 +129,7 @@ pub fn exec(command: &mut Command) -> io::Error {
     clean_up_for_good(state);
     coverage::dump_gcov();
     let error = command.exec();
+    state.registry.open();
     if state.gate.is_mine() {
         state.gate.open();
     }
@@ -145,7 +146,22 @@ fn clean_up_for_good(state: &'static State) {
     } else if !state.gate.was_ended_here() {
         park_for_ever();
     }
+    close(state, Cause::Cleanup, Enforcer::Waiter);
     give_way_to_death(state);
+}
+
+/// Runs what has been registered since the finalizers ran, until there is nothing, and takes no more: a
+/// finalizer that is there and does not run would be a promise broken.
+///
+/// For the last moment: who registers now waits for the end, and may have what a hook of the C library's
+/// waits for. Whether there was anything.
+fn close(state: &'static State, cause: Cause, enforcer: Enforcer) -> bool {
+    let mut had_any = false;
+    while !state.registry.close() {
+        clean_up(state, Pass::new(cause, Reach::All), enforcer, Place::Apart);
+        had_any = true;
+    }
+    had_any
 }
 
 /// See [`crate::ending::leave`].
@@ -199,12 +215,13 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         // Nor a hook of the C library's that does not return.
         state.deadline.start_for_exit();
     }
-    go(code)
+    go(code, cause, state)
 }
 
 /// Leaves in a hook of the C library's or a destructor: this thread is in `exit`, which std lets nobody
 /// enter twice. To wait here for the end would be to wait for itself.
 fn leave_in_hook(code: c_int, state: &'static State) -> ! {
+    close(state, Cause::Cleanup, Enforcer::Kernel);
     sys::exit::flush_streams();
     give_way_to_death(state);
     coverage::hand_over();
@@ -219,8 +236,9 @@ static LEAVING: AtomicU32 = AtomicU32::new(0);
 /// Leaves by way of the C library's hooks. Not where this is a copy made by `fork` in the middle of
 /// its original's exit: std and the C library would wait for the thread that is in there, which
 /// does not exist here.
-fn go(code: c_int) -> ! {
+fn go(code: c_int, cause: Cause, state: &'static State) -> ! {
     if ![0, std::process::id()].contains(&LEAVING.load(Ordering::Relaxed)) {
+        close(state, cause, Enforcer::Kernel);
         coverage::dump_gcov();
         coverage::conclude();
         sys::exit::exit_at_once(code);
@@ -250,6 +268,8 @@ fn give_way_to_death(state: &State) {
             coverage::conclude();
             action::die_by(signal);
         }
+        // For embed's thread, whose callbacks may register what runs then.
+        state.registry.open();
         state.gate.open();
         park_for_ever();
     }
@@ -271,12 +291,28 @@ pub(crate) fn hook() {
 
 /// The last thing at an exit, behind all hooks.
 ///
-/// Not in our own hook: behind that the data still changes, and a signal may come. The exit does not
-/// wait for embed's thread, which would tell of it.
+/// Not in our own hook: behind that the data still changes, finalizers are registered, and a signal may
+/// come. The exit does not wait for embed's thread, which would tell of it.
 fn last(told: Option<c_int>) -> Option<End> {
+    run_late_ones(state());
     coverage::hand_over();
     let death = told.or_else(signals::deferred_death).map(End::Death);
     death.or_else(code_of_another).inspect(|_| coverage::conclude())
+}
+
+/// Runs what has been registered behind our hook, where this thread has the exit.
+fn run_late_ones(state: &'static State) {
+    let cause = match state.gate.enter(Cause::Exit) {
+        Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
+        // A copy that was made by `fork` in a later hook has none of ours.
+        Ok(()) | Err(Phase::Open) => Cause::Exit,
+    };
+    state.gate.end(cause);
+    // Their clock has replaced the one that ran for what follows.
+    let is_urgent = || cause == Cause::Parent || signals::deferred_death().is_some();
+    if close(state, cause, Enforcer::Kernel) && is_urgent() {
+        state.deadline.start_for_exit();
+    }
 }
 
 /// The code of the thread that was first to leave, where this exit is another's, which had no turn: that
@@ -337,14 +373,10 @@ fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
     thread::Builder::new().name("epilogue-end".into()).spawn(work).map(drop)
 }
 
-/// The place in the list of what came when all of that has run, and the process dies by a signal:
-/// what another thread does next it does no more. The one that ends the process goes on, in a hook of
-/// the C library's.
-pub(crate) fn too_late(state: &State) -> u64 {
-    if state.gate.is_mine() || state.gate.was_ended_here() {
-        return u64::MAX;
-    }
-    park_for_ever()
+/// Whether the calling thread ends the process: it must go on, whatever a hook of the C library's asks for
+/// when all that is registered has run.
+pub(crate) fn ends_here(state: &State) -> bool {
+    state.gate.is_mine() || state.gate.was_ended_here()
 }
 
 /// The hook in the C library's list. Neither unwinds nor calls `exit`: both would abort.

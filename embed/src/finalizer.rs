@@ -19,9 +19,8 @@ pub struct Finalizer {
 /// Registers `work` to run once, as this process ends: at a normal exit, at
 /// [`cleanup`](crate::cleanup), and on every signal that is handled. Last registered runs first.
 ///
-/// It runs in the process that registered it, never in a copy made by `fork`. In a process that a
-/// handled signal has just ended, when all finalizers have run, this does not return. The name appears in
-/// the report. A panic is caught (in a build with `panic = "abort"` it ends the process).
+/// It runs in the process that registered it, never in a copy made by `fork`. When all finalizers of a
+/// process have run that is just about to be gone, this does not return. The name appears in the report. A panic is caught (in a build with `panic = "abort"` it ends the process).
 ///
 /// # Examples
 ///
@@ -49,7 +48,7 @@ pub(crate) fn add(
     work: Box<dyn FnOnce(&Ending) + Send>,
 ) -> Finalizer {
     let state = state();
-    let id = state.registry.add(name, kind, work).unwrap_or_else(|| exit::too_late(state));
+    let id = state.registry.add(name, kind, work, || exit::ends_here(state)).unwrap_or(u64::MAX);
     exit::hook();
     signals::serve_if_handling();
     Finalizer { id, owner: std::process::id() }

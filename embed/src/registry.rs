@@ -64,13 +64,16 @@ pub(crate) struct Entry {
 
 /// What is registered and what has run.
 #[derive(Default)]
-pub(crate) struct Registry(Mutex<Lists>);
+pub(crate) struct Registry {
+    lists: Mutex<Lists>,
+    opened: Condvar,
+}
 
 #[derive(Default)]
 struct Lists {
     next: u64,
     waiting: Vec<Entry>,
-    /// Nothing that is added now would run: this process is about to die by a signal.
+    /// Nothing that is added now would run: this process is about to be gone.
     is_closed: bool,
     ended: Vec<FinalizerEnd>,
 }
@@ -85,22 +88,28 @@ impl Lists {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("waiting", &lock(&self.0).waiting.len()).finish()
+        f.debug_struct("Registry").field("waiting", &lock(&self.lists).waiting.len()).finish()
     }
 }
 
 impl Registry {
-    /// Adds an entry that runs before all that are there, and returns its id. None if nothing that is
-    /// added would run any more.
+    /// Adds an entry that runs before all that are there, and returns its id.
+    ///
+    /// Where nothing that is added would run any more this waits for the end of the process, or for the
+    /// program to go on after all; on the thread that `ends` it, which must go on, it returns none.
     pub(crate) fn add(
         &self,
         name: Cow<'static, str>,
         kind: Kind,
         work: Box<dyn FnOnce(&Ending) + Send>,
+        ends: impl Fn() -> bool,
     ) -> Option<u64> {
-        let mut lists = lock(&self.0);
-        if lists.is_closed {
-            return None;
+        let mut lists = lock(&self.lists);
+        while lists.is_closed {
+            if ends() {
+                return None;
+            }
+            lists = self.opened.wait(lists).unwrap_or_else(PoisonError::into_inner);
         }
         let id = lists.next;
         lists.next += 1;
@@ -110,36 +119,42 @@ impl Registry {
 
     /// Takes nothing more, if nothing waits to be run. In one step: what is added is run, or refused.
     pub(crate) fn close(&self) -> bool {
-        let mut lists = lock(&self.0);
+        let mut lists = lock(&self.lists);
         lists.is_closed = lists.waiting.is_empty();
         lists.is_closed
     }
 
+    /// Takes entries again: the program goes on.
+    pub(crate) fn open(&self) {
+        lock(&self.lists).is_closed = false;
+        self.opened.notify_all();
+    }
+
     /// Takes the entry away, unless it has run or is running.
     pub(crate) fn take(&self, id: u64) -> Option<Entry> {
-        let mut lists = lock(&self.0);
+        let mut lists = lock(&self.lists);
         let place = lists.waiting.iter().position(|entry| entry.id == id)?;
         Some(lists.waiting.remove(place))
     }
 
     /// What has run so far, in order.
     pub(crate) fn ended(&self) -> Vec<FinalizerEnd> {
-        lock(&self.0).ended.clone()
+        lock(&self.lists).ended.clone()
     }
 
     /// Records an end for [`Registry::ended`], and gives it back.
     pub(crate) fn record(&self, end: FinalizerEnd) -> FinalizerEnd {
-        lock(&self.0).ended.push(end.clone());
+        lock(&self.lists).ended.push(end.clone());
         end
     }
 
     /// Whether nothing waits to be run.
     pub(crate) fn is_empty(&self, reach: Reach) -> bool {
-        lock(&self.0).next(reach).is_none()
+        lock(&self.lists).next(reach).is_none()
     }
 
     fn pop(&self, reach: Reach) -> Option<Entry> {
-        let lists = &mut lock(&self.0);
+        let lists = &mut lock(&self.lists);
         lists.next(reach).map(|place| lists.waiting.remove(place))
     }
 }
@@ -339,7 +354,7 @@ mod tests {
         let state: &'static State = Box::leak(Box::default());
         let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
         pass.run(state, || false);
-        state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()));
+        state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()), || false);
         pass.abandon(state);
         assert!(!state.registry.is_empty(Reach::ButLast));
     }

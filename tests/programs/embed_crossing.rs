@@ -33,6 +33,15 @@ fn main() {
         "exit-after-signal" => signal_in_exit(|| embed::exit(7)),
         "code" => code(),
         "exit-in-a-hook" => exit_in_a_hook(),
+        "late" => late(),
+        "late-exit-now" => late_before(|| embed::exit_now(3)),
+        "late-exec" => late_before(|| {
+            embed::exec(&mut Command::new("/no/such/program"));
+            embed::finalizer("again", || println!("again"));
+            thread::spawn(|| embed::finalizer("other", || println!("other"))).join().unwrap();
+            std::process::exit(3)
+        }),
+        "last-hook" => last_hook(),
         _ => panic!("no story {story:?}"),
     }
 }
@@ -126,6 +135,41 @@ fn exit_in_a_hook() -> ! {
     sys::at_exit(at_the_end);
     embed::finalizer("a", || println!("a"));
     std::process::exit(3)
+}
+
+/// A thread registers what is to run when the exit is past embed's hook, and in one from before.
+fn late() -> ! {
+    extern "C" fn at_the_end() {
+        GO.store(true, Ordering::SeqCst);
+        until(&IS_HELD);
+        println!("at the end");
+    }
+    sys::at_exit(at_the_end);
+    embed::finalizer("a", || println!("a"));
+    thread::spawn(|| {
+        until(&GO);
+        embed::finalizer("late", || println!("late"));
+        IS_HELD.store(true, Ordering::SeqCst);
+    });
+    std::process::exit(3)
+}
+
+/// A thread registers one after the other, the next when the last has run, and tells of each.
+fn late_before(leave: fn()) {
+    thread::spawn(|| {
+        for number in 0.. {
+            GO.store(false, Ordering::SeqCst);
+            embed::finalizer("late", move || {
+                raw::say(format_args!("ran {number}\n"));
+                GO.store(true, Ordering::SeqCst);
+            });
+            raw::say(format_args!("told {number}\n"));
+            IS_HELD.store(true, Ordering::SeqCst);
+            until(&GO);
+        }
+    });
+    until(&IS_HELD);
+    leave();
 }
 
 fn until(flag: &AtomicBool) {
