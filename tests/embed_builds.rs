@@ -97,6 +97,24 @@ fn a_signal_ends_a_program_whose_library_never_gets_loaded() {
     assert_eq!(said, "instrumented false\nready\n");
 }
 
+/// The one that exits has the loader's lock, which a thread of the standard library's would wait for.
+#[test]
+fn a_library_that_exits_as_it_is_loaded_keeps_no_finalizer_from_running() {
+    let builds = builds();
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let plugin = format!("plugin:{}", builds.plugin.display());
+    let profiles = Profiles::new();
+    let mut command =
+        profiles.command(Path::new(env!("CARGO_BIN_EXE_embed_story")), "p-%p.profraw");
+    command.env("EMBED_PLUGIN_AT_LOAD", "exit");
+    let ending = Program::start(command.args(["finalizer:host", &plugin])).finish();
+    drop(profiles);
+    oracle.nothing_left();
+    assert_eq!(ending.code(), Some(1), "{ending}");
+    assert_eq!(ending.stdout, "host\n", "{ending}");
+}
+
 #[test]
 fn a_measured_host_and_its_measured_plugin_both_keep_their_counts() {
     let builds = builds();

@@ -7,7 +7,6 @@ use std::panic::{self, catch_unwind};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
 use crate::coverage::{self, flush};
 use crate::deadline::Enforcer;
@@ -20,7 +19,8 @@ use crate::state::{State, state};
 use crate::sys;
 use crate::sys::action;
 use crate::sys::exit::End;
-use crate::sys::mask::AllBlocked;
+use crate::sys::mask::{AllBlocked, Mask};
+use crate::sys::thread::Thread;
 
 /// The exit code of a program that panicked.
 pub(crate) const PANICKED: c_int = 101;
@@ -364,13 +364,18 @@ fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
     // The standard library's part of the new thread is no place for a handler of the program's.
     let blocked = AllBlocked::new();
     let program = blocked.before();
-    let work = move || {
-        // A finalizer that starts a program hands its mask on: with every signal blocked, a daemon
-        // would not end by a SIGTERM for as long as it lives.
-        program.take_over(is_handled);
-        pass.run(state, is_in_a_hurry);
-    };
-    thread::Builder::new().name("epilogue-end".into()).spawn(work).map(drop)
+    // Not the standard library's thread: who exits as a library is loaded has the lock that it begins with.
+    Thread::start(c"epilogue-end", Some((program, state, pass)), run_apart).map(Thread::detach)
+}
+
+fn run_apart(work: &'static mut Option<(Mask, &'static State, Arc<Pass>)>) {
+    let Some((program, state, pass)) = work.take() else { return };
+    // A finalizer may overflow this thread's own.
+    let _stack = action::StackApart::new();
+    // A finalizer that starts a program hands its mask on: with every signal blocked, a daemon
+    // would not end by a SIGTERM for as long as it lives.
+    program.take_over(is_handled);
+    pass.run(state, is_in_a_hurry);
 }
 
 /// Whether the calling thread ends the process: it must go on, whatever a hook of the C library's asks for

@@ -68,6 +68,9 @@
 //!   the first call into this crate comes from a destructor, after the runtime has written.
 //! - Where a signal ends the process, embed's own thread lets in handled signals only, and a program that
 //!   a finalizer or callback starts there begins with the others blocked: it has to unblock them.
+//! - A library that exits as it is loaded has the loader's lock meanwhile. There a finalizer that waits for
+//!   that lock, to load a library or for its first use of a thread-local with a destructor, is killed at the
+//!   deadline.
 //! - Once a signal is handled, a shared object that contains this crate must not be unloaded.
 //! - For the first process of a namespace the kernel's timer has no effect: `SIGKILL` from within
 //!   does not reach it.

@@ -37,7 +37,7 @@ pub(crate) fn is_deadly(signal: c_int) -> bool {
 /// Serves the desk for ever.
 pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
     // A finalizer may overflow this thread's own.
-    action::set_stack_apart();
+    let _stack = action::StackApart::new();
     loop {
         // Handlers may have been installed since; one nudge follows each.
         let_in_handled();

@@ -72,14 +72,33 @@ pub(crate) enum Stack {
     Apart,
 }
 
-/// Sets a stack apart for the signals of this thread, for as long as the process lives: the standard
-/// library does so for its own threads.
-pub(crate) fn set_stack_apart() {
+/// A stack that is set apart for the signals of this thread, as the standard library does for its own
+/// threads.
+#[derive(Debug)]
+pub(crate) struct StackApart(*mut [u8]);
+
+impl StackApart {
     const SIZE: usize = 64 << 10;
-    let memory = Box::leak(vec![0u8; SIZE].into_boxed_slice());
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIZE };
-    // SAFETY: memory that is never freed, and this thread's alone. Where it is refused, an overflow of the
-    // thread's own stack ends the process without a handler.
+
+    pub(crate) fn new() -> Self {
+        let memory = Box::into_raw(vec![0u8; Self::SIZE].into_boxed_slice());
+        set_stack(memory.cast(), 0);
+        Self(memory)
+    }
+}
+
+impl Drop for StackApart {
+    fn drop(&mut self) {
+        set_stack(ptr::null_mut(), libc::SS_DISABLE);
+        // SAFETY: from `Box::into_raw` in `new`, and the kernel uses it no more.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+fn set_stack(memory: *mut c_void, flags: c_int) {
+    let stack = libc::stack_t { ss_sp: memory, ss_flags: flags, ss_size: StackApart::SIZE };
+    // SAFETY: none, or memory that is this thread's alone until it is taken away again. Where it is refused,
+    // an overflow of the thread's own stack ends the process without a handler.
     unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
 }
 

@@ -61,6 +61,13 @@ impl Thread {
         let error = unsafe { libc::pthread_join(self.0, ptr::null_mut()) };
         debug_assert_eq!(error, 0);
     }
+
+    /// Lets it go on by itself: the C library takes its stack back when its `body` has returned.
+    pub fn detach(self) {
+        // SAFETY: nobody has joined it, and `self` is gone after this.
+        let error = unsafe { libc::pthread_detach(self.0) };
+        debug_assert_eq!(error, 0);
+    }
 }
 
 extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
