@@ -115,6 +115,25 @@ fn a_library_that_exits_as_it_is_loaded_keeps_no_finalizer_from_running() {
     assert_eq!(ending.stdout, "host\n", "{ending}");
 }
 
+/// The signal is the host's to die by: it handled that first.
+#[test]
+fn a_signal_leaves_the_destructors_of_libraries_their_turn() {
+    let builds = builds();
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let plugin = format!("plugin:{}", builds.plugin.display());
+    let profiles = Profiles::new();
+    let plain = Path::new(env!("CARGO_BIN_EXE_embed_story"));
+    let mut command = profiles.command(plain, "p-%p.profraw");
+    command.env("EMBED_PLUGIN_AT_END", "tell");
+    let steps = ["handle:15", "finalizer:host", &plugin, "say:ready", "wait"];
+    let ending = ended(command.args(steps));
+    assert_eq!(ending.stdout, "ready\nplugin\nhost\ndestructor\n", "{ending}");
+    assert_eq!(profiles.count("plugin_call"), 10);
+    drop(profiles);
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_measured_host_and_its_measured_plugin_both_keep_their_counts() {
     let builds = builds();

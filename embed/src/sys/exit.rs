@@ -46,8 +46,9 @@ static DEATH: AtomicI32 = AtomicI32::new(0);
 /// What is done right before that: a [`Last`], or zero.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs after every hook of the C library, destructor and coverage runtime: its priority is the
-/// first, and destructors run from the last to the first.
+/// Runs after every hook of the C library, destructor of this image and coverage runtime: its priority is
+/// the first, and destructors run from the last to the first. The C library comes to the images that this
+/// one needs only then.
 #[used]
 #[unsafe(link_section = ".fini_array.00001")]
 static AT_THE_VERY_END: extern "C" fn() = at_the_very_end;
@@ -57,16 +58,51 @@ extern "C" fn at_the_very_end() {
     let last = LAST.load(Ordering::Acquire);
     // SAFETY: zero is `None`; else `at_exit` stored a function of this type.
     let last = unsafe { transmute::<usize, Option<Last>>(last) };
-    match last.map_or(told.map(End::Death), |last| last(told)) {
-        Some(End::Death(signal)) => {
-            flush_streams();
-            action::die_by(signal);
-        }
-        Some(End::Code(code)) => {
-            flush_streams();
-            exit_at_once(code);
-        }
-        None => {}
+    if let Some(end) = last.map_or(told.map(End::Death), |last| last(told))
+        && !put_behind(end)
+    {
+        come_to(end);
+    }
+}
+
+/// Has the exit come to this end behind the destructors of all images; false where it cannot.
+///
+/// The C library runs them all in one of its hooks, the first of the list and so the last to run. It then
+/// begins the list again, for what came meanwhile.
+#[cfg(target_env = "gnu")]
+fn put_behind(end: End) -> bool {
+    use std::ffi::c_void;
+    type Hook = extern "C" fn(*mut c_void);
+    unsafe extern "C" {
+        fn __cxa_atexit(hook: Hook, argument: *mut c_void, image: *mut c_void) -> c_int;
+    }
+    extern "C" fn die(signal: *mut c_void) {
+        come_to(End::Death(signal.addr() as c_int));
+    }
+    extern "C" fn leave(code: *mut c_void) {
+        come_to(End::Code(code.addr() as c_int));
+    }
+    let (hook, number): (Hook, _) = match end {
+        End::Death(signal) => (die, signal),
+        End::Code(code) => (leave, code),
+    };
+    let argument = ptr::without_provenance_mut(number as usize);
+    // SAFETY: `hook` takes a number for an address, and does not unwind. This image is there until the end:
+    // one that is to end the process is not unloaded.
+    unsafe { __cxa_atexit(hook, argument, ptr::null_mut()) == 0 }
+}
+
+/// Other C libraries take no more hooks by then.
+#[cfg(not(target_env = "gnu"))]
+fn put_behind(_: End) -> bool {
+    false
+}
+
+fn come_to(end: End) -> ! {
+    flush_streams();
+    match end {
+        End::Death(signal) => action::die_by(signal),
+        End::Code(code) => exit_at_once(code),
     }
 }
 
