@@ -142,7 +142,7 @@ impl Plan {
                 Err(problem) => {
                     tally.failed += 1;
                     println!("{} failed: {problem}", scenario.name);
-                    println!("again: chaos {} --seed {seed:#x} --case {case}", scenario.name);
+                    println!("{}", self.again(case));
                 }
             }
         }
@@ -155,6 +155,16 @@ impl Plan {
             println!("{} failed: {problem}", scenario.name);
         }
         tally.failed == 0 && problem.is_none()
+    }
+
+    /// The command line that replays a case.
+    fn again(&self, case: u64) -> String {
+        let Self { scenario, seed, extent, .. } = self;
+        let mut line = format!("again: chaos {} --seed {seed:#x} --case {case}", scenario.name);
+        if let Some(seconds) = extent.seconds {
+            line += &format!(" --seconds {seconds}");
+        }
+        line
     }
 }
 
@@ -171,6 +181,17 @@ fn too_few(least: Option<Least>, figures: &Figures) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_says_how_to_replay_it_with_the_seconds_that_were_given() {
+        let again = |seconds| {
+            let extent = Extent { length: Length::Full, seconds };
+            let scenario = scenarios::find("soak").unwrap();
+            Plan { scenario, seed: 0x2a, extent, cases: None, only: None }.again(3)
+        };
+        assert_eq!(again(None), "again: chaos soak --seed 0x2a --case 3");
+        assert_eq!(again(Some(60)), "again: chaos soak --seed 0x2a --case 3 --seconds 60");
+    }
 
     #[test]
     fn of_many_parents_half_as_many_processes_have_to_have_finalized() {
