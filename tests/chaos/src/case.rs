@@ -100,6 +100,15 @@ impl Case {
         oracle::gone_within(&self.oracle, &self.group, bound)
     }
 
+    /// Waits for the program alone, then has all that it left gone within `bound`: whoever holds its output
+    /// would be waited for without one.
+    #[track_caller]
+    pub(crate) fn ends_within(&self, mut program: Program, bound: Duration) -> Ending {
+        program.reap();
+        self.gone_within(bound);
+        program.finish()
+    }
+
     /// Runs the program to its end, which has to be a good one, with nothing left behind: what it
     /// counted.
     #[track_caller]

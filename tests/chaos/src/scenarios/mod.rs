@@ -5,6 +5,7 @@ mod kills;
 mod ledger;
 mod life;
 mod nth;
+mod outcome;
 mod parent;
 mod resources;
 mod soak;

@@ -5,7 +5,6 @@
 //! those errors are here with which the kernel itself leaves a call undone. It does not matter which
 //! process makes the call.
 
-use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Once, OnceLock};
@@ -18,7 +17,7 @@ use nix::errno::Errno::{
 use support::{Program, Random};
 
 use super::Scenario;
-use super::syscalls::verdict;
+use super::outcome::{self, nothing_left, say, verdict};
 use super::workload::everything_and_more;
 use crate::answers::{Answers, Fault, ask_for, listener};
 use crate::case::Case;
@@ -148,6 +147,9 @@ fn cell(seed: Seed) -> Cell {
     cells(seed.run)[seed.case as usize]
 }
 
+/// Within what everything must be gone once the program is: the grace period of its parts, and more.
+const BOUND: Duration = Duration::from_secs(2);
+
 fn case(case: &mut Case) -> Figures {
     let ((name, call, ..), error, time) = cell(case.seed);
     let usual = usual_descriptors(case);
@@ -159,15 +161,16 @@ fn case(case: &mut Case) -> Figures {
         return skipped(program);
     };
     let answers = Answers::start(listener, Fault { time, error, counts: counts(call) });
-    let ending = program.finish();
-    case.gone_within(Duration::from_secs(2));
+    let ending = case.ends_within(program, BOUND);
     let failed = answers.end();
     let what = format!("{name} {error:?} {time}");
     let told = verdict(&ending, name).unwrap_or_else(|problem| panic!("{what}: {problem}"));
     assert!(failed || !told, "{what}: nothing failed: {ending}");
-    // None from one that had no memory to go on.
-    let left = descriptors(&ending).unwrap_or(0);
-    assert!(left <= usual, "{what}: {left} descriptors instead of {usual}: {ending}");
+    match descriptors(&ending) {
+        Some(left) => assert!(left <= usual, "{what}: {left} instead of {usual}: {ending}"),
+        // It had no memory to go on.
+        None => assert!(!ending.status.success(), "{what}: no word of descriptors: {ending}"),
+    }
     if !failed {
         return Figures::not_reached();
     }
@@ -190,8 +193,7 @@ fn skipped(program: Program) -> Figures {
 fn usual_descriptors(case: &Case) -> u64 {
     static USUAL: OnceLock<u64> = OnceLock::new();
     *USUAL.get_or_init(|| {
-        let ending = Program::start(&mut case.command(&[])).finish();
-        case.gone_within(Duration::from_secs(2));
+        let ending = case.ends_within(Program::start(&mut case.command(&[])), BOUND);
         descriptors(&ending).unwrap_or_else(|| panic!("{ending}"))
     })
 }
@@ -210,14 +212,11 @@ fn subject(seed: Seed, arguments: &[String]) {
     if let Err(error) = asked {
         return println!("{REFUSED} {error}");
     }
-    match everything_and_more() {
-        Ok(()) => println!("done"),
-        Err(error) => {
-            println!("error: {error}");
-            everything_and_more().unwrap_or_else(|error| panic!("no recovery: {error}"));
-        }
+    let result = everything_and_more();
+    say(&result);
+    if result.is_err() {
+        everything_and_more().unwrap_or_else(|error| panic!("no recovery: {error}"));
     }
-    let count = || fs::read_dir("/proc/self/fd")?.collect::<Result<Vec<_>, _>>();
-    let open = count().or_else(|_| count()).unwrap();
-    println!("{DESCRIPTORS} {}", open.len());
+    println!("{DESCRIPTORS} {}", outcome::descriptors());
+    nothing_left();
 }

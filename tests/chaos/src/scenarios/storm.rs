@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use epilogue::{Pool, Process, embed};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpid};
-use support::{Marks, Program, Random, children_of, hooks, park_for_ever, signal_child};
+use support::{Marks, Random, children_of, hooks, park_for_ever, signal_child};
 
 use super::parent::register;
 use super::{Least, Scenario};
@@ -37,32 +37,27 @@ fn case(case: &mut Case) -> Figures {
     // Blocked until there is something to finalize, as in a child that this library starts.
     let term = SigSet::from(Signal::SIGTERM);
     term.thread_block().unwrap();
-    let program = case.start(&mut command);
+    let mut program = case.start(&mut command);
     term.thread_unblock().unwrap();
     figures.count("signals", rage(target, program.pid(), &mut case.random));
     if target == "workers" {
-        // It goes on until it is told.
-        program_is_told(program);
+        // It goes on until its input ends, which whoever waits for it closes.
+        let ending = case.ends_within(program, BOUND);
+        assert!(ending.status.success(), "{ending}");
     } else {
         // The last of them: the program has to end by one, and all that came before may have hit
         // workers only.
         let begun = Instant::now();
         program.signal(Signal::SIGTERM);
-        let ending = program.finish();
+        program.reap();
         figures.worst("program gone", begun.elapsed());
+        let ending = case.ends_within(program, BOUND);
         died_by(&ending, Signal::SIGTERM);
         assert!(!ending.stderr.contains("panicked"), "{ending}");
     }
-    case.gone_within(BOUND);
     figures.count("storms", 1);
     figures.count("finalized once", hooks::all_that_told_ran_once(&marks) as u64);
     figures
-}
-
-fn program_is_told(mut program: Program) {
-    drop(program.hold_input());
-    let ending = program.finish();
-    assert!(ending.status.success(), "{ending}");
 }
 
 /// The storm: how many signals hit.

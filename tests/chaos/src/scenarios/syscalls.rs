@@ -11,10 +11,10 @@ use std::io::{BufRead, stdin};
 use std::process::Command;
 use std::time::Duration;
 
-use nix::unistd::getpid;
-use support::{Ending, Program, Random, procfs};
+use support::{Ending, Program, Random};
 
 use super::Scenario;
+use super::outcome::{descriptors, no_thread_left, nothing_left, say, verdict};
 use super::workload::{everything_and_more, warm_up};
 use crate::case::Case;
 use crate::figures::Figures;
@@ -204,7 +204,6 @@ fn census(case: &mut Case) -> Figures {
 fn note_times(case: &mut Case, made: &mut BTreeMap<String, u64>) {
     let (ending, log) = trace(case, &[]);
     assert_eq!(verdict(&ending, ""), Ok(false), "nothing was made to fail: {ending}");
-    case.gone_within(Duration::from_secs(2));
     for (call, times) in times_made(&log) {
         let most = made.entry(call.to_owned()).or_default();
         *most = (*most).max(times);
@@ -244,9 +243,8 @@ fn fail(case: &mut Case, (call, error, time): Cell) -> Figures {
     let only = format!("trace=?{call}");
     let inject = format!("inject=?{call}:error={error}:when={time}");
     let (ending, log) = trace(case, &["-e", &only, "-e", &inject]);
-    let told = verdict(&ending, call);
-    case.gone_within(Duration::from_secs(2));
-    let told = told.unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
+    let told =
+        verdict(&ending, call).unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
     if !log.contains("(INJECTED)") {
         assert!(!told, "{call} {error} {time}: nothing failed: {ending}");
         return Figures::not_reached();
@@ -256,6 +254,9 @@ fn fail(case: &mut Case, (call, error, time): Cell) -> Figures {
     figures.count(if told { "errors told" } else { "without effect" }, 1);
     figures
 }
+
+/// Within what everything must be gone once the program is: the grace period of its parts, and more.
+const BOUND: Duration = Duration::from_secs(2);
 
 /// Runs the program under strace, which traces all that it starts, too: how it ended, and the log.
 fn trace(case: &mut Case, options: &[&str]) -> (Ending, String) {
@@ -268,38 +269,28 @@ fn trace(case: &mut Case, options: &[&str]) -> (Ending, String) {
     let mut strace = Program::start(command.arg("-p").arg(program.pid().to_string()));
     strace.wait_for_line("strace: Process");
     program.tell("go");
-    let ending = program.finish();
-    // It writes each line before it lets the call return.
+    program.reap();
+    // It writes each line before it lets the call return. Whoever is left goes on without it.
     drop(strace);
+    let ending = case.ends_within(program, BOUND);
     (ending, String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned())
 }
 
-/// Whether the program told of an error, if all is well.
-pub(super) fn verdict(ending: &Ending, call: &str) -> Result<bool, String> {
-    let of_memory = ["mmap", "mremap", "munmap", "mprotect", "sigaltstack"].contains(&call);
-    // Rust itself ends a program that has no memory, and says so.
-    let last_words = ["memory allocation of", "failed to allocate", "failed to set up"];
-    if of_memory && last_words.iter().any(|words| ending.stderr.contains(words)) {
-        return Ok(true);
-    }
-    if ending.stderr.contains("panicked") || !ending.status.success() {
-        return Err(ending.to_string());
-    }
-    Ok(!ending.stdout.contains("done"))
-}
-
-fn subject(_: Seed, _: &[String]) {
+fn subject(seed: Seed, _: &[String]) {
     // The first of everything, so that what stays open for good is open.
     warm_up().unwrap();
-    let before = procfs::descriptors_of(getpid());
+    let before = descriptors();
     println!("ready");
     let _ = stdin().lock().read_line(&mut String::new());
-    match everything_and_more() {
-        Ok(()) => println!("done"),
-        Err(error) => println!("error: {error}"),
-    }
-    let after = procfs::descriptors_of(getpid());
+    say(&everything_and_more());
+    let after = descriptors();
     assert!(after <= before, "{after} descriptors instead of {before}");
+    match seed.case.checked_sub(1).map(|number| cell(seed.run, number)) {
+        // Whoever is told that other code has reaped a child leaves it alone: its pid may be a
+        // stranger's. But nobody did, and it stays a zombie.
+        Some(("waitid", "ECHILD", _)) => no_thread_left(),
+        _ => nothing_left(),
+    }
 }
 
 #[cfg(test)]
