@@ -205,7 +205,7 @@ fn end(verb: &str, what: &str) {
 }
 
 extern "C" fn wait_at_exit() {
-    say("at exit");
+    say(&format!("at exit {}", std::process::id()));
     take("wait", "");
 }
 
