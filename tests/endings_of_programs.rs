@@ -74,6 +74,12 @@ fn exit_in_a_callback_finishes_its_pool() {
 }
 
 #[test]
+fn exit_in_a_callback_as_main_returns_does_not_hold_up_its_pools_end() {
+    // The standard library keeps who comes second, with the code of the first.
+    everything_is_done("exit-in-callback-as-main-returns", 0);
+}
+
+#[test]
 fn exit_in_a_waker_on_the_pools_own_thread_is_not_waited_for_by_that() {
     let stage = Stage::new();
     let mut program = start("exit-in-waker", &stage.marks);

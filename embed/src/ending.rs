@@ -12,6 +12,7 @@ use crate::finalizer::{self, Finalizer};
 use crate::registry::Kind;
 use crate::report::FinalizerEnd;
 use crate::state::state;
+use crate::sys::action;
 use crate::{coverage, exit, stop};
 
 pub use crate::attendant::Attendant;
@@ -47,11 +48,14 @@ impl Ending {
         self.cause
     }
 
-    /// The kernel's number of the thread that ends the process, by [`exit`](crate::exit()), by the standard
-    /// library's or by what it returned from. It waits for the hooks, so a hook that waits for it, as by a
-    /// join, would wait for ever.
-    pub fn thread(&self) -> Option<libc::pid_t> {
-        state().gate.owner()
+    /// Whether the thread of that number (the kernel's) waits for this ending: it is the one that ends the
+    /// process, or has called [`exit`](crate::exit()) or the standard library's while another one does. It
+    /// never goes on, so a hook that waited for it, as by a join, would wait for ever.
+    ///
+    /// Of the standard library's it is known by what the kernel says that it sleeps in, on Linux with x86_64 or
+    /// aarch64.
+    pub fn is_awaited_by(&self, thread: libc::pid_t) -> bool {
+        state().gate.is_left_by(thread) || action::is_paused(thread)
     }
 
     /// How much time all that is left to run has together; `None` where there is no deadline.

@@ -93,6 +93,7 @@ pub fn exit_now(code: c_int) -> ! {
     if is_inside(state) {
         stop_here();
     }
+    state.gate.join_leavers();
     clean_up_for_good(state);
     coverage::dump_gcov();
     coverage::conclude();
@@ -191,6 +192,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     if state.gate.was_ended_here() {
         leave_in_hook(code, state);
     }
+    state.gate.join_leavers();
     let turn = state.gate.try_enter(cause);
     let is_orphan = cause == Cause::Parent;
     if is_orphan && turn.is_none() {

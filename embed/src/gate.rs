@@ -45,6 +45,7 @@ impl Phase {
 pub(crate) struct Gate {
     phase: Mutex<Phase>,
     changed: Condvar,
+    leavers: Mutex<Vec<pid_t>>,
 }
 
 impl Gate {
@@ -69,12 +70,18 @@ impl Gate {
         *lock(&self.phase) == Phase::Open
     }
 
-    /// The thread that has the turn.
-    pub(crate) fn owner(&self) -> Option<pid_t> {
-        match *lock(&self.phase) {
+    /// This thread has asked to leave: it waits for the end of the process, and never goes on.
+    pub(crate) fn join_leavers(&self) {
+        lock(&self.leavers).push(this_thread());
+    }
+
+    /// Whether `thread` ends the process, or waits for who does.
+    pub(crate) fn is_left_by(&self, thread: pid_t) -> bool {
+        let owner = match *lock(&self.phase) {
             Phase::Open => None,
             Phase::Busy(owner, _) | Phase::Ended(owner, _) => Some(owner),
-        }
+        };
+        owner == Some(thread) || lock(&self.leavers).contains(&thread)
     }
 
     /// Whether this thread has the turn.

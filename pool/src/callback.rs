@@ -8,8 +8,10 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use epilogue_embed::ending::Ending;
 use epilogue_process::Portable;
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, gettid};
@@ -133,31 +135,47 @@ impl Callbacks {
 
     /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
     /// by it cannot wait for it; each other one who ends the pool does. Nor does the thread that tells
-    /// of events, which a callback may wait for as it ends the pool, nor a hook if it is a callback that
-    /// is `exiting`, which waits for the hook.
-    pub(crate) fn end(&self, observer: Option<ThreadId>, exiting: Option<Pid>) {
+    /// of events, which a callback may wait for as it ends the pool, nor a hook of this `ending` if a
+    /// callback exits the program, which waits for the hook.
+    pub(crate) fn end(&self, observer: Option<ThreadId>, ending: Option<&Ending>) {
         let mut state = self.lock();
         let mut caller = match std::mem::replace(&mut *state, State::Ended) {
             State::Running(_, caller) | State::Leaving(caller) => caller,
             State::Idle | State::Ended => return,
         };
-        let is_caller = |id: &Pid| *id == gettid() || Some(*id) == exiting;
         let is_observer = observer == Some(thread::current().id());
-        let waits = !is_observer && !caller.id.get().is_some_and(is_caller);
-        let (done, thread) = (caller.done.clone(), caller.thread.take_if(|_| waits));
+        let waits = !is_observer && caller.id.get() != Some(&gettid());
+        let (done, id) = (caller.done.clone(), Arc::clone(&caller.id));
+        let thread = caller.thread.take_if(|_| waits);
         // It stays there for who ends the pool meanwhile, and has to wait as well.
         *state = State::Leaving(caller);
         // A callback may ask for the state.
         drop(state);
-        if waits {
-            let _ = done.recv();
+        if waits && has_called_all(&done, &id, ending) {
+            let _ = thread.map(JoinHandle::join);
         }
-        let _ = thread.map(JoinHandle::join);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until all have been called: false if one of them exits the program.
+fn has_called_all(
+    done: &Receiver<Infallible>,
+    id: &OnceLock<Pid>,
+    ending: Option<&Ending>,
+) -> bool {
+    const LOOK: Duration = Duration::from_millis(50);
+    let exits = |ending: &Ending| id.get().is_some_and(|id| ending.is_awaited_by(id.as_raw()));
+    let Some(ending) = ending else { return done.recv().is_err() };
+    while !exits(ending) {
+        if done.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
+            return true;
+        }
+    }
+    false
 }
 
 fn call(callbacks: &Receiver<Callback>) {

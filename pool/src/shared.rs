@@ -302,12 +302,14 @@ impl Shared {
         self.end_as(order, None)
     }
 
-    /// As [`Shared::end`], in a hook for which the thread `exiting` waits: it is not waited for.
-    fn end_as(&self, order: Order, exiting: Option<Pid>) -> Result<Report, CloseError> {
+    /// As [`Shared::end`], in a hook of this `ending`: what waits for that is not waited for.
+    fn end_as(&self, order: Order, ending: Option<&Ending>) -> Result<Report, CloseError> {
         let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
         self.order(order);
-        if self.supervisor.get().is_some_and(|id| *id == gettid() || Some(*id) == exiting) {
+        let waits_for_us =
+            |id: &Pid| *id == gettid() || ending.is_some_and(|it| it.is_awaited_by(id.as_raw()));
+        if self.supervisor.get().is_some_and(waits_for_us) {
             // It has called somebody's waker. To wait for itself would be to wait for ever, with a lock
             // for which all others wait that end the pool.
             return Err(CloseError::OnOwnThread);
@@ -317,7 +319,7 @@ impl Shared {
         let report = self.join_supervisor();
         // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
         // lock of the supervision.
-        self.callbacks.end(self.observer.as_ref().map(Observer::id), exiting);
+        self.callbacks.end(self.observer.as_ref().map(Observer::id), ending);
         report
     }
 
@@ -355,8 +357,7 @@ impl Shared {
         if ending.remaining().is_none() {
             self.stop_on_request(*ending);
         }
-        let exiting = ending.thread().map(Pid::from_raw);
-        let _ = self.end_as(self.on_end.order_with_program(ending), exiting);
+        let _ = self.end_as(self.on_end.order_with_program(ending), Some(ending));
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
         self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));

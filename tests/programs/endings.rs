@@ -17,7 +17,8 @@ use epilogue::{EndCause, EndPolicy, Pool, Process, Refusal, TaskError, embed};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
-use support::{Gate, Marks, held, hooks, park_for_ever, raw, sys, through};
+use nix::unistd::Pid;
+use support::{Gate, Marks, held, hooks, park_for_ever, procfs, raw, sys, through};
 
 /// Exits as it is woken.
 struct Exits;
@@ -65,6 +66,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             loop {
                 thread::park();
             }
+        }
+        "exit-in-callback-as-main-returns" => {
+            let pool = working_pool();
+            let (begun, begins) = mpsc::channel();
+            pool.submit((), |()| ())?.on_done(move |_| {
+                begun.send(()).expect("main waits");
+                let threads = || procfs::threads_of(Pid::this());
+                while !threads().iter().any(|thread| thread.name == "epilogue-end") {
+                    thread::yield_now();
+                }
+                process::exit(7)
+            });
+            begins.recv()?;
+            std::mem::forget(pool);
         }
         "exit-in-waker" => {
             let pool = working_pool();
