@@ -95,7 +95,7 @@ fn round(pool: &Pool, random: &mut Random, progress: &AtomicU64) -> Tally {
     assert_eq!(outcomes.len(), TASKS);
     let (mut tally, beginnings) = (Tally::default(), ledger.beginnings(TASKS));
     for (task, outcome) in outcomes.into_iter().enumerate() {
-        tally.note(task as u64, beginnings[task], outcome);
+        tally.note(task as u64, beginnings[task].len() as u64, outcome);
     }
     tally
 }

@@ -131,6 +131,21 @@ impl Deed {
         self.verdict() != Verdict::Nothing
     }
 
+    /// Whether it says of its task that this has not begun. Then that may begin again: its parent may take it
+    /// back and give it to another worker, and its own worker finds it there to be claimed once more.
+    ///
+    /// No other deed takes a beginning back. What `ClaimInverted` and `ClaimBeyond` say is what none of
+    /// ours would, and counts as begun, which the one task of that call is; the claim words of other calls
+    /// are written by none, and a head that lies is not believed.
+    pub(super) fn denies_its_beginning(self) -> bool {
+        self == Self::ClaimReset
+    }
+
+    /// Whether its worker goes on with other tasks, and is ended for the deed as it does.
+    pub(super) fn is_ended_later(self) -> bool {
+        matches!(self, Self::EarlyClose | Self::ClaimBeyond | Self::ClaimReset)
+    }
+
     /// How many descriptors it sends that its parent can have before it finds out.
     pub(super) fn descriptors(self) -> usize {
         match self {

@@ -8,7 +8,7 @@ mod deeds;
 mod measure;
 mod ring;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -92,7 +92,6 @@ struct Work {
 fn work(Work { ledger, number, deed }: Work) -> u64 {
     Ledger::begin(&ledger, number);
     if let Some(deed) = deed {
-        fs::write(ledger.with_extension("pid"), std::process::id().to_string()).unwrap();
         deed.happen();
     }
     number * 3
@@ -144,8 +143,7 @@ fn pool(deed: Deed) -> Duration {
         (map.join().unwrap(), is_over.then_some(()).ok_or(took))
     });
     measure.end(deed);
-    let pid = fs::read_to_string(ledger.path().with_extension("pid")).unwrap();
-    judge(deed, outcomes, pid.parse().unwrap(), is_over.is_err());
+    judge(deed, outcomes, &ledger.beginnings(TASKS as usize), is_over.is_err());
     match is_over {
         Ok(()) => {
             assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100, "{deed:?}: afterwards");
@@ -157,23 +155,45 @@ fn pool(deed: Deed) -> Duration {
     }
 }
 
-/// The tasks of others are right, whatever became of those that the hostile one had.
-fn judge(deed: Deed, outcomes: Vec<Result<u64, TaskError>>, hostile: u32, stopped: bool) {
-    let mut its_own = 0;
-    for (number, outcome) in (0..).zip(outcomes) {
+/// The tasks of others are right, whatever became of those that the hostile one had begun, by the ledger:
+/// each has begun once, and nothing else is lost.
+fn judge(
+    deed: Deed,
+    outcomes: Vec<Result<u64, TaskError>>,
+    beginnings: &[Vec<u32>],
+    stopped: bool,
+) {
+    let hostile = &beginnings[GUILTY as usize];
+    let (mut its_own, mut unnoted) = (0, 0);
+    for ((number, began), outcome) in (0..).zip(beginnings).zip(outcomes) {
+        let is_denied = number == GUILTY && deed.denies_its_beginning();
+        assert!(began.len() <= 1 || is_denied, "{deed:?}, task {number} began in {began:?}");
         match outcome {
-            Ok(value) => assert_eq!(value, number * 3, "{deed:?}, task {number}"),
-            Err(TaskError::WorkerLost(lost)) if lost.pid == hostile => {
+            Ok(value) => {
+                assert!(!began.is_empty(), "{deed:?}, task {number} has a value, and never began");
+                assert_eq!(value, number * 3, "{deed:?}, task {number}");
+                continue;
+            }
+            Err(TaskError::WorkerLost(lost)) if hostile.contains(&lost.pid) => {
                 let is_told = deed.verdict() != Verdict::Breach || lost.detail.is_some();
                 assert!(is_told, "{deed:?}: nobody says that it broke the protocol: {lost:?}");
-                its_own += 1;
+                let is_right = lost.begun && (began.is_empty() || began.contains(&lost.pid));
+                assert!(is_right, "{deed:?}, task {number} began in {began:?}: {lost:?}");
             }
             // Only what the hostile one had begun can still be there when the pool is stopped.
-            Err(TaskError::Cancelled { begun: true }) if stopped => its_own += 1,
-            Err(TaskError::Decode { .. }) if number == GUILTY => its_own += 1,
+            Err(TaskError::Cancelled { begun: true }) if stopped => {
+                let is_right = began.iter().all(|pid| hostile.contains(pid));
+                assert!(is_right, "{deed:?}, task {number} began in {began:?}, and was cancelled");
+            }
+            Err(TaskError::Decode { .. }) if number == GUILTY => {}
             Err(error) => panic!("{deed:?}, task {number}: {error:?}"),
         }
+        its_own += 1;
+        unnoted += usize::from(began.is_empty());
     }
+    // Each that goes on may be ended between its claim and the note of that.
+    let most = if deed.is_ended_later() { hostile.len() } else { 0 };
+    assert!(unnoted <= most, "{deed:?}: {unnoted} lost that nobody had begun");
     assert!(!deed.is_seen() || (its_own >= 1 && !stopped), "{deed:?}: nobody saw it");
     say_count("typed errors", its_own);
 }
