@@ -38,7 +38,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 enum Step {
     /// Before the library's own first instruction.
     First,
-    /// Prepared, and about to say hello. A pool has no such step of its user's.
+    /// Prepared, and about to say hello.
     Initializing,
     Decoding,
     Running,
@@ -128,7 +128,6 @@ fn cells() -> impl Iterator<Item = Cell> {
         *step == Finalizing || !matches!(fault, Fault::Spin | Fault::Deadlock)
     });
     all.filter(|Cell(step, _, owner)| match step {
-        Initializing => *owner != Owner::Pool,
         // A process is done when its function is.
         Idle | Recovering => *owner == Owner::Pool,
         _ => true,

@@ -48,7 +48,7 @@ fn refused(cell: Cell, begun: Instant, error: &StartError) {
 
 /// Whether the one that is hit has to be stopped: it would go on for ever.
 fn needs_stop(Cell(step, fault, _): Cell) -> bool {
-    let ends_by_itself = matches!(step, First | Finalizing | Exiting);
+    let ends_by_itself = matches!(step, First | Initializing | Finalizing | Exiting);
     step == Stopping || (fault == Fault::Stop && !ends_by_itself)
 }
 
@@ -112,7 +112,8 @@ pub(super) fn pool(cell: Cell) {
 /// A pool that is up: another one, where a fault before that was an error.
 fn start_pool(cell: Cell) -> Pool {
     let builder = Pool::builder().workers(2).grace_period(GRACE);
-    if cell.0 != First {
+    let builder = builder.initializer(|| reach(Initializing));
+    if !matches!(cell.0, First | Initializing) {
         return builder.start().unwrap();
     }
     let begun = Instant::now();
