@@ -151,6 +151,13 @@ fn initialize() {
     fault.unwrap().happen(Marks::from_env().variable().1);
 }
 
+/// A process whose fault happens in its initializer.
+fn faulty_from_the_start(marks: &Marks, fault: Fault) -> epilogue::process::Builder {
+    let (name, directory) = marks.variable();
+    let builder = Process::builder().env(name, directory).env("FAULT", format!("{fault:?}"));
+    builder.initializer(initialize).start_deadline(Duration::from_millis(600))
+}
+
 fn plan(marks: &Marks, at: Option<Step>, fault: Fault) -> Plan {
     Plan { directory: marks.path(), at, fault, parent: process::id() }
 }
@@ -243,14 +250,12 @@ fn a_process_ends_at_every_fault_at_every_step() {
         for fault in FAULTS {
             let (oracle, _watchdog) = begin();
             let marks = Marks::new();
-            let (name, directory) = marks.variable();
-            let mut builder = Process::builder().env(name, directory).grace_period(GRACE);
-            if step == Step::Starting {
-                builder = builder.env("FAULT", format!("{fault:?}")).initializer(initialize);
-                builder = builder.start_deadline(Duration::from_millis(600));
-            }
+            let builder = match step {
+                Step::Starting => faulty_from_the_start(&marks, fault),
+                _ => Process::builder(),
+            };
             let argument = Argument { task: 3, plan: plan(&marks, Some(step), fault) };
-            match builder.start(argument, run) {
+            match builder.grace_period(GRACE).start(argument, run) {
                 Err(error) => assert_eq!(step, Step::Starting, "{fault:?}: {error}"),
                 // Nobody but whoever stops it looks after one that is stopped.
                 Ok(process) if fault == Fault::Stop && step != Step::Ending => {
@@ -271,12 +276,10 @@ fn a_process_ends_at_every_fault_at_every_step() {
 
 #[test]
 fn a_scope_ends_at_every_fault_at_every_step() {
-    // A scope has no initializer.
-    for step in &STEPS[1..] {
+    for step in STEPS {
         for fault in FAULTS {
-            let step = *step;
             // A scope waits for one that is stopped as long as it takes, unless it is left by a panic.
-            let panics = fault == Fault::Stop && step != Step::Ending;
+            let panics = fault == Fault::Stop && !matches!(step, Step::Starting | Step::Ending);
             let (oracle, _watchdog) = begin();
             let marks = Marks::new();
             let in_scope = || {
@@ -284,7 +287,17 @@ fn a_scope_ends_at_every_fault_at_every_step() {
                     for task in 0..3 {
                         let at = (task == 1).then_some(step);
                         let argument = Argument { task, plan: plan(&marks, at, fault) };
-                        let process = scope.start(argument, run).unwrap();
+                        let builder = match at {
+                            Some(Step::Starting) => faulty_from_the_start(&marks, fault),
+                            _ => Process::builder(),
+                        };
+                        let process = match scope.start_with(builder, argument, run) {
+                            Err(error) => {
+                                assert_eq!(at, Some(Step::Starting), "{fault:?}: {error}");
+                                continue;
+                            }
+                            Ok(process) => process,
+                        };
                         if task == 1 && panics {
                             until_stopped(process.id());
                             panic::resume_unwind(Box::new(step));
