@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epilogue::{Pool, Process, TaskError, channel, scope};
+use epilogue::{Pool, Process, StartError, TaskError, channel, scope};
 use nix::unistd::{Pid, getpid};
 use support::{Oracle, children_of, end_child};
 
@@ -52,13 +52,14 @@ fn subject(seed: Seed, arguments: &[String]) {
     let pool = Pool::new(KILLED).unwrap();
     let (progress, over, truce) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(()));
     let mut samples = Samples::of(getpid(), &pids, SAMPLES as usize);
-    let (begun, mut rounds, mut lost, mut longest) = (Instant::now(), 0, 0, Duration::ZERO);
+    let (begun, mut rounds, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    let mut cost = Cost::default();
     let killed = thread::scope(|threads| {
         let killer = threads.spawn(|| kill(seed, &pids, &progress, &over, &truce));
         let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
         while begun.elapsed() < length {
             let round = Instant::now();
-            lost += load(&pool, &progress);
+            load(&pool, &progress, &mut cost);
             calm_load(&spared);
             longest = longest.max(round.elapsed());
             rounds += 1;
@@ -77,12 +78,18 @@ fn subject(seed: Seed, arguments: &[String]) {
     assert!(ended.len() == SPARED && of_spared.failed == 0, "nobody killed these: {ended:?}");
     let report = pool.close().unwrap();
     assert!(report.lost <= killed, "{} tasks lost by {killed} deaths", report.lost);
+    // A death costs one call at most, whose task or process it is. Otherwise a library that starts nothing any
+    // more would pass.
+    let Cost { lost, refused } = cost;
+    let calls = lost + refused;
+    assert!(calls <= killed, "{lost} calls lost and {refused} starts refused by {killed} deaths");
     let done = report.done + of_spared.done;
     drop((pool, report, spared, of_spared));
     oracle.nothing_left();
     say_count("deaths", killed);
     say_count("tasks done", done);
     say_count("calls that a death cost", lost);
+    say_count("starts that a death cost", refused);
     say_count("rounds", rounds);
     say_worst("a round", longest);
 }
@@ -91,37 +98,71 @@ fn subject(seed: Seed, arguments: &[String]) {
 fn calm_load(pool: &Pool) {
     let values = pool.map(0..500u64, |n| n * 7).unwrap();
     assert!((0..).zip(values).all(|(n, value)| value == n * 7));
-    let bytes = pool.submit(300_000usize, |length| vec![1u8; length]).unwrap().join().unwrap();
-    assert_eq!(bytes.len(), 300_000);
+    assert_eq!(pool.submit(LENGTH, long_answer).unwrap().join().unwrap(), long_answer(LENGTH));
 }
 
-/// A round of everything; how many calls a death has cost.
-fn load(pool: &Pool, progress: &AtomicU64) -> u64 {
-    let mut lost = 0;
+/// Of an answer that travels in a segment.
+const LENGTH: usize = 300_000;
+
+fn long_answer(length: usize) -> Vec<u8> {
+    vec![1; length]
+}
+
+/// What deaths cost the calls of those who were not hit.
+#[derive(Debug, Default)]
+struct Cost {
+    /// Tasks and processes whose value is not there.
+    lost: u64,
+    /// Processes that were killed before they were up.
+    refused: u64,
+}
+
+impl Cost {
+    /// The value, if no death cost it.
+    fn of<T, E>(&mut self, outcome: Result<T, E>) -> Option<T> {
+        self.lost += u64::from(outcome.is_err());
+        outcome.ok()
+    }
+
+    /// What was started, if no death prevented it.
+    fn started<T>(&mut self, started: Result<T, StartError>) -> Option<T> {
+        self.refused += u64::from(started.is_err());
+        started.ok()
+    }
+}
+
+/// A round of everything.
+fn load(pool: &Pool, progress: &AtomicU64, cost: &mut Cost) {
     let numbers = (0..2000u64).inspect(|_| _ = progress.fetch_add(1, Ordering::Relaxed));
     for (n, outcome) in (0..).zip(pool.map_outcomes(numbers, |n| n * 7).unwrap()) {
         match outcome {
             Ok(value) => assert_eq!(value, n * 7),
-            Err(TaskError::WorkerLost(_)) => lost += 1,
+            Err(TaskError::WorkerLost(_)) => cost.lost += 1,
             Err(error) => panic!("{error}"),
         }
     }
-    let task = pool.submit(300_000usize, |length| vec![1u8; length]).unwrap();
-    lost += u64::from(task.join().is_err());
-    if let Ok(process) = Process::start(3u64, |n| n + 1) {
-        lost += u64::from(process.join().map(|value| assert_eq!(value, 4)).is_err());
+    if let Some(bytes) = cost.of(pool.submit(LENGTH, long_answer).unwrap().join()) {
+        assert_eq!(bytes, long_answer(LENGTH));
     }
-    lost += scope(|processes| {
-        let started = [1u64, 2].map(|n| processes.start(n, |n| n));
-        started.into_iter().flatten().filter_map(|process| process.join().err()).count() as u64
+    if let Some(process) = cost.started(Process::start(3u64, |n| n + 1)) {
+        let value = cost.of(process.join());
+        assert!(value.is_none_or(|value| value == 4), "{value:?}");
+    }
+    scope(|processes| {
+        let started = [1u64, 2].map(|n| (n, processes.start(n, |n| n)));
+        for (n, process) in started {
+            let Some(process) = cost.started(process) else { continue };
+            let value = cost.of(process.join());
+            assert!(value.is_none_or(|value| value == n), "{value:?}");
+        }
     });
     let (sender, receiver) = channel::<u64>().unwrap();
     let send = |sender: epilogue::Sender<u64>| (0..100).for_each(|n| sender.send(n).unwrap());
-    if let Ok(process) = Process::start(sender, send) {
+    if let Some(process) = cost.started(Process::start(sender, send)) {
         let received = receiver.iter().flatten().count();
-        assert!(process.join().is_err() || received == 100, "{received} of 100");
+        let is_lost = cost.of(process.join()).is_none();
+        assert!(is_lost || received == 100, "{received} of 100");
     }
-    lost
 }
 
 /// Kills at random, but nobody of `spared`, and nobody during a truce: who was killed before it is dead.

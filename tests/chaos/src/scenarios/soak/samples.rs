@@ -56,11 +56,12 @@ pub(super) fn settled(pool: &Pool, workers: usize, children: usize) {
     }
 }
 
-/// The memory that one process has for itself, in bytes, at so many seconds.
+/// The memory that one process has for itself, in bytes, at so many seconds, and what it has open.
 #[derive(Debug)]
 struct Course {
     pid: Pid,
     memory: Vec<(f64, f64)>,
+    descriptors: Vec<usize>,
 }
 
 /// All that was seen.
@@ -68,7 +69,6 @@ struct Course {
 pub(super) struct Samples {
     /// The parent, then the workers.
     courses: Vec<Course>,
-    descriptors: Vec<usize>,
     /// How many workers of the pool had ended.
     ended: Vec<u64>,
     /// How much shared memory the parent used at most, in KiB.
@@ -79,15 +79,17 @@ impl Samples {
     /// As many that they take no memory to speak of, and all of it now.
     pub(super) fn of(parent: Pid, workers: &[Pid], count: usize) -> Self {
         let all = std::iter::once(parent).chain(workers.iter().copied());
-        let courses = all.map(|pid| Course { pid, memory: vec![(0.0, 0.0); count + 1] });
-        let mut courses: Vec<_> = courses.collect();
+        let course = |pid| {
+            let memory = vec![(0.0, 0.0); count + 1];
+            Course { pid, memory, descriptors: Vec::with_capacity(count + 1) }
+        };
+        let mut courses: Vec<_> = all.map(course).collect();
         courses.iter_mut().for_each(|course| course.memory.clear());
-        let (descriptors, ended) = (Vec::with_capacity(count + 1), Vec::with_capacity(count + 1));
-        Self { courses, descriptors, ended, shared: 0 }
+        Self { courses, ended: Vec::with_capacity(count + 1), shared: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.descriptors.len()
+        self.ended.len()
     }
 
     /// Looks once, when nobody is being replaced. So many workers of the pool have ended.
@@ -96,9 +98,9 @@ impl Samples {
         for course in &mut self.courses {
             let bytes = kib(course.pid, "RssAnon") << 10;
             course.memory.push((at.as_secs_f64(), bytes as f64));
+            course.descriptors.push(procfs::descriptors_of(course.pid));
         }
         self.shared = self.shared.max(kib(getpid(), "RssShmem"));
-        self.descriptors.push(procfs::descriptors_of(getpid()));
     }
 
     /// From where it is judged: from the half on, and once the list is full, if that leaves a quarter.
@@ -112,10 +114,6 @@ impl Samples {
     pub(super) fn judge(&self) {
         assert!(self.len() >= 20, "only {} samples", self.len());
         let first = self.first();
-        let late = &self.descriptors[first..];
-        let (least, most) = (late.iter().min().unwrap(), late.iter().max().unwrap());
-        say_most("descriptors between rounds", *most as u64);
-        assert_eq!(least, most, "the descriptors between rounds: {late:?}");
         say_most("KiB of shared memory", self.shared);
         assert!(self.shared <= SHARED, "{} KiB of shared memory", self.shared);
         let listed = |at: usize| self.ended[at].min(LISTED);
@@ -125,11 +123,15 @@ impl Samples {
         for (course, listed) in
             self.courses.iter().zip([listed].into_iter().chain(std::iter::repeat(0.0)))
         {
+            let who = if course.pid == getpid() { "the parent" } else { "a worker" };
+            let late = &course.descriptors[first..];
+            let (least, most) = (late.iter().min().unwrap(), late.iter().max().unwrap());
+            say_most(&format!("descriptors of {who} between rounds"), *most as u64);
+            assert_eq!(least, most, "the descriptors of {who} between rounds: {late:?}");
             let late = &course.memory[first..];
             let seconds = late[late.len() - 1].0 - late[0].0;
             let slope = slope(late);
             let growth = slope * seconds;
-            let who = if course.pid == getpid() { "the parent" } else { "a worker" };
             say_most(&format!("bytes an hour more in {who}"), (slope * 3600.0).max(0.0) as u64);
             say_most(&format!("KiB in {who}"), (late[late.len() - 1].1 / 1024.0) as u64);
             assert!(
