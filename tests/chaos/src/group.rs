@@ -1,6 +1,7 @@
 //! A cgroup for a case: nothing that it starts can leave it, and the kernel kills it whole.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -43,9 +44,27 @@ impl Group {
     }
 
     /// Whether anybody runs in it, zombies not counted.
+    ///
+    /// # Panics
+    ///
+    /// If nobody can tell, though it was made.
     pub(crate) fn is_populated(&self) -> bool {
-        let events = self.0.as_ref().map(|path| fs::read_to_string(path.join("cgroup.events")));
-        events.is_some_and(|events| events.is_ok_and(|events| events.contains("populated 1")))
+        self.0.as_ref().is_some_and(|path| {
+            let events = fs::read_to_string(path.join("cgroup.events"));
+            let events = events.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            events.contains("populated 1")
+        })
+    }
+
+    /// The cgroups that were made below it, and are still there.
+    ///
+    /// # Panics
+    ///
+    /// If nobody can tell, though it was made.
+    pub(crate) fn below(&self) -> Vec<PathBuf> {
+        self.0.as_ref().map_or_else(Vec::new, |path| {
+            directories(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
     }
 
     /// Kills all that are in it.
@@ -66,12 +85,19 @@ impl Drop for Group {
 
 /// What a process of the case made below goes first.
 fn remove(path: &Path) {
-    for below in fs::read_dir(path).into_iter().flatten().flatten() {
-        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&below.path());
+    directories(path).unwrap_or_default().iter().for_each(|below| remove(below));
+    let _ = fs::remove_dir(path);
+}
+
+fn directories(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            directories.push(entry.path());
         }
     }
-    let _ = fs::remove_dir(path);
+    Ok(directories)
 }
 
 /// A cgroup with a limit, for a case to enter.

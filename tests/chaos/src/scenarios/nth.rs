@@ -162,6 +162,7 @@ fn case(case: &mut Case) -> Figures {
     };
     let answers = Answers::start(listener, Fault { time, error, counts: counts(call) });
     let ending = case.ends_within(program, BOUND);
+    case.may_leave_cgroups = name == "rmdir" || !ending.status.success();
     let failed = answers.end();
     let what = format!("{name} {error:?} {time}");
     let told = verdict(&ending, name).unwrap_or_else(|problem| panic!("{what}: {problem}"));

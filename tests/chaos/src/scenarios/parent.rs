@@ -43,6 +43,7 @@ const STORIES: [(&str, u64); 7] = [
 
 fn case(case: &mut Case) -> Figures {
     let mut figures = Figures::default();
+    case.may_leave_cgroups = true;
     let (story, within) = case.random.one_of(&STORIES);
     let (marks, stops) = (Marks::new(), case.random.below(3) == 0);
     let delay = Duration::from_micros(case.random.below(within));

@@ -243,6 +243,7 @@ fn fail(case: &mut Case, (call, error, time): Cell) -> Figures {
     let only = format!("trace=?{call}");
     let inject = format!("inject=?{call}:error={error}:when={time}");
     let (ending, log) = trace(case, &["-e", &only, "-e", &inject]);
+    case.may_leave_cgroups = call == "rmdir" || !ending.status.success();
     let told =
         verdict(&ending, call).unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
     if !log.contains("(INJECTED)") {
