@@ -1,9 +1,11 @@
 //! A program that a signal ends still runs its finalizers, once each, and ends as it would have.
 
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use support::{Ending, Oracle, Program, Watchdog, not_tried};
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -211,6 +213,26 @@ fn an_exit_in_the_middle_of_an_ending_skips_no_finalizer() {
     let ending = told(&["finalizer:a", "std-exits:b", "finalizer:c", "cleanup"]);
     assert_eq!(ending.code(), Some(8), "{ending}");
     assert_eq!(lines(&ending), ["c", "a"], "{ending}");
+}
+
+#[test]
+fn who_asks_again_and_again_does_not_put_off_the_end_of_an_exit_that_hangs() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // The hook is older than ours: it hangs when all finalizers have run.
+    let mut program = story(&["waits-at-exit", "handle:15", "deadline:300", "finalizer:a"]);
+    program.wait_for_line("at exit");
+    let input = program.hold_input();
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while waitid(Id::Pid(program.pid()), look).unwrap() == WaitStatus::StillAlive {
+        program.signal(Signal::SIGTERM);
+        // Oftener than the time that a hook has, and not so often that it has no turn.
+        thread::sleep(Duration::from_millis(5));
+    }
+    let ending = program.finish();
+    drop(input);
+    assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+    oracle.nothing_left();
 }
 
 #[test]

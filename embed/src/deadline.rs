@@ -88,6 +88,15 @@ impl Deadline {
         self.run(total, Enforcer::Kernel, KillTimer::new());
     }
 
+    /// As [`Deadline::start_for_exit`], unless a clock runs: who asks again and again for an end that is
+    /// under way must not put it off.
+    pub(crate) fn start_for_exit_unless_it_runs(&self) {
+        let runs = lock(&self.0).running.is_some();
+        if !runs {
+            self.start_for_exit();
+        }
+    }
+
     /// Starts the clock for an ending that has to begin within `patience`, unless one runs.
     pub(crate) fn start_before(&self, patience: Duration) {
         let timer = KillTimer::new();

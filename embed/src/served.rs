@@ -99,7 +99,7 @@ fn follow_exit(letter: &Letter, desk: &Desk, state: &State) {
     let signal = letter.delivery.signal;
     if is_deadly(signal) {
         exit::end_in(signal);
-        state.deadline.start_for_exit();
+        state.deadline.start_for_exit_unless_it_runs();
     } else {
         carry_out(letter, desk);
     }
