@@ -236,6 +236,25 @@ fn who_asks_again_and_again_does_not_put_off_the_end_of_an_exit_that_hangs() {
 }
 
 #[test]
+fn a_callback_that_hangs_ends_at_the_deadline_if_a_cleanup_was_under_way_too() {
+    for cleanup in ["waits:slow", "waits:slow,finalizer:a"] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let registered: Vec<_> = cleanup.split(',').collect();
+        let begin = ["handle:15", "deadline:1000", "parks-on-stop"];
+        let mut program = story(&[&begin[..], &registered, &["cleanup", "park"]].concat());
+        program.wait_for_line("slow begins");
+        program.signal(Signal::SIGTERM);
+        program.wait_for_line("asked");
+        let input = program.tell_and_hold("go on");
+        let ending = program.finish();
+        drop(input);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
 fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
     for begin in ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "say:return"] {
         let ending = told(&["handle:15", "finalizer:a", "is-hit:15", begin, "wait"]);

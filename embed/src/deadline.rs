@@ -56,8 +56,9 @@ struct Clock {
     running: Option<Running>,
 }
 
+/// A clock that runs, or stands still.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     ends: Option<Instant>,
     /// What was left when the clock was made to stand still.
     paused: Option<Duration>,
@@ -95,6 +96,18 @@ impl Deadline {
         if !runs {
             self.start_for_exit();
         }
+    }
+
+    /// A clock of its own, which runs until it is dropped: for what runs beside another ending, whose
+    /// clock may have been replaced, or stopped at its end, when this is not done.
+    pub(crate) fn beside(&self) -> Running {
+        let timer = KillTimer::new();
+        let total = lock(&self.0).total;
+        let total = if total.is_zero() { DEFAULT } else { total };
+        let ends = Instant::now().checked_add(total);
+        let running = Running { ends, paused: None, enforcer: Enforcer::Kernel, timer };
+        running.arm();
+        running
     }
 
     /// Starts the clock for an ending that has to begin within `patience`, unless one runs.

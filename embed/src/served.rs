@@ -65,6 +65,9 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     if !matches!(turn, Some(Ok(()))) {
         // A pool that finishes its queue at exit, outside the deadline, must hear of it now.
         state.deadline.hurry();
+        // That ending's clock is not theirs: of a cleanup it stops with it. One that hangs would keep this
+        // thread from every later signal.
+        let _clock = state.deadline.beside();
         stop::request(reason);
     }
     if turn.unwrap_or_else(|| state.gate.enter(cause)).is_err() {

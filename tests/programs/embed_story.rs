@@ -79,6 +79,10 @@ fn take(verb: &str, what: &str) {
         "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
         "exit-on-stop" => embed::on_stop(|_| embed::exit(9)),
         "std-exit-on-stop" => embed::on_stop(|_| std::process::exit(7)),
+        "parks-on-stop" => embed::on_stop(|_| {
+            say("asked");
+            take("park", "");
+        }),
         "is-asked" => say(&format!("asked {}", embed::stop_requested())),
         "deadline" => embed::set_deadline(Duration::from_millis(number(what) as u64)),
         "chdir" => std::env::set_current_dir(what).unwrap(),
