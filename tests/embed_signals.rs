@@ -255,6 +255,69 @@ fn a_callback_that_hangs_ends_at_the_deadline_if_a_cleanup_was_under_way_too() {
 }
 
 #[test]
+fn an_ending_waits_for_a_finalizer_that_another_thread_runs_by_hand() {
+    let report = "report a Ran";
+    for (end, code, said) in [
+        ("raise:15", None, &[][..]),
+        ("say:return", Some(0), &[]),
+        ("exit:3", Some(3), &[]),
+        ("exit-now:5", Some(5), &[]),
+        ("cleanup", Some(0), &[report]),
+        ("exec:say:new", Some(0), &["new"]),
+    ] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let stay = if code.is_none() { "park" } else { "say:last" };
+        let begin = ["handle:15", "deadline:100000", "finalizer:a", "waits-by-hand:slow"];
+        let mut program = story(&[&begin[..], &[end, stay]].concat());
+        program.wait_for_line("a");
+        program.tell("go on");
+        let ending = program.finish();
+        assert_eq!(ending.code(), code, "{end}: {ending}");
+        let signal = code.is_none().then_some(Signal::SIGTERM);
+        assert_eq!(ending.signal(), signal, "{end}: {ending}");
+        let kept = |line: &&str| !["return", "last"].contains(line);
+        let expected = [&["a", "slow ends"], said].concat();
+        assert_eq!(lines(&ending).into_iter().filter(kept).collect::<Vec<_>>(), expected, "{end}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_finalizer_that_runs_by_hand_for_too_long_is_left_behind_or_ends_at_the_deadline() {
+    for (end, killed) in [("cleanup", false), ("exit:3", true), ("raise:15", true)] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let mut program = story(&["handle:15", "deadline:100", "waits-by-hand:slow", end, "park"]);
+        let input = match killed {
+            true => program.hold_input(),
+            false => {
+                program.wait_for_line("report slow TimedOut");
+                program.signal(Signal::SIGKILL);
+                program.hold_input()
+            }
+        };
+        let ending = program.finish();
+        drop(input);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{end}: {ending}");
+        assert!(!ending.stdout.contains("ends"), "{end}: {ending}");
+        oracle.nothing_left();
+    }
+    // Where there is no time nobody waits.
+    for (end, code) in [("exit:3", Some(3)), ("raise:15", None)] {
+        let ending = told(&["handle:15", "deadline:0", "waits-by-hand:slow", end, "park"]);
+        assert_eq!(ending.code(), code, "{end}: {ending}");
+    }
+}
+
+#[test]
+fn a_finalizer_that_runs_by_hand_does_not_wait_for_itself_as_it_exits() {
+    let ending = told(&["finalizer:a", "std-exits-by-hand:b", "say:never"]);
+    assert_eq!(ending.code(), Some(8), "{ending}");
+    assert_eq!(lines(&ending), ["a"], "{ending}");
+}
+
+#[test]
 fn a_signal_during_the_cleanup_is_deferred_and_nothing_runs_twice() {
     for begin in ["raise:15", "cleanup", "exit:0", "std-exit:0", "thread:exit:0", "say:return"] {
         let ending = told(&["handle:15", "finalizer:a", "is-hit:15", begin, "wait"]);

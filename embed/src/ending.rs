@@ -105,7 +105,8 @@ pub fn register_last(
     finalizer::add(name.into(), Kind::Last, Box::new(work))
 }
 
-/// The ends of all finalizers that have run in this process so far, in the order they ran.
+/// The ends of the finalizers that have run in this process so far, in the order they ran: of more than a
+/// thousand, the last thousand.
 ///
 /// # Examples
 ///

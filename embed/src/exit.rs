@@ -158,7 +158,7 @@ fn clean_up_for_good(state: &'static State) {
 /// waits for. Whether there was anything.
 fn close(state: &'static State, cause: Cause, enforcer: Enforcer) -> bool {
     let mut had_any = false;
-    while !state.registry.close() {
+    while !state.registry.close(&state.deadline) {
         clean_up(state, Pass::new(cause, Reach::All), enforcer, Place::Apart);
         had_any = true;
     }
@@ -347,7 +347,7 @@ pub(crate) fn end_in(signal: c_int) {
 /// program it may hold what they need.
 fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place) -> Cleanup {
     let saved = flush();
-    if state.registry.is_empty(pass.reach()) {
+    if pass.is_needless(state) {
         return Cleanup::new(Vec::new(), saved);
     }
     state.deadline.start(enforcer);

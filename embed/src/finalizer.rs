@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::ending::{Cause, Ending};
+use crate::ending::Ending;
 use crate::exit;
 use crate::registry::Kind;
-use crate::report::{FinalizerEnd, Outcome};
+use crate::report::Outcome;
 use crate::signals;
 use crate::state::state;
 
@@ -73,7 +73,8 @@ impl Finalizer {
 
     /// Runs the finalizer now, on this thread, and tells how it ended; `None` if it ran before.
     ///
-    /// It does not run again when the process ends.
+    /// It does not run again when the process ends. An ending that begins meanwhile on another thread waits
+    /// for it, within its deadline.
     ///
     /// # Examples
     ///
@@ -86,10 +87,6 @@ impl Finalizer {
         if self.owner != std::process::id() {
             return None;
         }
-        let entry = state().registry.take(self.id)?;
-        let name = entry.name.clone();
-        let outcome = entry.run(Cause::Cleanup);
-        state().registry.record(FinalizerEnd::new(name, outcome.clone()));
-        Some(outcome)
+        state().registry.run_by_hand(self.id)
     }
 }

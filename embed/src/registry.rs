@@ -5,20 +5,26 @@
 //! 1. An entry leaves the list before it runs, so no two endings can run it.
 //! 2. A panic in one entry leaves the others their turn.
 //! 3. After [`Pass::abandon`] nothing more is started or recorded by that pass.
+//! 4. No walk is over, and no list closed, while another thread runs an entry by hand and there is time.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::deadline::Enforcer;
+use libc::pid_t;
+
+use crate::deadline::{Deadline, Enforcer};
 use crate::ending::{Cause, Ending};
 use crate::exit::{self, PANICKED};
 use crate::report::{FinalizerEnd, Outcome};
 use crate::state::{State, lock};
+use crate::sys::action::this_thread;
 
 thread_local! {
     /// The process whose finalizer this thread runs, or zero. A copy made in one runs none.
@@ -62,28 +68,65 @@ pub(crate) struct Entry {
     work: Box<dyn FnOnce(&Ending) + Send>,
 }
 
+/// How many ends are kept: a program that cleans up again and again must not grow.
+const KEPT: usize = 1000;
+
 /// What is registered and what has run.
 #[derive(Default)]
 pub(crate) struct Registry {
     lists: Mutex<Lists>,
     opened: Condvar,
+    /// Told when an entry that ran by hand has ended.
+    by_hand_ended: Condvar,
 }
 
 #[derive(Default)]
 struct Lists {
     next: u64,
     waiting: Vec<Entry>,
+    /// What threads of the program run outside every walk.
+    by_hand: Vec<ByHand>,
     /// Nothing that is added now would run: this process is about to be gone.
     is_closed: bool,
-    ended: Vec<FinalizerEnd>,
+    ended: VecDeque<FinalizerEnd>,
+}
+
+/// An entry that a thread of the program runs by hand.
+struct ByHand {
+    id: u64,
+    name: Cow<'static, str>,
+    thread: pid_t,
 }
 
 impl Lists {
+    /// What runs by hand on other threads than `ender`: one that leaves the process in the middle of
+    /// its own does not wait for that.
+    fn by_hand(&self, ender: pid_t) -> impl Iterator<Item = &ByHand> {
+        self.by_hand.iter().filter(move |running| running.thread != ender)
+    }
+
     /// Where the next entry is that such a walk runs.
     fn next(&self, reach: Reach) -> Option<usize> {
         let last = || self.waiting.len().checked_sub(1).filter(|_| reach == Reach::All);
         self.waiting.iter().rposition(|entry| entry.kind != Kind::Last).or_else(last)
     }
+
+    fn take(&mut self, id: u64) -> Option<Entry> {
+        let place = self.waiting.iter().position(|entry| entry.id == id)?;
+        Some(self.waiting.remove(place))
+    }
+
+    fn keep(&mut self, end: FinalizerEnd) {
+        if self.ended.len() == KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(end);
+    }
+}
+
+/// Whether no time is left.
+fn is_over(deadline: &Deadline) -> bool {
+    deadline.remaining() == Some(Duration::ZERO)
 }
 
 impl fmt::Debug for Registry {
@@ -117,10 +160,12 @@ impl Registry {
         Some(id)
     }
 
-    /// Takes nothing more, if nothing waits to be run. In one step: what is added is run, or refused.
-    pub(crate) fn close(&self) -> bool {
+    /// Takes nothing more, if nothing waits to be run or runs by hand. In one step: what is added is run,
+    /// or refused. At the end of the time nobody waits for what still runs.
+    pub(crate) fn close(&self, deadline: &Deadline) -> bool {
         let mut lists = lock(&self.lists);
-        lists.is_closed = lists.waiting.is_empty();
+        let is_done = lists.by_hand(this_thread()).next().is_none() || is_over(deadline);
+        lists.is_closed = lists.waiting.is_empty() && is_done;
         lists.is_closed
     }
 
@@ -132,19 +177,75 @@ impl Registry {
 
     /// Takes the entry away, unless it has run or is running.
     pub(crate) fn take(&self, id: u64) -> Option<Entry> {
-        let mut lists = lock(&self.lists);
-        let place = lists.waiting.iter().position(|entry| entry.id == id)?;
-        Some(lists.waiting.remove(place))
+        lock(&self.lists).take(id)
     }
 
-    /// What has run so far, in order.
+    /// Takes the entry away, unless it has run or is running, and runs it on this thread. An ending waits
+    /// for it.
+    pub(crate) fn run_by_hand(&self, id: u64) -> Option<Outcome> {
+        let entry = {
+            let mut lists = lock(&self.lists);
+            let entry = lists.take(id)?;
+            let name = entry.name.clone();
+            lists.by_hand.push(ByHand { id, name, thread: this_thread() });
+            entry
+        };
+        let process = std::process::id();
+        let outcome = entry.run(Cause::Cleanup);
+        // In a copy made by `fork` in there the list is its original's.
+        if process == std::process::id() {
+            self.end_by_hand(id, &outcome);
+        }
+        Some(outcome)
+    }
+
+    fn end_by_hand(&self, id: u64, outcome: &Outcome) {
+        let mut lists = lock(&self.lists);
+        if let Some(place) = lists.by_hand.iter().position(|running| running.id == id) {
+            let ByHand { name, .. } = lists.by_hand.swap_remove(place);
+            lists.keep(FinalizerEnd::new(name, outcome.clone()));
+        }
+        self.by_hand_ended.notify_all();
+    }
+
+    /// The names of what runs by hand on other threads than `ender`.
+    fn by_hand(&self, ender: pid_t) -> Vec<Cow<'static, str>> {
+        lock(&self.lists).by_hand(ender).map(|running| running.name.clone()).collect()
+    }
+
+    /// Nobody waits any more for what still runs by hand on other threads than `ender`: its names.
+    fn leave_hands(&self, ender: pid_t) -> Vec<Cow<'static, str>> {
+        let mut lists = lock(&self.lists);
+        let (left, own) = mem::take(&mut lists.by_hand)
+            .into_iter()
+            .partition::<Vec<_>, _>(|running| running.thread != ender);
+        lists.by_hand = own;
+        left.into_iter().map(|running| running.name).collect()
+    }
+
+    /// Waits until nothing runs by hand on other threads than `ender`, or the time is over.
+    fn wait_for_hands(&self, ender: pid_t, deadline: &Deadline) {
+        let mut lists = lock(&self.lists);
+        while lists.by_hand(ender).next().is_some() {
+            lists = match deadline.remaining() {
+                None => self.by_hand_ended.wait(lists).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return,
+                Some(left) => {
+                    let waited = self.by_hand_ended.wait_timeout(lists, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// The last that have run so far, in order.
     pub(crate) fn ended(&self) -> Vec<FinalizerEnd> {
-        lock(&self.lists).ended.clone()
+        lock(&self.lists).ended.iter().cloned().collect()
     }
 
     /// Records an end for [`Registry::ended`], and gives it back.
     pub(crate) fn record(&self, end: FinalizerEnd) -> FinalizerEnd {
-        lock(&self.lists).ended.push(end.clone());
+        lock(&self.lists).keep(end.clone());
         end
     }
 
@@ -164,6 +265,8 @@ impl Registry {
 pub(crate) struct Pass {
     cause: Cause,
     reach: Reach,
+    /// The thread that ends the process, which made this.
+    ender: pid_t,
     progress: Mutex<Progress>,
     ended: Condvar,
 }
@@ -173,6 +276,14 @@ struct Progress {
     running: Option<Cow<'static, str>>,
     done: Vec<FinalizerEnd>,
     state: Walk,
+}
+
+impl Progress {
+    /// Notes what runs by hand for longer than there is time. Whoever runs it gets its end.
+    fn leave_behind(&mut self, by_hand: Vec<Cow<'static, str>>) {
+        let end = |name| FinalizerEnd::new(name, Outcome::TimedOut);
+        self.done.extend(by_hand.into_iter().map(end));
+    }
 }
 
 /// How far a walk is.
@@ -187,15 +298,17 @@ impl Pass {
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
         let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
-        Self { cause, reach, progress: Mutex::new(progress), ended: Condvar::new() }
+        let (progress, ended) = (Mutex::new(progress), Condvar::new());
+        Self { cause, reach, ender: this_thread(), progress, ended }
     }
 
-    /// How far this walk goes.
-    pub(crate) fn reach(&self) -> Reach {
-        self.reach
+    /// Whether there is nothing to run in `state`'s list, and nothing to wait for.
+    pub(crate) fn is_needless(&self, state: &State) -> bool {
+        state.registry.by_hand(self.ender).is_empty() && state.registry.is_empty(self.reach)
     }
 
-    /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile.
+    /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile, and
+    /// waits for those that other threads run by hand.
     pub(crate) fn run(&self, state: &'static State, skip: fn() -> bool) {
         while !skip() {
             let Some(entry) = self.next(state) else {
@@ -211,8 +324,13 @@ impl Pass {
                 return;
             }
         }
-        self.skip_rest(state);
-        self.end(&mut lock(&self.progress));
+        while let Some(entry) = self.next(state) {
+            // Its captures may have a slow drop, and who asked to skip it is in a hurry.
+            mem::forget(entry.work);
+            if !self.finish(state, Outcome::Skipped) {
+                return;
+            }
+        }
     }
 
     /// Waits until every entry has run, or until the end of the time if nobody else enforces it.
@@ -249,6 +367,7 @@ impl Pass {
             let end = state.registry.record(FinalizerEnd::new(name, Outcome::TimedOut));
             progress.done.push(end);
         }
+        progress.leave_behind(state.registry.leave_hands(self.ender));
         drop(progress);
         self.skip_rest(state);
     }
@@ -259,19 +378,36 @@ impl Pass {
     }
 
     fn next(&self, state: &State) -> Option<Entry> {
-        let mut progress = lock(&self.progress);
-        if progress.state == Walk::Abandoned {
-            return None;
+        loop {
+            let mut progress = lock(&self.progress);
+            if progress.state == Walk::Abandoned {
+                return None;
+            }
+            // Before the look at the list: one that has ended since may have registered another.
+            let by_hand = state.registry.by_hand(self.ender);
+            if let Some(entry) = self.pop(state, &mut progress) {
+                return Some(entry);
+            }
+            if by_hand.is_empty() || is_over(&state.deadline) {
+                progress.leave_behind(state.registry.leave_hands(self.ender));
+                self.end(&mut progress);
+                return None;
+            }
+            // Who cuts this walk short must find it.
+            drop(progress);
+            state.registry.wait_for_hands(self.ender, &state.deadline);
         }
+    }
+
+    fn pop(&self, state: &State, progress: &mut Progress) -> Option<Entry> {
         while let Some(entry) = state.registry.pop(self.reach) {
             let has_time = entry.kind != Kind::Finalizer && self.cause == Cause::Exit;
-            if has_time || state.deadline.remaining() != Some(Duration::ZERO) {
+            if has_time || !is_over(&state.deadline) {
                 progress.running = Some(entry.name.clone());
                 return Some(entry);
             }
             progress.done.push(skip(state, entry));
         }
-        self.end(&mut progress);
         None
     }
 
@@ -303,7 +439,7 @@ impl Pass {
 
 fn skip(state: &State, entry: Entry) -> FinalizerEnd {
     // Its captures may have a slow or panicking drop, and the time is over.
-    std::mem::forget(entry.work);
+    mem::forget(entry.work);
     state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped))
 }
 
@@ -341,13 +477,13 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
         (None, None) => String::from("a panic without a message"),
     };
     // Dropping a payload runs user code, which could panic again with nobody to catch it.
-    std::mem::forget(payload);
+    mem::forget(payload);
     Outcome::Panicked { message }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, Kind, Pass, Reach, State};
+    use super::{Cause, FinalizerEnd, KEPT, Kind, Outcome, Pass, Reach, Registry, State};
 
     #[test]
     fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
@@ -357,5 +493,20 @@ mod tests {
         state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()), || false);
         pass.abandon(state);
         assert!(!state.registry.is_empty(Reach::ButLast));
+    }
+
+    #[test]
+    fn of_the_ends_the_last_are_kept_and_no_more() {
+        let registry = Registry::default();
+        let mut ran = Vec::new();
+        for number in 0..KEPT + 2 {
+            let name = number.to_string();
+            let id = registry
+                .add(name.clone().into(), Kind::Finalizer, Box::new(|_| ()), || true)
+                .unwrap();
+            assert_eq!(registry.run_by_hand(id), Some(Outcome::Ran));
+            ran.push(FinalizerEnd::new(name.into(), Outcome::Ran));
+        }
+        assert_eq!(registry.ended(), ran[2..]);
     }
 }

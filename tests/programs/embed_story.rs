@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -159,8 +160,26 @@ fn register(verb: &str, what: &str) {
             let outcome = embed::finalizer(name, move || say(&said)).run_now();
             return say(&format!("{outcome:?}"));
         }
+        "waits-by-hand" => return begin_by_hand(what),
+        "std-exits-by-hand" => {
+            drop(embed::finalizer(name, || std::process::exit(8)).run_now());
+            return;
+        }
         _ => return signal(verb, what),
     };
+}
+
+/// Has another thread run a finalizer by hand, which waits for input, and goes on when it has begun.
+fn begin_by_hand(name: &str) {
+    let (begun, begins) = mpsc::channel();
+    let said = name.to_owned();
+    let by_hand = embed::finalizer(name.to_owned(), move || {
+        begun.send(()).unwrap();
+        take("wait", "");
+        say(&format!("{said} ends"));
+    });
+    thread::spawn(move || by_hand.run_now());
+    begins.recv().unwrap();
 }
 
 fn signal(verb: &str, what: &str) {
