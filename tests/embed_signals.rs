@@ -1,11 +1,12 @@
 //! A program that a signal ends still runs its finalizers, once each, and ends as it would have.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use support::{Ending, Oracle, Program, Watchdog, not_tried};
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -315,6 +316,56 @@ fn a_finalizer_that_runs_by_hand_does_not_wait_for_itself_as_it_exits() {
     let ending = told(&["finalizer:a", "std-exits-by-hand:b", "say:never"]);
     assert_eq!(ending.code(), Some(8), "{ending}");
     assert_eq!(lines(&ending), ["a"], "{ending}");
+}
+
+#[test]
+fn a_stop_of_the_terminal_does_nothing_where_nobody_could_continue_the_process() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let mut command = Command::new("setsid");
+    command.arg(env!("CARGO_BIN_EXE_embed_story"));
+    // A second signal, after which the program goes on, shows that embed's thread does.
+    let steps = ["handle:20", "handle:28", "finalizer:a", "say:ready", "wait", "finalizer:b"];
+    let mut program =
+        Program::start(command.args(steps).args(["say:registered", "wait", "say:on"]));
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGTSTP);
+    program.wait_for_line("a");
+    program.tell("go on");
+    program.wait_for_line("registered");
+    program.signal(Signal::SIGWINCH);
+    program.wait_for_line("b");
+    program.tell("go on");
+    let ending = program.finish();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    assert!(ending.stdout.ends_with("on\n"), "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_stop_of_the_terminal_stops_the_process_by_that_signal_again_and_again() {
+    for (number, signal) in [(20, Signal::SIGTSTP), (21, Signal::SIGTTIN), (22, Signal::SIGTTOU)] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_embed_story"));
+        let handle = format!("handle:{number}");
+        let steps =
+            [&*handle, "finalizer:a", "say:ready", "wait", "finalizer:b", "say:ready", "wait"];
+        // A group of its own, whose parent is of another one, and could continue it.
+        let mut program = Program::start(command.args(steps).process_group(0));
+        for ran in ["a", "b"] {
+            program.wait_for_line("ready");
+            program.signal(signal);
+            program.wait_for_line(ran);
+            let stopped = waitpid(program.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+            assert_eq!(stopped, WaitStatus::Stopped(program.pid(), signal));
+            program.signal(Signal::SIGCONT);
+            program.tell("go on");
+        }
+        let ending = program.finish();
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        oracle.nothing_left();
+    }
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn carry_out(letter: &Letter, desk: &Desk) {
             }
         }
         Previous::Default | Previous::Ignored => match default_of(letter.delivery.signal) {
-            Default::Stop => action::stop(),
+            Default::Stop => action::stop_by(letter.delivery.signal),
             Default::Death | Default::Nothing => {}
         },
     }

@@ -251,10 +251,14 @@ pub(crate) fn die_by(signal: c_int) -> ! {
     exit::exit_at_once(128 + signal)
 }
 
-/// Stops the whole process, as a signal of the terminal does. Returns when it is continued.
-pub(crate) fn stop() {
-    // SAFETY: no precondition.
-    unsafe { libc::raise(libc::SIGSTOP) };
+/// Has `signal`, one of the terminal's, stop the whole process, and returns when it is continued.
+///
+/// By that signal and not by `SIGSTOP`: whoever waits for us is told of it, and in a group of which nobody
+/// could continue us the kernel does not stop for it.
+pub(crate) fn stop_by(signal: c_int) {
+    without_ours(signal, || {
+        mask::letting_in(signal, || send_to(this_thread(), signal));
+    });
 }
 
 /// What interrupts the wait of a thread of ours: a signal that nobody uses, and that no program

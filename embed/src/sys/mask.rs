@@ -90,6 +90,14 @@ pub(crate) fn unblock(signal: c_int) {
     set_mask(libc::SIG_UNBLOCK, &only(signal));
 }
 
+/// Runs `work` with `signal` let in on this thread. Async-signal-safe.
+pub(crate) fn letting_in<R>(signal: c_int, work: impl FnOnce() -> R) -> R {
+    let before = set_mask(libc::SIG_UNBLOCK, &only(signal));
+    let result = work();
+    set_mask(libc::SIG_SETMASK, &before);
+    result
+}
+
 /// This signal and no other. Async-signal-safe.
 fn only(signal: c_int) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
