@@ -472,6 +472,36 @@ fn signals_without_end_do_not_keep_a_process_from_its_own() {
     }
 }
 
+#[test]
+fn a_program_that_is_replaced_while_it_saves_leaves_no_part_of_a_file() {
+    let story = Story::new();
+    // In memory no call sleeps: a thread that saves loses its CPU anywhere.
+    let in_memory = Path::new("/dev/shm");
+    let usual = std::env::temp_dir();
+    let place = tempfile::tempdir_in(if in_memory.is_dir() { in_memory } else { &usual }).unwrap();
+    for _ in 0..20 {
+        let mut command = story.profiles.command(measured(), story.pattern);
+        command.env("LLVM_PROFILE_FILE", place.path().join(story.pattern));
+        let steps = ["calls:10", "exec-amid-saves:calls:5,say:new"];
+        let ending = Program::start(command.args(steps)).finish();
+        assert_eq!((ending.code(), ending.stdout.as_str()), (Some(0), "new\n"), "{ending}");
+    }
+    let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path());
+    let parts: Vec<_> =
+        names.filter(|name| !name.to_string_lossy().ends_with(".profraw")).collect();
+    assert!(parts.is_empty(), "{parts:?}");
+    drop(place);
+    story.oracle.nothing_left();
+}
+
+#[test]
+fn a_program_that_could_not_be_replaced_goes_on_being_measured() {
+    let story = Story::new();
+    let ending = story.run(&["calls:10", "exec-nothing", "calls:5", "flush", "leave-at-once:0"]);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    story.counted(15, 1);
+}
+
 /// Whether the process is gone, but for being reaped.
 fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(pidfd, PollFlags::POLLIN)];

@@ -175,6 +175,23 @@ pub(crate) fn conclude() {
     }
 }
 
+/// Saves nothing while `work` replaces the program: whoever is in the middle of a file would be cut off.
+/// No signal is blocked meanwhile, for the new program would be deaf to it. If `work` returns, what was left
+/// out is saved.
+pub(crate) fn conclude_for<R>(work: impl FnOnce() -> R) -> R {
+    let Some(coverage) = COVERAGE.get() else { return work() };
+    let was_open = {
+        let _blocked = AllBlocked::new();
+        coverage.snapshot.keep()
+    };
+    let result = work();
+    if was_open {
+        coverage.snapshot.reopen();
+        save();
+    }
+    result
+}
+
 /// Has the runtime's own write, which comes in a hook of this normal exit, wait for [`hand_over`].
 ///
 /// It writes in place. What has been saved could only be taken away before, while older hooks have yet

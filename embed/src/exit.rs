@@ -129,7 +129,7 @@ pub fn exec(command: &mut Command) -> io::Error {
     }
     clean_up_for_good(state);
     coverage::dump_gcov();
-    let error = command.exec();
+    let error = coverage::conclude_for(|| command.exec());
     state.registry.open();
     if state.gate.is_mine() {
         state.gate.open();

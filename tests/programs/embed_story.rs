@@ -222,9 +222,28 @@ fn end(verb: &str, what: &str) {
         "std-exit" => std::process::exit(number(what)),
         "leave-at-once" => support::sys::exit_now(number(what)),
         "exec" => say(&format!("exec {}", embed::exec(&mut this_program(what)))),
+        "exec-amid-saves" => exec_amid_saves(what),
+        "exec-nothing" => drop(embed::exec(&mut Command::new("/no/such/program"))),
         "bare-exec" => say(&format!("exec {}", this_program(what).exec())),
         _ => panic!("no step {verb:?}"),
     }
+}
+
+/// Replaces this program while another thread saves again and again.
+fn exec_amid_saves(steps: &str) {
+    static SAVED: AtomicU32 = AtomicU32::new(0);
+    let mut command = this_program(steps);
+    raw::before_exec(&mut command, || {
+        thread::spawn(|| {
+            loop {
+                embed::flush().unwrap();
+                SAVED.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // Nobody is woken: where there is one CPU, that thread loses it somewhere in a save.
+        until(|| SAVED.load(Ordering::SeqCst) > 20);
+    });
+    say(&format!("exec {}", embed::exec(&mut command)));
 }
 
 extern "C" fn wait_at_exit() {

@@ -6,6 +6,8 @@ use std::ffi::{CStr, c_int, c_void};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,6 +24,16 @@ pub fn fork() -> Option<Pid> {
         ForkResult::Parent { child } => Some(child),
         ForkResult::Child => None,
     }
+}
+
+/// Has `work` done by an `exec` of `command`, right before the program is replaced.
+pub fn before_exec(command: &mut Command, mut work: impl FnMut() + Send + Sync + 'static) {
+    let work = move || {
+        work();
+        Ok(())
+    };
+    // SAFETY: for an `exec` of this process, which is no copy made by `fork`: all may be called.
+    unsafe { command.pre_exec(work) };
 }
 
 /// Copies this process without the C library's knowledge. `None` in the copy.

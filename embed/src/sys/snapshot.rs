@@ -91,12 +91,18 @@ impl Snapshot {
     }
 
     /// Saves no more: what this process has saved is the last word. Whoever was saving is done when this
-    /// returns, so that the death that follows leaves no part of a file.
+    /// returns, so that the death that follows leaves no part of a file. Tells whether more was saved before.
     ///
     /// Every signal must be blocked in this thread. Async-signal-safe.
-    pub(crate) fn keep(&self) {
-        self.closed.store(true, Ordering::Release);
+    pub(crate) fn keep(&self) -> bool {
+        let was_closed = self.closed.swap(true, Ordering::AcqRel);
         self.exclusively(|_| ());
+        !was_closed
+    }
+
+    /// Saves again after [`Snapshot::keep`]: no death followed.
+    pub(crate) fn reopen(&self) {
+        self.closed.store(false, Ordering::Release);
     }
 
     /// This process's file. Every signal must be blocked in this thread. Allocates.
