@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use epilogue::{Mechanism, Pool, Process};
+use epilogue::{Mechanism, Pool, Process, StartMethod, end_servers};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use support::{Ending, Gate, Program, begin, hide_cgroups, not_tried, raw};
+use nix::unistd::{Pid, getpid};
+use support::{Ending, Gate, Program, begin, hide_cgroups, not_tried, procfs, raw};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_surroundings");
 
@@ -170,6 +170,44 @@ fn who_got_the_number_of_a_process_that_is_gone_is_not_signalled_in_its_place() 
         if let Err(why) = Process::start(ends_tree, reuse).unwrap().join().unwrap() {
             not_tried(format!("no process with a number of our choice, tree {ends_tree}: {why}"));
         }
+    }
+    oracle.nothing_left();
+}
+
+/// Another process gives itself a child of that number, stands at the gate, and tells afterwards
+/// whether the child is unharmed: why that cannot be tried, if it cannot.
+fn have_bystander((pid, gate): (i32, PathBuf)) -> Result<(), String> {
+    let pid = Pid::from_raw(pid);
+    let made = raw::bystander(pid).map_err(|error| error.to_string());
+    Gate::pass(&gate);
+    made.map(|()| is_unharmed(pid, "the end of the servers"))
+}
+
+/// Other code reaps the child that was forked ahead, and its number is a stranger's as the servers end.
+fn reuse_of_the_spare((): ()) -> Result<(), String> {
+    let forked = Process::builder().start_method(StartMethod::Server);
+    forked.start((), |()| ()).unwrap().join().unwrap();
+    let spare = loop {
+        let family = procfs::descendants_of(getpid());
+        if let Some(spare) = family.iter().find(|entry| entry.name == "epilogue-spare") {
+            break spare.pid;
+        }
+    };
+    kill(spare, Signal::SIGKILL).unwrap();
+    waitpid(spare, None).unwrap();
+    let mut gate = Gate::new();
+    let other = Process::start((spare.as_raw(), gate.path()), have_bystander).unwrap();
+    gate.wait();
+    end_servers();
+    drop(gate);
+    other.join().unwrap()
+}
+
+#[test]
+fn who_got_the_number_of_a_child_that_was_forked_ahead_outlives_the_servers() {
+    let (oracle, _watchdog) = begin();
+    if let Err(why) = Process::start((), reuse_of_the_spare).unwrap().join().unwrap() {
+        not_tried(format!("no process with a number of our choice: {why}"));
     }
     oracle.nothing_left();
 }

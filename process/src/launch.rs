@@ -11,7 +11,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::bell::Bell;
@@ -179,7 +179,7 @@ fn blame(error: io::Error, stdio: &[Prepared; 3]) -> StartError {
     }
 }
 
-/// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended.
+/// Opens a pidfd for a child that nobody has reaped. Where that fails the child is ended, if it is one.
 pub(crate) fn adopt(pid: libc::pid_t) -> Result<Born, StartError> {
     match pidfd::open(pid) {
         Ok(pidfd) => Ok(Born { pid, pidfd }),
@@ -190,8 +190,14 @@ pub(crate) fn adopt(pid: libc::pid_t) -> Result<Born, StartError> {
     }
 }
 
-/// Kills and reaps a child for which there is no pidfd: its number is its own until it is reaped here.
+/// Kills and reaps a child for which there is no pidfd: its number is its own until it is reaped.
 fn end_by_number(pid: Pid) {
+    // Other code may have done that, or the kernel for who ignores `SIGCHLD`: then the number is
+    // nobody's, or a stranger's. Between this look and the kill nothing can be done about it.
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::Pid(pid), look) == Err(Errno::ECHILD) {
+        return;
+    }
     loop {
         let flags = signal::kill(pid, Signal::SIGKILL).err().map(|_| {
             // Refused, or not there: waiting for its end could be for ever.

@@ -320,16 +320,22 @@ impl Server {
 
     /// Ends the spare child that was asked for, if it was forked, whether or not the server came to
     /// say so. Nobody writes its pid any more.
-    fn end_unannounced(&self) {
-        // The message that tells of it holds its socket, and may be here: with both it ends by itself,
-        // should the kernel refuse to kill it.
-        let _ = passing::receive::<UP>(self.socket.as_fd());
+    fn end_unannounced(&mut self) {
+        // The server has ended, so what it said is here. A number may mean another process by now:
+        // the spare waits for days, maybe, and other code may reap whatever has ended.
+        match self.announced(Instant::now()) {
+            Ok(spare) => return spare.end(),
+            Err(Failed::Refused(_)) => return,
+            Err(Failed::Dead | Failed::Silent) => {}
+        }
+        // It was killed between the fork and the message, or that could not be received.
         let pid = self.slot.words().first().map_or(0, |word| word.load(Ordering::Acquire));
         // The kernel wrote four bytes of the eight, in its own order.
         let [a, b, c, d, ..] = pid.to_ne_bytes();
         let pid = libc::pid_t::from_ne_bytes([a, b, c, d]);
         if pid != 0
             && let Ok(Born { pidfd, .. }) = launch::adopt(pid)
+            && pidfd::is_child(pidfd.as_fd())
         {
             end(&pidfd);
         }

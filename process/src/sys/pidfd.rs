@@ -101,6 +101,13 @@ pub(crate) fn is_to_be_reaped(pidfd: BorrowedFd<'_>) -> bool {
     look(pidfd, libc::WNOHANG).is_ok_and(|ended| ended)
 }
 
+/// Whether it is a child of ours that nobody has reaped. Who opened it by a number that may have been
+/// given away asks this: the number of a child is nobody else's.
+pub(crate) fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    // Where the kernel refuses to tell, it is believed: a child that is left would be for ever.
+    look(pidfd, libc::WNOHANG) != Err(Errno::ECHILD)
+}
+
 /// Whether a child has ended, without reaping it; or waits for that, as `options` say.
 fn peek(pidfd: BorrowedFd<'_>, options: c_int) -> bool {
     match look(pidfd, options) {
