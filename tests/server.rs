@@ -397,6 +397,26 @@ fn nothing_is_left_of_a_program_that_is_asked_to_end() {
 }
 
 #[test]
+fn a_preload_that_never_ends_costs_a_program_that_is_asked_to_end_no_finalizer() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let (name, directory): (_, &Path) = marks.variable();
+    let mut command = program("preloading");
+    let mut told = Program::start(command.env(name, directory).env("GATE", gate.path()));
+    gate.wait();
+    told.signal(Signal::SIGTERM);
+    let held = told.hold_input();
+    told.reap();
+    drop(held);
+    let ending = told.finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(marks.count("finalizer"), 1, "{ending}");
+    drop(gate);
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_program_that_exits_joins_its_processes_and_ends_its_server() {
     for story in ["exit", "leaked", "static-pool"] {
         ends_well(story, None, |ending| assert_eq!(ending.code(), Some(3), "{ending}"));

@@ -2,23 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::Mode;
 use nix::unistd::{ResGid, ResUid, getresgid, getresuid};
 
 use super::protocol::{
     Answer, Assignment, Opened, Opening, Request, Stream, TEXT, UP, Unable, pack, unpack,
 };
-use super::{Born, Order, ServerError};
+use super::reach::{Reach, hang_up};
+use super::{Born, Order, ServerError, lock};
 use crate::boot::VARIABLE;
 use crate::child::{Group, Spec, wait_for};
 use crate::error::StartError;
@@ -46,8 +47,8 @@ pub(super) enum Failed {
 /// A server of this process.
 #[derive(Debug)]
 pub(super) struct Server {
-    pidfd: OwnedFd,
-    socket: OwnedFd,
+    pidfd: Arc<OwnedFd>,
+    socket: Arc<OwnedFd>,
     /// Its first word is where the kernel leaves the pid of the child that was forked last.
     slot: SharedWords,
     /// Who this process was when it was started.
@@ -83,8 +84,10 @@ fn identity() -> io::Result<Identity> {
 }
 
 impl Server {
-    /// Starts a server. When this returns, it has loaded what it shall, and waits for orders.
+    /// Starts a server. When this returns, it has loaded what it shall, and waits for orders. Meanwhile
+    /// it can be ended through `reach`.
     pub(super) fn start(
+        reach: &Mutex<Reach>,
         preload: Option<u64>,
         deadline: Instant,
         patience: Duration,
@@ -94,7 +97,9 @@ impl Server {
         let (slot, slot_fd) = SharedWords::create(1).map_err(at("making shared memory"))?;
         let identity = identity().map_err(at("reading the user's id"))?;
         let environment = environment(&Spec::default());
-        let pidfd = launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?;
+        let pidfd = Arc::new(launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?);
+        let socket = Arc::new(socket);
+        *lock(reach) = Reach::of(&pidfd, &socket);
         drop((far, slot_fd));
         let (next, connection, reaped) = (Next::Nobody, None, false);
         let mut server =
@@ -352,12 +357,6 @@ impl Spare {
         hang_up(&self.socket);
         end(&self.born.pidfd);
     }
-}
-
-/// Says that nothing more comes: whoever is at the other end then ends by itself, should the kernel
-/// refuse to kill it. Not by closing it: somebody may have forked, and hold a copy.
-fn hang_up(socket: &OwnedFd) {
-    let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
 /// Ends a child that has not become anything yet.

@@ -13,6 +13,7 @@
 //! | `main` | the server's side |
 //! | `spare` | a child that was forked ahead, until it is one |
 //! | `protocol` | what they say to each other |
+//! | `reach` | the way to a server that a start holds |
 //!
 //! One spare child is always there or on its way: a start gives it its assignment, and asks for
 //! the next.
@@ -27,10 +28,12 @@
 mod client;
 mod main;
 mod protocol;
+mod reach;
 mod spare;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use epilogue_embed::Finalizer;
@@ -46,6 +49,7 @@ use crate::status::ExitStatus;
 use crate::stdio::Prepared;
 use crate::sys::image::Image;
 use client::{Failed, Server};
+use reach::Reach;
 
 pub(crate) use main::{serve, threads};
 
@@ -158,13 +162,19 @@ pub(crate) struct Born {
 /// The servers of one process, by what they have loaded.
 #[derive(Debug, Default)]
 struct Servers {
-    places: Mutex<Vec<(Option<u64>, Place)>>,
+    places: Mutex<Vec<(Option<u64>, Arc<Place>)>>,
     /// The hook that ends them with the program, if it is registered.
     hook: Mutex<Option<Finalizer>>,
 }
 
-/// Held for a whole exchange: one start at a time asks a server.
-type Place = Arc<Mutex<Option<Server>>>;
+/// Where a server is, or will be.
+#[derive(Debug, Default)]
+struct Place {
+    /// Held for a whole exchange: one start at a time asks a server.
+    server: Mutex<Option<Server>>,
+    /// The same server, for who must not wait for that.
+    reach: Mutex<Reach>,
+}
 
 static SERVERS: PerProcess<Servers> = PerProcess::new();
 
@@ -178,7 +188,7 @@ pub(crate) fn connection(spec: &Spec) -> Option<Connection> {
     }
     let place = SERVERS.get()?.place(preload(spec).ok()?);
     // Another start may have it, and for long.
-    let mut place = place.try_lock().ok()?;
+    let mut place = place.server.try_lock().ok()?;
     place.as_mut()?.connection(spec.ring)
 }
 
@@ -191,8 +201,8 @@ fn preload(spec: &Spec) -> Result<Option<u64>, ForeignFunction> {
 pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
     let preload = preload(spec)?;
     let servers = SERVERS.get_or_init(Servers::default);
-    let place = servers.place(preload);
-    let mut place = lock(&place);
+    let shared = servers.place(preload);
+    let mut place = lock(&shared.server);
     // Only now: a server that another start has kept busy is not silent, and must not be killed for that.
     let deadline = Instant::now() + spec.start_deadline;
     let mut lost = ExitStatus::Unknown;
@@ -205,7 +215,7 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
             Some(server) => server,
             empty => {
                 servers.end_with_program();
-                let server = Server::start(preload, deadline, spec.start_deadline)?;
+                let server = Server::start(&shared.reach, preload, deadline, spec.start_deadline)?;
                 empty.insert(server)
             }
         };
@@ -248,12 +258,12 @@ pub fn end_servers() {
 }
 
 impl Servers {
-    fn place(&self, preload: Option<u64>) -> Place {
+    fn place(&self, preload: Option<u64>) -> Arc<Place> {
         let mut places = lock(&self.places);
         if let Some((_, place)) = places.iter().find(|(key, _)| *key == preload) {
             return Arc::clone(place);
         }
-        let place = Place::default();
+        let place = Arc::<Place>::default();
         places.push((preload, Arc::clone(&place)));
         place
     }
@@ -267,7 +277,7 @@ impl Servers {
                     // A server that is started later needs a hook again.
                     let _ = lock(&servers.hook).take();
                     let left = ending.remaining().map_or(GRACE, |left| left * 4 / 5);
-                    servers.end_all(Instant::now() + left);
+                    servers.end_within(left);
                 }
             };
             *hook = Some(ending::register("epilogue: end the start server", end));
@@ -275,13 +285,46 @@ impl Servers {
     }
 
     fn end_all(&self, kill_at: Instant) {
-        let places: Vec<Place> =
-            lock(&self.places).iter().map(|(_, place)| Arc::clone(place)).collect();
-        for place in places {
-            let server = lock(&place).take();
+        for place in self.all() {
+            let server = lock(&place.server).take();
             if let Some(server) = server {
                 server.end(kill_at);
             }
+        }
+    }
+
+    /// As [`Servers::end_all`], but no start is waited for as long as it likes: it may be in a preload
+    /// of the user's that never ends, while the time of the finalizers after this one does.
+    fn end_within(&self, time: Duration) {
+        let begin = Instant::now();
+        let (patience, kill_at) = (begin + time / 2, begin + time);
+        for place in self.all() {
+            let held = lock_until(&place.server, patience).or_else(|| {
+                lock(&place.reach).end();
+                // The start is to reap it before the program ends.
+                lock_until(&place.server, kill_at)
+            });
+            if let Some(server) = held.and_then(|mut server| server.take()) {
+                server.end(kill_at);
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Place>> {
+        lock(&self.places).iter().map(|(_, place)| Arc::clone(place)).collect()
+    }
+}
+
+/// When it is looked again whether a start still holds a server.
+const TURN: Duration = Duration::from_millis(1);
+
+fn lock_until<T>(mutex: &Mutex<T>, until: Instant) -> Option<MutexGuard<'_, T>> {
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) if until <= Instant::now() => return None,
+            Err(TryLockError::WouldBlock) => thread::sleep(TURN),
         }
     }
 }
