@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "libc calls without a safe wrapper")]
 
 use std::ffi::{OsString, c_int, c_uint};
-use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::{fs, io};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// Whether this process runs with more rights than its caller has (setuid, capabilities).
@@ -47,8 +48,32 @@ pub(crate) fn close_from(first: c_uint) -> io::Result<()> {
     // SAFETY: the caller is a child before its first thread, and owns none of these.
     match unsafe { libc::syscall(libc::SYS_close_range, first, c_uint::MAX, 0) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => match Errno::last() {
+            // Linux has it since 5.9, and a filter may know it even less.
+            Errno::ENOSYS | Errno::EPERM => close_listed_from(first as c_int),
+            error => Err(error.into()),
+        },
     }
+}
+
+/// The same where the kernel does not close many at once.
+fn close_listed_from(first: c_int) -> io::Result<()> {
+    // Before the listing, which needs a number: a parent may have used all up that there are.
+    close_foreign(first);
+    // The listing is read through a descriptor, which must not be closed under it: its number is in the
+    // listing, but nothing has it any more once all entries are gone.
+    let number = |entry: io::Result<fs::DirEntry>| {
+        Ok(entry?.file_name().to_str().and_then(|name| name.parse().ok()))
+    };
+    let listing: io::Result<Vec<Option<c_int>>> =
+        fs::read_dir("/proc/self/fd")?.map(number).collect();
+    listing?.into_iter().flatten().filter(|fd| *fd >= first).for_each(close_foreign);
+    Ok(())
+}
+
+fn close_foreign(fd: c_int) {
+    // SAFETY: as in `close_from`. One that is not open is an error, and nothing else.
+    unsafe { libc::close(fd) };
 }
 
 /// Sets a variable of the environment, or removes it, before any other thread exists.
