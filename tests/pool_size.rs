@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::pool::{ResizeError, available_workers};
-use epilogue::{BuildError, Pool, Process, Refusal, Task};
+use epilogue::{BuildError, Pool, Process, Refusal, Task, channel};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
@@ -148,6 +148,64 @@ fn a_pool_is_resized_while_it_works_and_no_task_is_lost() {
     let report = pool.close().unwrap();
     assert!(report.is_clean() && report.workers.len() == 6, "{report}");
     assert!(matches!(pool.resize(2), Err(ResizeError::Refused(Refusal::Closed))));
+    drop((pool, gate));
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_closes_grows_for_what_waits_behind_a_task() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::builder().min_workers(1).workers(2).start().unwrap();
+    let (sender, receiver) = channel::<u64>().unwrap();
+    let received = pool.submit(receiver, |receiver| receiver.recv().unwrap()).unwrap();
+    // Its argument moves, so it is never sent to a worker that is busy, and no other task goes on
+    // before it has run.
+    let sent = pool.submit(sender, |sender| sender.send(7).unwrap()).unwrap();
+    let report = pool.close().unwrap();
+    assert_eq!(received.join().unwrap(), 7);
+    sent.join().unwrap();
+    assert!(report.is_clean() && report.done == 2, "{report}");
+    drop(pool);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_closes_grows_for_what_lies_ahead_with_a_worker() {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let pool = Pool::builder().min_workers(1).workers(3).start().unwrap();
+    let tasks: Vec<_> = (0..6).map(|_| pool.submit(gate.path(), stand).unwrap()).collect();
+    let report = thread::scope(|scope| {
+        let closing = scope.spawn(|| pool.close().unwrap());
+        for _ in 0..2 {
+            gate.wait_for(3);
+            gate.open_once();
+        }
+        closing.join().unwrap()
+    });
+    join_all(tasks);
+    // Nobody more was started than there was work for.
+    assert!(report.is_clean() && report.workers.len() == 3, "{report}");
+    drop((pool, gate));
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_closes_starts_nobody_for_what_runs() {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let pool = Pool::builder().workers(3).start().unwrap();
+    let tasks: Vec<_> = (0..2).map(|_| pool.submit(gate.path(), stand).unwrap()).collect();
+    gate.wait_for(2);
+    let report = thread::scope(|scope| {
+        let closing = scope.spawn(|| pool.close().unwrap());
+        until_workers(2);
+        is_silent();
+        gate.open_once();
+        closing.join().unwrap()
+    });
+    join_all(tasks);
+    assert!(report.is_clean() && report.workers.len() == 3, "{report}");
     drop((pool, gate));
     oracle.nothing_left();
 }

@@ -139,6 +139,27 @@ impl Member {
         self.load() > 1 || self.in_flight.front().is_some_and(|sent| sent.call.left() > 1)
     }
 
+    /// How many tasks others could do that it has.
+    pub(crate) fn spare(&mut self) -> usize {
+        if !self.works() {
+            return 0;
+        }
+        let wire = self.child.wire();
+        let unbegun = self.in_flight.iter().map(|Sent { call, ticket }| {
+            let begun = wire.begun(*ticket, call.count()).max(call.answered());
+            call.count().saturating_sub(begun) as usize
+        });
+        let unbegun: usize = unbegun.sum();
+        // One is for itself.
+        unbegun.min(self.tasks().saturating_sub(1))
+    }
+
+    /// Whether it has something to do, and was not replaced. One that was lost in its task, or ended
+    /// for it, has been at once.
+    pub(crate) fn works(&self) -> bool {
+        self.load() > 0 && !matches!(self.standing, Standing::Severed | Standing::Leaving)
+    }
+
     /// Whether it has begun the only task of this job, and not answered it.
     pub(crate) fn has_begun(&mut self, job: u64) -> bool {
         let sent = self.in_flight.iter().find(|sent| sent.call.job == job);

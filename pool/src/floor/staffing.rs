@@ -32,7 +32,8 @@ impl Floor {
         self.recycling.is_on() || self.size.can_grow()
     }
 
-    fn shortage(&self) -> usize {
+    fn shortage(&mut self) -> usize {
+        let for_spare = self.short_for_spare();
         let stay = |member: &&Member| member.stays();
         let (wanted, staying) = (self.size.wanted(), self.members.iter().filter(stay));
         // Those that have ended, and are buried when nothing is left below them, are replaced before that:
@@ -48,11 +49,29 @@ impl Floor {
             // The last calls need somebody, if those who had them have died.
             Phase::Draining { .. } => {
                 let able = staying.filter(|member| member.tasks_left() != Some(0));
-                self.queue.len().min(wanted).saturating_sub(able.count())
+                self.queue.len().min(wanted).saturating_sub(able.count()).max(for_spare)
             }
             Phase::Stopping => 0,
         };
         shortage.min(most)
+    }
+
+    /// How many workers a pool that closes lacks for what it could do at the same time: a task behind
+    /// one that runs may be what that waits for. Not for what [`Floor::level`] would leave where it is:
+    /// whoever was started for that would have nothing to do, be let go, and be missing again.
+    fn short_for_spare(&mut self) -> usize {
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return 0;
+        }
+        let is_idle = |member: &&Member| {
+            member.stays() && member.load() == 0 && member.tasks_left() != Some(0)
+        };
+        let idle = self.members.iter().filter(is_idle).count();
+        let busy = self.members.iter().filter(|member| member.works()).count();
+        let waiting: usize = self.queue.iter().map(|call| call.left()).sum();
+        let spare: usize = self.members.iter_mut().map(Member::spare).sum();
+        let places = self.size.wanted().saturating_sub(idle + busy);
+        (waiting + spare).saturating_sub(idle).min(places)
     }
 
     /// Has the supervisor start workers, if some are missing that it has not been told of.
@@ -106,12 +125,7 @@ impl Floor {
         if self.members.len() <= self.size.wanted() {
             return self.members.len();
         }
-        // One that was lost in its task, or ended for it, has been replaced at once.
-        let works = |member: &&Member| {
-            let standing = member.standing;
-            member.load() > 0 && !matches!(standing, Standing::Severed | Standing::Leaving)
-        };
-        let busy = self.members.iter().filter(works).count();
+        let busy = self.members.iter().filter(|member| member.works()).count();
         self.size.wanted().saturating_sub(busy)
     }
 
