@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use epilogue::{Pool, Refusal, Report, Sender, SharedSlice, TaskError, TaskOptions, channel};
+use epilogue::{
+    Pool, Refusal, Report, Sender, SharedSlice, Task, TaskError, TaskOptions, channel,
+};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
@@ -228,7 +230,8 @@ fn a_storm_of_deaths_ends_in_an_error_that_tells_the_last() {
     let lost = outcomes.iter().filter(|one| matches!(one, Err(TaskError::WorkerLost(_)))).count();
     let broken = |error: &TaskError| match error {
         TaskError::Refused(Refusal::Broken { cause }) => cause.contains("SIGABRT"),
-        TaskError::Cancelled { .. } | TaskError::WorkerLost(_) => true,
+        TaskError::Cancelled { begun } => *begun,
+        TaskError::WorkerLost(_) => true,
         _ => false,
     };
     assert!(outcomes.iter().all(|one| one.as_ref().is_err_and(broken)));
@@ -239,6 +242,33 @@ fn a_storm_of_deaths_ends_in_an_error_that_tells_the_last() {
     assert_eq!(refused.into_value(), 5);
     let report = end(pool);
     assert!(report.broken.is_some_and(|cause| cause.contains("SIGABRT")));
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_waits_in_a_pool_that_gives_up_is_refused_wherever_it_lies() {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let hour = Duration::from_secs(3600);
+    let pool = Pool::builder().workers(2).restart_intensity(0, hour).start().unwrap();
+    let held: Vec<_> = (0..2)
+        .map(|_| pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap())
+        .collect();
+    let pids = gate.wait_for(2);
+    // Some lie ahead with each worker, and the others wait for room.
+    let waiting: Vec<_> = (0..50u32).map(|n| pool.submit(n, |n| n).unwrap()).collect();
+    kill(pids[0], Signal::SIGKILL).unwrap();
+    for task in waiting {
+        let outcome = task.join();
+        let broken = matches!(outcome, Err(TaskError::Refused(Refusal::Broken { .. })));
+        assert!(broken, "{outcome:?}");
+    }
+    gate.open_once();
+    let lost = held.into_iter().map(Task::join).filter(Result::is_err).count();
+    assert_eq!(lost, 1);
+    let report = end(pool);
+    assert_eq!((report.lost, report.cancelled), (1, 0), "{report}");
+    drop(gate);
     oracle.nothing_left();
 }
 

@@ -43,7 +43,9 @@ impl Floor {
         let _ = self.closed.set(refusal.clone());
         self.tell(|| Told::Broken { cause: cause.clone() });
         self.report.broken = Some(cause);
-        for call in self.queue.drain(..) {
+        // What lies ahead with other workers waits as well, and is not to be taken for cancelled.
+        let ahead = self.take_back_all(Which::All);
+        for call in self.queue.drain(..).chain(ahead) {
             call.fail(refusal.clone().into());
         }
         self.stop(None, Work::Finish);
