@@ -418,3 +418,30 @@ fn a_task_that_is_begun_again_waits_and_starts_again() {
     assert_eq!(story, ["queued", "started", "retried", "started", "ended"]);
     oracle.nothing_left();
 }
+
+#[test]
+fn the_start_of_a_task_that_is_begun_again_is_told_while_it_runs() {
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let (pool, events) = observed(Pool::builder().workers(1));
+    let options = TaskOptions::new().retries(1);
+    let task = pool.submit_with(&options, (gate.path(), 7u32), through).unwrap();
+    let mut starts = events.iter().filter_map(|event| match event {
+        Event::Started { worker, .. } => Some(worker.pid),
+        _ => None,
+    });
+    let [first, second] = std::array::from_fn(|each| {
+        let pid = gate.wait();
+        // Nobody joins, and the task cannot end before this was told.
+        assert_eq!(starts.next(), Some(pid.as_raw() as u32));
+        if each == 0 {
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        pid
+    });
+    assert_ne!(first, second);
+    drop(gate);
+    assert_eq!(task.join().unwrap(), 7);
+    end(pool);
+    oracle.nothing_left();
+}

@@ -161,6 +161,10 @@ impl Floor {
         }
         // They go first: they were submitted before all that waits. What ends workers goes last.
         unbegun.into_iter().rev().for_each(|call| self.queue.push_front(call));
+        if self.feed.is_some() && !again.is_empty() {
+            // Nobody may be about to look: what it was told to have begun was all that there was.
+            self.look_later(now);
+        }
         self.queue.extend(again);
         if !left && self.intensity.is_exceeded_by(Instant::now()) {
             let last = if was_up { status.to_string() } else { error.to_string() };
