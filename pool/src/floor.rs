@@ -25,6 +25,8 @@ use epilogue_process::bell::Bell;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Patience;
 
+#[cfg(test)]
+pub(crate) use self::staffing::tests::floor_of_one;
 pub(crate) use self::work::send;
 use crate::call::{Call, NO_STATE, Which};
 use crate::deadline::Alarm;

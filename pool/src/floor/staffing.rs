@@ -115,6 +115,10 @@ impl Floor {
     pub(crate) fn hire(&mut self, mut member: Member) {
         if let Phase::Stopping = self.phase {
             member.stop(None, Work::Finish);
+        } else if self.shortage() == 0 {
+            // It was one too few when it began to start, and there are to be fewer since: whoever said
+            // so saw only those who were there, and let none of them go.
+            member.finish();
         }
         self.members.push(member);
     }
@@ -203,5 +207,45 @@ impl Floor {
                 member.finish();
             }
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+    use epilogue_process::bell::Bell;
+    use epilogue_process::child::Spec;
+
+    use super::{Floor, Member, Phase, Recycling, Size};
+    use crate::recycling::Growth;
+
+    fn start(floor: &mut Floor) -> Member {
+        let spec = Spec::named("worker");
+        Member::start(&spec, floor.next_worker(), floor.recycling(), |_| {}).unwrap()
+    }
+
+    /// A floor with a worker that does nothing, without a supervisor.
+    pub(crate) fn floor_of_one() -> Floor {
+        let bells = [Arc::new(Bell::new().unwrap()), Arc::new(Bell::new().unwrap())];
+        let staff = (Size::new(1, 1, None), Recycling::new(None, Growth::Any));
+        let (started, _) = bounded(1);
+        let mut floor = Floor::new("floor".to_owned(), staff, Arc::default(), started, bells);
+        floor.phase = Phase::Running;
+        let worker = start(&mut floor);
+        floor.hire(worker);
+        floor
+    }
+
+    #[test]
+    fn who_was_started_while_the_pool_became_smaller_ends_at_once() {
+        let mut floor = floor_of_one();
+        floor.resize(2);
+        // The supervisor starts it without the lock.
+        let second = start(&mut floor);
+        floor.resize(1);
+        floor.hire(second);
+        assert_eq!(floor.members.iter().filter(|member| member.stays()).count(), 1);
     }
 }
