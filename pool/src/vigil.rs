@@ -126,7 +126,17 @@ impl Floor {
     /// Does what is to be done about a worker that looks like this. It has the position that it had
     /// when it was suspected: only the supervisor buries.
     pub(crate) fn judge(&mut self, suspect: &Suspect, look: Look) {
-        let Some(member) = self.members.get_mut(suspect.owner) else { return };
+        if suspect.owner >= self.members.len() {
+            return;
+        }
+        // It may have got on while `/proc` was read: then that says nothing of what it is about now.
+        while let Some(event) = self.members[suspect.owner].child.answers() {
+            self.handle(suspect.owner, event);
+        }
+        let member = &mut self.members[suspect.owner];
+        if member.about() != member.watched.mark {
+            return;
+        }
         let Some(kind) = member.kind_of_stall(&look) else { return };
         let reaction = match (self.vigil.policy, kind) {
             (_, StallKind::Traced) | (OnStall::Leave, _) => Reaction::Left,
@@ -197,14 +207,18 @@ impl Floor {
 }
 
 impl Member {
-    /// Notes what it is about. True if that is the same as at the last look: it has not got on.
-    fn mark(&mut self) -> bool {
+    fn about(&mut self) -> Option<Mark> {
         let wire = self.child.wire();
-        let mark = self.in_flight.front().map(|sent| Mark {
+        self.in_flight.front().map(|sent| Mark {
             call: sent.call.id,
             begun: wire.begun(sent.ticket, sent.call.count()),
             answered: sent.call.answered(),
-        });
+        })
+    }
+
+    /// Notes what it is about. True if that is the same as at the last look: it has not got on.
+    fn mark(&mut self) -> bool {
+        let mark = self.about();
         if self.watched.mark == mark && mark.is_some() {
             return true;
         }
@@ -226,5 +240,49 @@ impl Member {
             // It runs or would, or it is just ending.
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use epilogue_process::Limits;
+    use epilogue_process::entry::{Entry, Request};
+    use epilogue_process::segment::Stock;
+
+    use super::{Vigil, send};
+    use crate::call::{Call, NO_STATE, Which, head};
+    use crate::floor::floor_of_one;
+    use crate::mailbox::Mailbox;
+    use crate::member::Standing;
+    use crate::stall::{Look, OnStall};
+
+    fn call(id: u64) -> Call {
+        let mut request = Request::new(head(Entry::plain(|n: u32| n).unwrap(), NO_STATE));
+        request.push(&1u32, &Limits::default(), &Stock::new(Stock::POOL)).unwrap();
+        Call::new(id, id, NO_STATE, request, Arc::new(Mailbox::default()), 0)
+    }
+
+    #[test]
+    fn who_got_on_while_it_was_looked_up_is_not_judged_by_that() {
+        let (mut floor, period) = (floor_of_one(), Duration::from_secs(1));
+        floor.vigil = Vigil::new(period, OnStall::End);
+        floor.members[0].standing = Standing::Serving;
+        for id in [1, 2] {
+            send(&floor.states, &floor.bell, &mut floor.members[0], call(id));
+        }
+        let now = Instant::now();
+        floor.keep_vigil(now);
+        assert!(floor.keep_vigil(now + period).1);
+        let suspects = floor.suspects(now + period);
+        assert_eq!(suspects.len(), 1);
+        // It has another call now.
+        assert_eq!(floor.cancel(Which::Job(1)), 1);
+        let stopped = Look { state: 'T', waits_in: None, cpu: 0 };
+        floor.judge(&suspects[0], stopped);
+        assert!(floor.report.stalls.is_empty());
+        assert_eq!(floor.members[0].standing, Standing::Serving);
     }
 }
