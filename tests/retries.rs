@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use epilogue::{
-    Pool, Refusal, Report, Sender, SharedSlice, Task, TaskError, TaskOptions, channel,
-};
+use epilogue::{Pool, Refusal, Report, Sender, SharedSlice, Task, TaskError, TaskOptions, channel};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
