@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
-use support::{Ending, Marks, Oracle, Program, Watchdog, hooks};
+use support::{Ending, Gate, Marks, Oracle, Program, Watchdog, hooks};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -29,10 +29,15 @@ impl Stage {
 }
 
 fn start(story: &str, marks: &Marks) -> Program {
+    Program::start(&mut command(story, marks))
+}
+
+fn command(story: &str, marks: &Marks) -> Command {
     let (name, directory) = marks.variable();
     let mut command = Command::new(env!("CARGO_BIN_EXE_endings"));
     // A group of its own, as a terminal gives to each job.
-    Program::start(command.arg(story).env(name, directory).process_group(0))
+    command.arg(story).env(name, directory).process_group(0);
+    command
 }
 
 /// Tells a story that ends by itself: how the program ended, with nothing left by then.
@@ -256,6 +261,27 @@ fn ctrl_c_that_embed_handles_cancels_what_had_not_begun_and_runs_every_finalizer
     assert_eq!(ending.signal(), Some(Signal::SIGINT), "{ending}");
     assert_eq!(stage.marks.count("task"), 0, "{ending}");
     assert_eq!(hooks::all_ran_once(&stage.marks), WORKERS, "{ending}");
+}
+
+#[test]
+fn all_that_a_program_has_started_ends_at_the_same_time_when_a_signal_ends_it() {
+    let mut gate = Gate::new();
+    let stage = Stage::new();
+    let mut command = command("wait-for-each-other", &stage.marks);
+    let mut program = Program::start(command.env("GATE", gate.path()));
+    program.wait_for_line("ready");
+    program.signal(Signal::SIGTERM);
+    // Two processes and two pools of a worker: none ends before all have been asked to.
+    gate.wait_for(4);
+    gate.open_once();
+    let input = program.hold_input();
+    program.reap();
+    drop(input);
+    let ending = program.finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    let ran = ["task", "own"].map(|event| stage.marks.count(event));
+    assert_eq!(ran, [4, 1], "{ending}");
+    stage.oracle.nothing_left();
 }
 
 #[test]

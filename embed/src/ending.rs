@@ -62,6 +62,25 @@ impl Ending {
     pub fn remaining(&self) -> Option<Duration> {
         remaining()
     }
+
+    /// Asks those that [can be asked](register_asked) and run next, up to the first that is a
+    /// finalizer, each once. For a hook that is about to wait: theirs end meanwhile.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_embed::{self as embed, ending};
+    /// let (told, asked) = std::sync::mpsc::channel();
+    /// ending::register_asked("a", move |_| told.send(()).unwrap(), |_| ());
+    /// ending::register("b", move |ending| {
+    ///     ending.ask_next();
+    ///     assert!(asked.try_recv().is_ok());
+    /// });
+    /// assert!(embed::cleanup().is_complete());
+    /// ```
+    pub fn ask_next(&self) {
+        state().registry.ask_next(self);
+    }
 }
 
 /// Like [`finalizer`](crate::finalizer()), on the same list, but the closure is told why the
@@ -82,7 +101,27 @@ pub fn register(
     name: impl Into<Cow<'static, str>>,
     work: impl FnOnce(&Ending) + Send + 'static,
 ) -> Finalizer {
-    finalizer::add(name.into(), Kind::Hook, Box::new(work))
+    finalizer::add(name.into(), Kind::Hook, None, Box::new(work))
+}
+
+/// Like [`register`], for what takes time to end: one that runs before it may [ask](Ending::ask_next) it
+/// to begin, and `ask` is called then, at most once. It must not wait; `work` does that in its turn,
+/// whether it was asked or not.
+///
+/// # Examples
+///
+/// ```
+/// use epilogue_embed::{self as embed, ending};
+/// // Nobody runs before it who would ask.
+/// ending::register_asked("end it", |_| unreachable!(), |_| ());
+/// assert!(embed::cleanup().is_complete());
+/// ```
+pub fn register_asked(
+    name: impl Into<Cow<'static, str>>,
+    ask: impl FnOnce(&Ending) + Send + 'static,
+    work: impl FnOnce(&Ending) + Send + 'static,
+) -> Finalizer {
+    finalizer::add(name.into(), Kind::Hook, Some(Box::new(ask)), Box::new(work))
 }
 
 /// Like [`register`], but runs after all that others have registered by then, and only in an ending after
@@ -102,7 +141,7 @@ pub fn register_last(
     name: impl Into<Cow<'static, str>>,
     work: impl FnOnce(&Ending) + Send + 'static,
 ) -> Finalizer {
-    finalizer::add(name.into(), Kind::Last, Box::new(work))
+    finalizer::add(name.into(), Kind::Last, None, Box::new(work))
 }
 
 /// The ends of the finalizers that have run in this process so far, in the order they ran: of more than a

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::ending::Ending;
 use crate::exit;
-use crate::registry::Kind;
+use crate::registry::{Kind, Work};
 use crate::report::Outcome;
 use crate::signals;
 use crate::state::state;
@@ -38,17 +37,14 @@ pub fn finalizer(
     name: impl Into<Cow<'static, str>>,
     work: impl FnOnce() + Send + 'static,
 ) -> Finalizer {
-    add(name.into(), Kind::Finalizer, Box::new(move |_| work()))
+    add(name.into(), Kind::Finalizer, None, Box::new(move |_| work()))
 }
 
 /// Registers in this process and makes sure that a normal exit runs it.
-pub(crate) fn add(
-    name: Cow<'static, str>,
-    kind: Kind,
-    work: Box<dyn FnOnce(&Ending) + Send>,
-) -> Finalizer {
+pub(crate) fn add(name: Cow<'static, str>, kind: Kind, ask: Option<Work>, work: Work) -> Finalizer {
     let state = state();
-    let id = state.registry.add(name, kind, work, || exit::ends_here(state)).unwrap_or(u64::MAX);
+    let ends = || exit::ends_here(state);
+    let id = state.registry.add(name, kind, ask, work, ends).unwrap_or(u64::MAX);
     exit::hook();
     signals::serve_if_handling();
     Finalizer { id, owner: std::process::id() }

@@ -65,8 +65,12 @@ pub(crate) struct Entry {
     id: u64,
     pub(crate) name: Cow<'static, str>,
     kind: Kind,
-    work: Box<dyn FnOnce(&Ending) + Send>,
+    ask: Option<Work>,
+    work: Work,
 }
+
+/// A closure that is told why the process ends.
+pub(crate) type Work = Box<dyn FnOnce(&Ending) + Send>;
 
 /// How many ends are kept: a program that cleans up again and again must not grow.
 const KEPT: usize = 1000;
@@ -122,6 +126,14 @@ impl Lists {
         }
         self.ended.push_back(end);
     }
+
+    /// What those are asked by that run next, up to the first finalizer.
+    fn asks(&mut self) -> Vec<Work> {
+        let next = self.waiting.iter_mut().rev();
+        // It may need what was registered before it.
+        let hooks = next.take_while(|entry| entry.kind != Kind::Finalizer);
+        hooks.filter_map(|entry| entry.ask.take()).collect()
+    }
 }
 
 /// Whether no time is left.
@@ -144,7 +156,8 @@ impl Registry {
         &self,
         name: Cow<'static, str>,
         kind: Kind,
-        work: Box<dyn FnOnce(&Ending) + Send>,
+        ask: Option<Work>,
+        work: Work,
         ends: impl Fn() -> bool,
     ) -> Option<u64> {
         let mut lists = lock(&self.lists);
@@ -156,7 +169,7 @@ impl Registry {
         }
         let id = lists.next;
         lists.next += 1;
-        lists.waiting.push(Entry { id, name, kind, work });
+        lists.waiting.push(Entry { id, name, kind, ask, work });
         Some(id)
     }
 
@@ -235,6 +248,17 @@ impl Registry {
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+        }
+    }
+
+    /// Asks those that run next, up to the first finalizer, each once.
+    pub(crate) fn ask_next(&self, ending: &Ending) {
+        // Behind no lock: whoever is asked may register something.
+        let asks = lock(&self.lists).asks();
+        for ask in asks {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| ask(ending))) {
+                mem::forget(payload);
+            }
         }
     }
 
@@ -483,14 +507,34 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cause, FinalizerEnd, KEPT, Kind, Outcome, Pass, Reach, Registry, State};
+    use std::sync::mpsc;
+
+    use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Pass, Reach, Registry, State};
+
+    #[test]
+    fn who_runs_after_a_finalizer_is_not_asked_before_it_and_nobody_twice() {
+        let (state, (told, asked)) = (State::default(), mpsc::channel());
+        let add = |name: &'static str, kind| {
+            let told = told.clone();
+            let ask = Box::new(move |_: &Ending| told.send(name).unwrap());
+            state.registry.add(name.into(), kind, Some(ask), Box::new(|_| ()), || true);
+        };
+        add("first", Kind::Hook);
+        state.registry.add("uses it".into(), Kind::Finalizer, None, Box::new(|_| ()), || true);
+        add("second", Kind::Hook);
+        add("third", Kind::Hook);
+        for _ in 0..2 {
+            state.registry.ask_next(&Ending::new(Cause::Cleanup));
+        }
+        assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["third", "second"]);
+    }
 
     #[test]
     fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
         let state: &'static State = Box::leak(Box::default());
         let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
         pass.run(state, || false);
-        state.registry.add("late".into(), Kind::Finalizer, Box::new(|_| ()), || false);
+        state.registry.add("late".into(), Kind::Finalizer, None, Box::new(|_| ()), || false);
         pass.abandon(state);
         assert!(!state.registry.is_empty(Reach::ButLast));
     }
@@ -502,7 +546,7 @@ mod tests {
         for number in 0..KEPT + 2 {
             let name = number.to_string();
             let id = registry
-                .add(name.clone().into(), Kind::Finalizer, Box::new(|_| ()), || true)
+                .add(name.clone().into(), Kind::Finalizer, None, Box::new(|_| ()), || true)
                 .unwrap();
             assert_eq!(registry.run_by_hand(id), Some(Outcome::Ran));
             ran.push(FinalizerEnd::new(name.into(), Outcome::Ran));

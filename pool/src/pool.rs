@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue_embed::Finalizer;
-use epilogue_embed::ending;
+use epilogue_embed::ending::{self, Ending};
 
 use crate::builder::Builder;
 use crate::ends::{Deadline, EndCause, Order};
@@ -67,8 +67,10 @@ impl Pool {
     pub(crate) fn start(builder: Builder) -> Result<Self, BuildError> {
         let name = format!("epilogue: close pool {}", builder.spec.name);
         let shared = Shared::start(builder)?;
-        let hook = Arc::clone(&shared);
-        let at_exit = ending::register(name, move |ending| hook.end_with_program(ending));
+        let (hook, asked) = (Arc::clone(&shared), Arc::clone(&shared));
+        let ask = move |ending: &Ending| asked.begin_to_end_with_program(ending);
+        let at_exit =
+            ending::register_asked(name, ask, move |ending| hook.end_with_program(ending));
         Ok(Self { shared, at_exit: Mutex::new(Some(at_exit)) })
     }
 

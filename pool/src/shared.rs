@@ -356,11 +356,20 @@ impl Shared {
         // The errors that remain are those of a supervisor that is gone, with all its workers.
         if ending.remaining().is_none() {
             self.stop_on_request(*ending);
+        } else {
+            // All of them before one is waited for, so that their times pass together.
+            ending.ask_next();
         }
         let _ = self.end_as(self.on_end.order_with_program(ending), Some(ending));
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
         self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));
+    }
+
+    /// Orders what [`Shared::end_with_program`] waits for.
+    pub(crate) fn begin_to_end_with_program(&self, ending: &Ending) {
+        let _ = self.closed.set(Refusal::Closed);
+        self.order(self.on_end.order_with_program(ending));
     }
 
     /// A pool that ends as the program exits has all the time that it needs, until a signal arrives:
@@ -370,6 +379,7 @@ impl Shared {
         on_stop(move |reason| {
             let limit = ending.remaining().map(|left| left * 4 / 5);
             shared.order(shared.on_end.order_on_request(reason, limit));
+            ending.ask_next();
         });
     }
 }

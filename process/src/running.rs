@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use epilogue_embed::ending::{self, Cause, Ending};
 use epilogue_embed::{Finalizer, on_stop};
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::Signal;
 
 use crate::channel::{Drain, take_in_now};
 use crate::child::{self, Child, Event, Spec, Ties, Watch, Work};
@@ -91,7 +90,9 @@ impl Running {
             senders: senders.clone(),
         }));
         let held = Arc::downgrade(&running);
-        let at_exit = ending::register(name, move |ending| {
+        let asked = Arc::clone(&hook);
+        let ask = move |_: &Ending| asked.ask_to_stop();
+        let at_exit = ending::register_asked(name, ask, move |ending| {
             let _drain = Drain::start(&senders);
             end_with_program(&hook, &held, ending);
         });
@@ -330,14 +331,20 @@ fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &E
     match (ending.cause(), ending.remaining()) {
         (Cause::Exit, None) => {
             let held = Arc::clone(ties);
-            on_stop(move |_| ask_to_stop(&held));
+            let ending = *ending;
+            on_stop(move |_| {
+                held.ask_to_stop();
+                ending.ask_next();
+            });
             drain_until_end(ties, running, None);
         }
         // A signal, `cleanup`, or our own parent's request: time is short.
         (_, left) => {
             let begin = Instant::now();
             let kill_at = left.map(|left| begin + left * 4 / 5);
-            ask_to_stop(ties);
+            ties.ask_to_stop();
+            // All of them before one is waited for, so that their times pass together.
+            ending.ask_next();
             drain_until_end(ties, running, kill_at);
             ties.end();
         }
@@ -345,14 +352,6 @@ fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &E
     // Nobody else may be left who would.
     ties.fell_all();
     let _ = pidfd::wait(ties.pidfd.as_fd(), Wait::Block);
-}
-
-/// Asks a child to stop without its wire, which somebody else holds.
-fn ask_to_stop(ties: &Ties) {
-    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        // One that has ended already needs no signal.
-        let _ = pidfd::send_signal(ties.pidfd.as_fd(), signal as i32);
-    }
 }
 
 /// When it is looked again whether somebody still reads what a child writes.

@@ -32,6 +32,9 @@ impl Wake for Exits {
 const TASKS: usize = 6;
 const JOINED: usize = 4;
 
+/// More than a machine that is busy takes.
+const LONG: Duration = Duration::from_secs(30);
+
 static POOL: OnceLock<Pool> = OnceLock::new();
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -114,6 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let _process = working_process()?;
             process::exit(7);
         }
+        "wait-for-each-other" => wait_for_each_other()?,
         "process-large" => {
             // It cannot end before somebody has read its answer.
             std::mem::forget(Process::start(8 << 20, |length: usize| vec![7u8; length])?);
@@ -494,6 +498,37 @@ fn working_process() -> Result<Process<()>, Box<dyn Error>> {
         hooks::register(Marks::from_env().variable().1);
         leave_mark(());
     })?)
+}
+
+/// Its children's finalizers wait for whoever has the gate, who waits for all of them.
+fn wait_for_each_other() -> Result<(), Box<dyn Error>> {
+    fn join_in((): ()) {
+        embed::set_deadline(LONG);
+        embed::finalizer("wait for the others", || {
+            Gate::pass(&PathBuf::from(std::env::var_os("GATE").unwrap()));
+            leave_mark(());
+        });
+    }
+    embed::cleanup_on_sigterm()?;
+    embed::set_deadline(LONG);
+    embed::finalizer("the program's own", || Marks::from_env().leave("own"));
+    for _ in 0..2 {
+        let pool = Pool::builder().workers(1).grace_period(LONG).start()?;
+        pool.submit((), join_in)?.join()?;
+        std::mem::forget(pool);
+        let mut begun = Gate::new();
+        let process = Process::start(begun.path(), |begun: PathBuf| -> u8 {
+            join_in(());
+            Gate::pass(&begun);
+            park_for_ever()
+        })?;
+        std::mem::forget(process);
+        // It goes on, and stays.
+        begun.wait();
+    }
+    say("ready");
+    wait();
+    Ok(())
 }
 
 /// Returns from main while other threads are in joins, and what they join has long answers to give.

@@ -3,9 +3,11 @@
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::sys::pidfd;
 use crate::tree::{Felling, Leader, Tree, TreeEnd};
@@ -17,6 +19,7 @@ pub(crate) struct Ties {
     pub(crate) pidfd: OwnedFd,
     pub(crate) stream: UnixStream,
     below: Mutex<Below>,
+    asked: Once,
 }
 
 /// What becomes of that which the child starts.
@@ -42,13 +45,24 @@ pub(crate) enum Fall {
 
 impl Ties {
     pub(super) fn new(pid: libc::pid_t, pidfd: OwnedFd, stream: UnixStream) -> Self {
-        Self { pid, pidfd, stream, below: Mutex::new(Below::Free) }
+        Self { pid, pidfd, stream, below: Mutex::new(Below::Free), asked: Once::new() }
     }
 
     /// Puts the child, which has not begun yet, into a tree that ends with it.
     pub(super) fn plant(&self, grace_period: Duration) {
         let felling = Felling::new(Tree::plant(self.pid), grace_period);
         *self.below.lock().unwrap_or_else(PoisonError::into_inner) = Below::Tied(felling);
+    }
+
+    /// Asks the child to stop without its wire, which somebody else holds. One that has ended already
+    /// needs no signal.
+    pub(crate) fn ask_to_stop(&self) {
+        let signal = |signal: Signal| {
+            let _ = pidfd::send_signal(self.pidfd.as_fd(), signal as i32);
+        };
+        // Once: code of the child's may take a second one for impatience.
+        self.asked.call_once(|| signal(Signal::SIGTERM));
+        signal(Signal::SIGCONT);
     }
 
     /// Kills the child; false if the kernel refuses that. Then it is to be tried again, and the child
