@@ -2,19 +2,22 @@
 //! waits for ever for that, and nothing panics.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use epilogue::{
-    JoinError, Mechanism, Pool, Process, Receiver, RecvError, Rung, Sender, StartMethod, TaskError,
-    TreeEnd, channel, channel_with, end_servers,
+    JoinError, Mechanism, Pool, Process, Receiver, RecvError, Rung, Sender, StartError,
+    StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
 };
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Uid, setuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use support::seccomp::{self, Answer};
 use support::{Gate, await_end, begin, hide_cgroups, not_tried, park_for_ever, parked, waiting};
 
 /// Makes one system call fail in this process from here on, and in all that it starts.
@@ -34,6 +37,22 @@ fn filter(call: i64, error: i32) -> BpfProgram {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, fail, arch).unwrap();
     BpfProgram::try_from(filter).unwrap()
 }
+
+/// Makes one system call of this thread, and of all that it starts from here on, fail with these errors
+/// first, and go on from then on.
+fn refuse_at_first(call: i64, errors: &'static [Errno]) {
+    let listener = seccomp::listen_to(call).unwrap();
+    // This thread would wait for its own answer.
+    thread::spawn(move || {
+        let mut errors = errors.iter();
+        while let Ok(waiting) = seccomp::next_waiting(listener.as_fd()) {
+            let answer = errors.next().map_or(Answer::Done, |error| Answer::Fails(*error));
+            let _ = seccomp::answer(listener.as_fd(), waiting, answer);
+        }
+    });
+}
+
+const NO_ROOM: [Errno; 3] = [Errno::ENOBUFS, Errno::ENOMEM, Errno::ETOOMANYREFS];
 
 fn increment(n: u64) -> u64 {
     n + 1
@@ -160,6 +179,48 @@ fn a_result_whose_descriptors_the_kernel_has_no_room_for_is_an_error_and_costs_n
         assert_eq!(next, worker);
         assert_eq!(pool.close().unwrap().broken, None);
     }
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_child_is_sent_later_what_the_kernel_has_no_room_for_now_and_ends_of_nothing_else() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        refuse_at_first(libc::SYS_sendmsg, &NO_ROOM);
+        let (sender, receiver) = channel::<u64>().unwrap();
+        let process = Process::start(sender, |sender| sender.send(1).unwrap()).unwrap();
+        process.join().unwrap();
+        assert_eq!(receiver.recv().unwrap(), 1);
+    });
+    program.unwrap().join().unwrap();
+    let program = Process::start((), |()| {
+        let pool = Pool::new(1).unwrap();
+        let pid = |()| std::process::id();
+        let worker = pool.submit((), pid).unwrap().join().unwrap();
+        refuse_at_first(libc::SYS_sendmsg, &NO_ROOM);
+        let (sender, receiver) = channel::<u64>().unwrap();
+        let task = pool.submit(sender, |sender| sender.send(1).unwrap()).unwrap();
+        task.join().unwrap();
+        assert_eq!(receiver.recv().unwrap(), 1);
+        assert_eq!(pool.submit((), pid).unwrap().join().unwrap(), worker);
+        assert_eq!(pool.close().unwrap().broken, None);
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_start_whose_argument_the_kernel_never_has_room_for_says_so() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        refuse_here(libc::SYS_sendmsg, libc::ETOOMANYREFS);
+        let (sender, _receiver) = channel::<u64>().unwrap();
+        let builder = Process::builder().start_deadline(Duration::from_secs(1));
+        let error = builder.start(sender, drop).unwrap_err();
+        let StartError::System { source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::ETOOMANYREFS));
+    });
+    program.unwrap().join().unwrap();
     oracle.nothing_left();
 }
 

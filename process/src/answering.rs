@@ -9,12 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
 use crate::link::{Call, Link, Pace};
 use crate::message::VALUE;
 use crate::ring::{Form, Listener, Words};
 use crate::segment::{Bulk, Made};
+use crate::sys::descriptors::is_for_want;
 use crate::sys::pid::Original;
 use crate::task;
 use crate::wire::{HEADER, Kind, seal};
@@ -282,11 +281,4 @@ impl<'l> Answering<'l> {
         self.link.look_at_growth();
         self.parent == Parent::There
     }
-}
-
-/// Whether the kernel has no room for a message with a descriptor, or too many are on their way:
-/// nothing was written then.
-fn is_for_want(error: &io::Error) -> bool {
-    let number = error.raw_os_error().map(Errno::from_raw);
-    matches!(number, Some(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM))
 }

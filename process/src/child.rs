@@ -105,6 +105,8 @@ enum Start {
     /// It was killed for it.
     Late,
     Up,
+    /// It was killed, since it did not take its argument.
+    Unread,
 }
 
 #[derive(Debug)]
@@ -275,7 +277,7 @@ impl Child {
     pub fn flush(&mut self) {
         // One that has closed its end may still read what it is told.
         if self.wire.flush().is_err() {
-            // Reading will find the same trouble, and tells of it.
+            // Reading will find the same trouble, and tells of it: the wire is closed or not one.
             let step = self.ladder.kill();
             self.take(step);
         }
@@ -297,7 +299,7 @@ impl Child {
     /// What to wait for on the wire, while it is open.
     pub(crate) fn wire_interest(&self) -> Option<PollFlags> {
         let mut flags = PollFlags::POLLIN;
-        if !self.wire.is_flushed() {
+        if !self.wire.is_flushed() && self.wire.refused().is_none() {
             flags |= PollFlags::POLLOUT;
         }
         self.wire_open.then_some(flags)

@@ -70,6 +70,16 @@ pub enum StartError {
         /// The time that it had.
         deadline: Duration,
     },
+    /// The child was up, but was stopped, or did not read for another reason, before it had its
+    /// argument. It was killed.
+    #[error(
+        "the child took nothing of its argument for {deadline:?} and was killed: it may have been \
+         stopped; the builder's start_deadline sets the time"
+    )]
+    ArgumentNotRead {
+        /// For how long nothing of it had left.
+        deadline: Duration,
+    },
     /// The child ended before it said hello.
     #[error("the child ended before it was up: {status}")]
     EndedEarly {

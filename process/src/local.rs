@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::parcel::Parcel;
 use crate::ring::{Form, Listener, Near, Place, Reply, Ticket};
@@ -42,6 +42,16 @@ impl LocalWire {
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.stream.is_flushed()
+    }
+
+    /// See [`StreamWire::unsent`].
+    pub(crate) fn unsent(&self) -> usize {
+        self.stream.unsent()
+    }
+
+    /// See [`StreamWire::refused`].
+    pub(crate) fn refused(&self) -> Option<&(io::Error, Instant)> {
+        self.stream.refused()
     }
 
     /// See [`StreamWire::peer_has_ended`] and [`Near::peer_has_ended`].

@@ -9,13 +9,15 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, Shutdown, shutdown};
 
 use crate::parcel::Parcel;
 use crate::ring::{Reply, Ticket};
-use crate::sys::descriptors;
+use crate::sys::descriptors::{self, is_for_want};
+use crate::sys::pidfd::AGAIN;
 use crate::wire::{Inbox, Kind, Outbox, Received, Wire, WireError};
 
 /// A [`Wire`] over a connected stream socket.
@@ -24,6 +26,8 @@ pub struct StreamWire<S> {
     stream: S,
     inbox: Inbox,
     outbox: Outbox,
+    /// The kernel has no room for what is next to be written, which is tried again then.
+    refused: Option<(io::Error, Instant)>,
     /// The calls without an answer, and their tickets.
     unanswered: VecDeque<(u64, Ticket)>,
     sent: u64,
@@ -44,6 +48,7 @@ impl<S: AsFd> StreamWire<S> {
             stream,
             inbox: Inbox::new(limit),
             outbox: Outbox::default(),
+            refused: None,
             unanswered: VecDeque::new(),
             sent: 0,
             end_seen: false,
@@ -55,6 +60,17 @@ impl<S: AsFd> StreamWire<S> {
     /// Whether nothing waits to be written.
     pub fn is_flushed(&self) -> bool {
         self.outbox.is_empty()
+    }
+
+    /// How many bytes wait to be written.
+    pub(crate) fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// What the kernel has no room for now, and when it is to be tried again. That there is room in the
+    /// socket says nothing about it.
+    pub(crate) fn refused(&self) -> Option<&(io::Error, Instant)> {
+        self.refused.as_ref()
     }
 
     pub(crate) fn queue(
@@ -143,8 +159,17 @@ impl<S: AsFd> Wire for StreamWire<S> {
         let written = self
             .outbox
             .flush(|bytes, descriptors| descriptors::send_with(fd, bytes, descriptors, flags));
+        // Of a peer that is gone it stays known what never reached it.
+        if !written.as_ref().is_err_and(is_gone) {
+            self.refused = None;
+        }
         match written {
             Ok(()) => Ok(true),
+            // It may be another program that has all the descriptors on their way.
+            Err(error) if is_for_want(&error) => {
+                self.refused = Some((error, Instant::now() + AGAIN));
+                Ok(false)
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(error) if is_gone(&error) => {
                 self.outbox.clear();

@@ -25,17 +25,18 @@ pub enum Work {
 }
 
 impl Child {
-    /// When [`Child::reap`] and [`Child::tick`] have to be called next, if ever.
+    /// When [`Child::flush`], [`Child::reap`] and [`Child::tick`] have to be called next, if ever.
     pub fn due(&self) -> Option<Instant> {
         if let Life::Falling { again } = self.life {
             return Some(again);
         }
-        match (self.start, self.ladder.due()) {
-            (Start::Awaited { by } | Start::Refused { by }, ladder) => {
-                Some(ladder.map_or(by, |due| due.min(by)))
-            }
-            (Start::Late | Start::Up, ladder) => ladder,
-        }
+        let start = match self.start {
+            Start::Awaited { by } | Start::Refused { by } => Some(by),
+            Start::Late | Start::Up | Start::Unread => None,
+        };
+        let refused = self.wire.refused().filter(|_| self.is_connected() && !self.is_flushed());
+        let again = refused.map(|(_, again)| *again);
+        [start, self.ladder.due(), again].into_iter().flatten().min()
     }
 
     /// Does what is due: the next rung of the ladder, or the end of a child that is not up. Whoever

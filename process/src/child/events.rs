@@ -75,7 +75,7 @@ impl Child {
                 Some(self.break_off(WireError::SaidAgain))
             }
             // It was killed, and is not told to be up on its way down.
-            Kind::Hello if self.start == Start::Late => None,
+            Kind::Hello if matches!(self.start, Start::Late | Start::Unread) => None,
             Kind::Hello => match decode(&payload, &Limits::default()) {
                 Ok(sandbox) => {
                     self.start = Start::Up;

@@ -1,8 +1,9 @@
 //! The way up of a child: what it is told first, and the wait until it says that it is there.
 
+use std::io;
 use std::time::Instant;
 
-use super::{Child, Event};
+use super::{Child, Event, Start as Progress};
 use crate::boot::{Refusal, Start};
 use crate::codec::{Limits, encode};
 use crate::entry::MainEntry;
@@ -23,7 +24,8 @@ impl Child {
     pub(crate) fn wait_until_up(&mut self) -> Result<(), StartError> {
         let (mut refusal, mut early) = (None, None);
         let mut up = false;
-        while !up || (self.wire_open && !self.is_flushed()) {
+        let mut still = Standstill { unsent: self.wire.unsent(), since: Instant::now() };
+        while !up || self.start == Progress::Unread || (self.wire_open && !self.is_flushed()) {
             // The time first: what was said by then is read before it is found late, however long this
             // stands still in between.
             let now = Instant::now();
@@ -43,7 +45,14 @@ impl Child {
                 Some(Event::Begun { .. } | Event::Grown | Event::Note { .. }) => {}
                 None => {
                     self.tick(now);
-                    self.block(self.due());
+                    let by = still.since(self.wire.unsent(), now) + self.start_deadline;
+                    // One that is stopped takes nothing, and nobody else has it yet who could end it.
+                    let by = Some(by).filter(|_| self.start == Progress::Up);
+                    if by.is_some_and(|by| by <= now) {
+                        self.start = Progress::Unread;
+                        self.kill();
+                    }
+                    self.block(self.due().into_iter().chain(by).min());
                 }
             }
         }
@@ -57,9 +66,35 @@ impl Child {
         match refusal {
             Some(refusal) => StartError::Refused(refusal),
             None if let Some(problem) = &self.broke => StartError::Protocol(problem.clone()),
+            // What was to be said to it has not left.
+            None if killed && let Some((source, _)) = self.wire.refused() => {
+                let source = source
+                    .raw_os_error()
+                    .map_or(source.kind().into(), io::Error::from_raw_os_error);
+                StartError::System { step: "sending to the child", source }
+            }
+            None if self.start == Progress::Unread => {
+                StartError::ArgumentNotRead { deadline: self.start_deadline }
+            }
             None if killed => StartError::NoHello { deadline: self.start_deadline },
             None => StartError::EndedEarly { status },
         }
+    }
+}
+
+/// How long nothing of what waits to be written has left.
+struct Standstill {
+    unsent: usize,
+    since: Instant,
+}
+
+impl Standstill {
+    /// Since when it has been as much as this.
+    fn since(&mut self, unsent: usize, now: Instant) -> Instant {
+        if unsent != self.unsent {
+            *self = Self { unsent, since: now };
+        }
+        self.since
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Child, Event, Spec};
 use crate::codec::{Limits, encode};
@@ -12,7 +14,7 @@ use crate::ring::Near;
 use crate::sandbox::SandboxLevel;
 use crate::sys::copy;
 use crate::sys::memory::SharedWords;
-use crate::wire::{HEADER, Kind, seal};
+use crate::wire::{HEADER, Kind, Wire, seal};
 
 /// A process that does nothing, as a child that is not up, and its end of the wire.
 fn child(spec: &Spec) -> (Child, UnixStream) {
@@ -44,4 +46,23 @@ fn a_hello_after_the_deadline_makes_nobody_up_and_one_before_it_is_heard() {
     assert!(matches!(prompt.event(), Some(Event::Hello)));
     prompt.tick(Instant::now() + spec.start_deadline);
     assert!(prompt.event().is_none() && prompt.due().is_none());
+}
+
+#[test]
+fn a_child_that_is_up_and_takes_nothing_of_its_argument_ends_with_the_start_deadline() {
+    let deadline = Duration::from_millis(300);
+    let spec = Spec { start_deadline: deadline, ..Spec::default() };
+    let (mut stopped, mut far) = child(&spec);
+    say_hello(&mut far);
+    // More than a socket holds.
+    stopped.wire().call(0, 1, &vec![7; 4 << 20].into()).unwrap();
+    let (told, error) = mpsc::channel();
+    thread::spawn(move || told.send(stopped.wait_until_up()));
+    let error = error.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, StartError::ArgumentNotRead { deadline: told } if told == deadline),
+        "{error:?}"
+    );
+    drop(far);
 }

@@ -24,6 +24,13 @@ pub(crate) struct Received {
     pub(crate) cut: bool,
 }
 
+/// Whether the kernel has no room for a message with a descriptor, or too many are on their way:
+/// nothing was written then.
+pub(crate) fn is_for_want(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::ETOOMANYREFS | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
 /// Sends bytes, and with the first of them descriptors; how many bytes went.
 pub(crate) fn send_with(
     socket: BorrowedFd<'_>,

@@ -255,6 +255,11 @@ impl Outbox {
         seal(kind, slot, id, descriptors.len(), &mut packet.bytes[start..]);
     }
 
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.packets.iter().map(|packet| packet.bytes.len()).sum::<usize>() - self.written
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
