@@ -186,13 +186,13 @@ impl Wake for Flag {
     }
 }
 
-/// One caller waits, and two tasks are awaited without a thread.
+/// One caller waits, and two tasks are awaited without a thread: one is woken for, the other called back.
 fn awaited(end: End) {
     let [waited, awaited, second] = mailboxes();
-    let poll = |mailbox: Arc<Mailbox>| -> Caller {
+    let poll = |mailbox: Arc<Mailbox>, told: fn(Arc<Flag>) -> Told| -> Caller {
         Box::new(move |shared| {
             let flag = Arc::new(Flag::default());
-            while mailbox.subscribe(Told::Woken(Waker::from(Arc::clone(&flag))), &shared.wakes) {
+            while mailbox.subscribe(told(Arc::clone(&flag)), &shared.wakes) {
                 shared.attend();
                 flag.wait();
             }
@@ -204,8 +204,8 @@ fn awaited(end: End) {
         end,
         [&[(awaited.clone(), 0), (waited.clone(), 0)], &[(waited.clone(), 1), (second.clone(), 0)]],
         vec![
-            poll(awaited),
-            poll(second),
+            poll(awaited, |flag| Told::Woken(Waker::from(flag))),
+            poll(second, |flag| Told::Called(Box::new(move || flag.set()))),
             Box::new(move |shared| {
                 let mut taken = take(shared, &waited, 2, Need::Each);
                 taken.sort_unstable();
