@@ -265,8 +265,9 @@ fn ctrl_c_that_embed_handles_cancels_what_had_not_begun_and_runs_every_finalizer
 
 #[test]
 fn all_that_a_program_has_started_ends_at_the_same_time_when_a_signal_ends_it() {
-    let mut gate = Gate::new();
     let stage = Stage::new();
+    // After the turn is taken: its socket would be seen by another test.
+    let mut gate = Gate::new();
     let mut command = command("wait-for-each-other", &stage.marks);
     let mut program = Program::start(command.env("GATE", gate.path()));
     program.wait_for_line("ready");
@@ -281,6 +282,7 @@ fn all_that_a_program_has_started_ends_at_the_same_time_when_a_signal_ends_it() 
     assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
     let ran = ["task", "own"].map(|event| stage.marks.count(event));
     assert_eq!(ran, [4, 1], "{ending}");
+    drop(gate);
     stage.oracle.nothing_left();
 }
 

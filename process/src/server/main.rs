@@ -7,6 +7,7 @@
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hint;
 use std::io::{self, Read, Seek, Write};
@@ -225,10 +226,11 @@ pub(crate) fn threads() -> usize {
 }
 
 fn descriptors() -> io::Result<Vec<RawFd>> {
-    let listing = fs::read_dir("/proc/self/fd")?.collect::<io::Result<Vec<_>>>()?;
-    let all = listing.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // The listing sees the descriptor it is read through, which is closed by now.
-    Ok(all.filter(|fd| dress::is_open(*fd)).collect())
+    let number = |name: &OsStr| name.to_str()?.parse().ok();
+    let names = fs::read_dir("/proc/self/fd")?.map(|entry| Ok(number(&entry?.file_name())));
+    let all = names.collect::<io::Result<Vec<_>>>()?;
+    // The listing sees the descriptor it is read through, which an entry would have kept open.
+    Ok(all.into_iter().flatten().filter(|fd| dress::is_open(*fd)).collect())
 }
 
 pub(super) fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
@@ -270,4 +272,19 @@ impl From<Refusal> for Unable {
 
 fn step<T, E: ToString>(step: &str, result: Result<T, E>) -> Result<T, Unable> {
     result.map_err(|error| Unable::Step { step: step.to_owned(), error: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{descriptors, dress};
+    use crate::sys::copy::ends_well_in_a_copy;
+
+    #[test]
+    fn the_listing_is_not_among_the_descriptors_that_it_lists() {
+        // Alone: nobody else opens or closes one.
+        assert!(ends_well_in_a_copy(|| {
+            let all = descriptors().unwrap();
+            assert!(all.contains(&2) && all.iter().all(|fd| dress::is_open(*fd)), "{all:?}");
+        }));
+    }
 }
