@@ -320,10 +320,10 @@ impl<R> Process<R> {
     }
 
     fn end(self, how: fn(&mut Running)) -> Result<End, StopError> {
-        let mut running = lock(&self.running);
-        if !running.is_ours() {
+        if !self.running.is_ours() {
             return Err(StopError::NotParent);
         }
+        let mut running = lock(&self.running);
         how(&mut running);
         running.wait(None);
         running.end().cloned().ok_or(StopError::NotParent)
@@ -343,6 +343,10 @@ impl<R> Process<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn detach(mut self) {
+        // A thread of a fork's would take away what the original is to read.
+        if !self.running.is_ours() {
+            return;
+        }
         let running = Arc::clone(&self.running);
         let thread = thread::Builder::new().name("epilogue-reap".into());
         let reaper = thread.spawn(move || lock(&running).wait(None));
@@ -355,10 +359,10 @@ impl<R> Process<R> {
 
     /// Waits until `deadline`; whether the process has ended.
     fn wait(&self, deadline: Option<Instant>) -> Result<bool, JoinError> {
-        let mut running = lock(&self.running);
-        if !running.is_ours() {
+        if !self.running.is_ours() {
             return Err(JoinError::NotParent);
         }
+        let mut running = lock(&self.running);
         running.look();
         Ok(running.wait(deadline))
     }
@@ -392,11 +396,11 @@ impl<R> fmt::Debug for Process<R> {
 
 impl<R> Drop for Process<R> {
     fn drop(&mut self) {
-        if let Waiting::Reaper = self.waiting {
+        if matches!(self.waiting, Waiting::Reaper) || !self.running.is_ours() {
             return;
         }
         let mut running = lock(&self.running);
-        if running.is_ours() && !running.has_ended() {
+        if !running.has_ended() {
             if thread::panicking() {
                 running.stop();
             }
@@ -408,5 +412,47 @@ impl<R> Drop for Process<R> {
 impl<R> Sealed for Process<R> {
     fn handle(&self) -> Handle<'_> {
         Handle(&self.running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::sys::copy::ends_well_in_a_copy;
+    use crate::wait_any;
+
+    #[test]
+    fn a_copy_that_is_made_while_another_thread_has_a_process_is_not_its_parent_and_waits_for_nothing()
+     {
+        let ways: [fn(Process<()>); 7] = [
+            drop,
+            |process| assert!(matches!(process.join(), Err(JoinError::NotParent))),
+            |process| assert!(matches!(process.kill(), Err(StopError::NotParent))),
+            |process| assert_eq!(wait_any(&[&process]), Some(0)),
+            |process| assert!(!process.is_finished()),
+            Process::detach,
+            |process| {
+                let polled = pin!(process).poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(polled, Poll::Ready(Err(JoinError::NotParent))));
+            },
+        ];
+        for way in ways {
+            let process = Process::start((), |()| {
+                loop {
+                    thread::park()
+                }
+            })
+            .unwrap();
+            let running = Arc::clone(&process.running);
+            let mut held = lock(&running);
+            let ended = ends_well_in_a_copy(|| way(process));
+            held.kill();
+            held.wait(None);
+            drop(held);
+            assert!(ended);
+        }
     }
 }

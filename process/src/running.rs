@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
@@ -20,6 +21,7 @@ use crate::link::{Link, Order};
 use crate::parcel::Parcel;
 use crate::ring::{Listener, Reply};
 use crate::stdio::read_captured;
+use crate::sys::pid;
 use crate::sys::pidfd::{self, Wait};
 use crate::wire::{Wire, WireError};
 
@@ -56,7 +58,30 @@ pub(crate) struct Running {
 
 /// A running process, shared by its handle and whoever else may have to wait for it: a scope, or
 /// the thread that waits for a future.
-pub(crate) type SharedRunning = Arc<Mutex<Running>>;
+pub(crate) type SharedRunning = Arc<Shared>;
+
+/// A running process behind its lock, and in front of that whose it is: a copy of this process that
+/// `fork` has made may find the lock taken, for ever.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    owner: u32,
+    running: Mutex<Running>,
+}
+
+impl Shared {
+    /// Whether this process started it, rather than a fork of that.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner == pid::own()
+    }
+}
+
+impl Deref for Shared {
+    type Target = Mutex<Running>;
+
+    fn deref(&self) -> &Mutex<Running> {
+        &self.running
+    }
+}
 
 /// Locks it. Who may not be alone in waiting for the process uses [`look`] and [`wait_for`].
 pub(crate) fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
@@ -81,14 +106,15 @@ impl Running {
         let (ties, hook) = (Arc::clone(child.ties()), Arc::clone(child.ties()));
         let name = format!("epilogue: join process {}", child.name());
         let senders = call.parcel().senders().to_vec();
-        let running = Arc::new(Mutex::new(Self {
+        let running = Mutex::new(Self {
             captured: child.take_captured(),
             id: child.id(),
             progress: Progress::Running(Box::new(child), Answered::Nothing),
             at_exit: None,
             owner: std::process::id(),
             senders: senders.clone(),
-        }));
+        });
+        let running = Arc::new(Shared { owner: pid::own(), running });
         let held = Arc::downgrade(&running);
         let asked = Arc::clone(&hook);
         let ask = move |_: &Ending| asked.ask_to_stop();
@@ -277,6 +303,9 @@ pub(crate) struct Sight {
 /// Takes notice of what has happened. None if there is nothing to wait for: the process has ended,
 /// or is another process's and will never be seen to end here.
 pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
+    if !running.is_ours() {
+        return None;
+    }
     see(&mut lock(running))
 }
 
@@ -289,7 +318,8 @@ fn see(running: &mut Running) -> Option<Sight> {
 /// Takes in what the processes send to receivers here, for as long as the result lives. Whoever
 /// waits for one of them holds it: they might wait for us as we wait for them.
 pub(crate) fn drain(processes: &[&SharedRunning]) -> Option<Drain> {
-    let senders = processes.iter().flat_map(|running| lock(running).senders.clone());
+    let ours = processes.iter().filter(|running| running.is_ours());
+    let senders = ours.flat_map(|running| lock(running).senders.clone());
     Drain::start(&senders.collect::<Vec<_>>())
 }
 
@@ -327,7 +357,7 @@ fn serve_one(mut link: Link) {
 ///
 /// A program that exits grants it all the time it needs; one that is ended by a signal stops it
 /// within what is left of its own time.
-fn end_with_program(ties: &Arc<Ties>, running: &Weak<Mutex<Running>>, ending: &Ending) {
+fn end_with_program(ties: &Arc<Ties>, running: &Weak<Shared>, ending: &Ending) {
     match (ending.cause(), ending.remaining()) {
         (Cause::Exit, None) => {
             let held = Arc::clone(ties);
@@ -364,7 +394,7 @@ const TURN: Duration = Duration::from_millis(20);
 /// it here leaves it with a part of a frame, for which it kills the child; so this reads as it does, one
 /// at a time. Nor is its lock waited for: whoever holds it reads, for as long as it likes, or takes a
 /// result to pieces by code of the user's, which may never end, while our time does.
-fn drain_until_end(ties: &Ties, running: &Weak<Mutex<Running>>, until: Option<Instant>) {
+fn drain_until_end(ties: &Ties, running: &Weak<Shared>, until: Option<Instant>) {
     let is_over = || until.is_some_and(|until| until <= Instant::now());
     while !is_over() {
         let sight = running.upgrade().and_then(|running| match running.try_lock() {

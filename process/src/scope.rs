@@ -146,7 +146,8 @@ where
     let left: Vec<SharedRunning> = started.iter().filter_map(|one| one.running()).collect();
     if result.is_err() {
         // All of them first, so that their grace periods pass together.
-        left.iter().for_each(|running| lock(running).stop());
+        let ours = left.iter().filter(|running| running.is_ours());
+        ours.for_each(|running| lock(running).stop());
     }
     // Together, since one may wait for another, which waits for us to receive.
     wait_for_all(left.iter().collect());
@@ -312,7 +313,7 @@ impl<R> Drop for ScopedProcess<'_, R> {
     fn drop(&mut self) {
         if !thread::panicking() {
             drop(self.take());
-        } else if lock_slot(&self.slot).is_some() {
+        } else if self.running.is_ours() && lock_slot(&self.slot).is_some() {
             // Whoever waited for it here would hold up the request to the next, and so would the
             // grace periods of all add up.
             lock(&self.running).stop();

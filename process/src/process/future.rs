@@ -37,6 +37,9 @@ impl<R: Portable> Future for Process<R> {
     type Output = Result<R, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.running.is_ours() {
+            return Poll::Ready(Err(JoinError::NotParent));
+        }
         let polled = match &self.waiting {
             Waiting::Task(waiter) => waiter.poll(context),
             Waiting::Nobody | Waiting::Reaper => match Waiter::start(&self.running, context) {
