@@ -10,9 +10,11 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use epilogue_embed::finalizer;
 use epilogue_embed::lent::PerProcess;
+use epilogue_embed::{ending, finalizer};
 
 use crate::growth;
 
@@ -51,6 +53,9 @@ pub(crate) fn find<S: Send + 'static>(build: fn() -> S) -> Arc<Local<S>> {
 }
 
 impl<S: Send + 'static> Local<S> {
+    /// How long a call has to give it back, or a fifth of the time that is left.
+    const PATIENCE: Duration = Duration::from_millis(200);
+
     /// Borrows the state, which is built now if it is not there. A panic of what builds it goes on to
     /// the caller, and the next one tries again.
     pub(crate) fn get(self: &Arc<Self>) -> Borrowed<'_, S> {
@@ -82,17 +87,27 @@ impl<S: Send + 'static> Local<S> {
         Borrowed(content)
     }
 
-    /// Drops the state. One that a call still has stays: to take it away would be worse.
+    /// Drops the state. A call that is about to return gives it back; one that a call still has then stays:
+    /// to take it away would be worse.
     fn discard(&self) {
-        let mut content = match self.content.try_lock() {
-            Ok(content) => content,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Not a message on standard error, but one for the report.
-            Err(TryLockError::WouldBlock) => {
-                resume_unwind(Box::new("it was not dropped, for a task still had it"))
+        const LOOK: Duration = Duration::from_millis(1);
+        let patience = ending::remaining().map_or(Self::PATIENCE, |left| left / 5);
+        let begun = Instant::now();
+        loop {
+            match self.content.try_lock() {
+                Ok(mut content) => return *content = Content::Dropped,
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    return *poisoned.into_inner() = Content::Dropped;
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() < patience.min(Self::PATIENCE) => {
+                    thread::sleep(LOOK);
+                }
+                // Not a message on standard error, but one for the report.
+                Err(TryLockError::WouldBlock) => {
+                    resume_unwind(Box::new("it was not dropped, for a task still had it"))
+                }
             }
-        };
-        *content = Content::Dropped;
+        }
     }
 }
 
