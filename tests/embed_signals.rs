@@ -319,6 +319,15 @@ fn a_finalizer_that_runs_by_hand_does_not_wait_for_itself_as_it_exits() {
 }
 
 #[test]
+fn an_exit_waits_neither_for_a_thread_that_waits_for_it_nor_for_all_that_are_still_to_come() {
+    for step in ["exits-by-hand-in-an-exit:b", "again-and-again-by-hand:b"] {
+        let ending = told(&["finalizer:a", step, "say:return"]);
+        assert_eq!(ending.code(), Some(0), "{step}: {ending}");
+        assert_eq!(lines(&ending), ["return", "a"], "{step}: {ending}");
+    }
+}
+
+#[test]
 fn a_stop_of_the_terminal_does_nothing_where_nobody_could_continue_the_process() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

@@ -65,8 +65,8 @@ pub fn cleanup() -> Cleanup {
 ///
 /// From any thread. If another thread is ending the process already, this one waits for that end. One that
 /// comes to its own exit later, `main`'s as it returns, gives `code` in place of its own. In a hook of the C
-/// library's or a destructor that an exit has come to, the process leaves there: those that are left do not
-/// run.
+/// library's or a destructor that an exit has come to behind embed's own hook, the process leaves there: those
+/// that are left do not run. In one before that the standard library aborts, as it does for its own `exit`.
 ///
 /// # Examples
 ///
@@ -155,14 +155,18 @@ fn clean_up_for_good(state: &'static State) {
 /// finalizer that is there and does not run would be a promise broken.
 ///
 /// For the last moment: who registers now waits for the end, and may have what a hook of the C library's
-/// waits for. Whether there was anything.
-fn close(state: &'static State, cause: Cause, enforcer: Enforcer) -> bool {
+/// waits for.
+fn close(state: &'static State, cause: Cause, enforcer: Enforcer) {
     let mut had_any = false;
-    while !state.registry.close(&state.deadline) {
+    while !state.registry.close(state) {
         clean_up(state, Pass::new(cause, Reach::All), enforcer, Place::Apart);
         had_any = true;
     }
-    had_any
+    // Their clock has replaced the one that ran for what follows.
+    let is_urgent = || cause == Cause::Parent || signals::deferred_death().is_some();
+    if had_any && enforcer == Enforcer::Kernel && is_urgent() {
+        state.deadline.start_for_exit();
+    }
 }
 
 /// See [`crate::ending::leave`].
@@ -310,11 +314,7 @@ fn run_late_ones(state: &'static State) {
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
     state.gate.end(cause);
-    // Their clock has replaced the one that ran for what follows.
-    let is_urgent = || cause == Cause::Parent || signals::deferred_death().is_some();
-    if close(state, cause, Enforcer::Kernel) && is_urgent() {
-        state.deadline.start_for_exit();
-    }
+    close(state, cause, Enforcer::Kernel);
 }
 
 /// The code of the thread that was first to leave, where this exit is another's, which had no turn: that
@@ -370,7 +370,7 @@ fn start(state: &'static State, pass: Arc<Pass>) -> io::Result<()> {
     Thread::start(c"epilogue-end", Some((program, state, pass)), run_apart).map(Thread::detach)
 }
 
-fn run_apart(work: &'static mut Option<(Mask, &'static State, Arc<Pass>)>) {
+fn run_apart(work: &mut Option<(Mask, &'static State, Arc<Pass>)>) {
     let Some((program, state, pass)) = work.take() else { return };
     // A finalizer may overflow this thread's own.
     let _stack = action::StackApart::new();
@@ -409,6 +409,10 @@ fn finish() {
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
+    if cause == Cause::Parent {
+        // Its own clock has replaced the one that ran for an orphan's hooks.
+        state.deadline.start_for_exit();
+    }
     coverage::hold_back();
     state.gate.end(cause);
 }

@@ -52,12 +52,21 @@ impl Gate {
     /// Waits for a turn and takes it. An error is the phase that will never give one.
     pub(crate) fn enter(&self, cause: Cause) -> Result<(), Phase> {
         let mut phase = lock(&self.phase);
-        loop {
-            match phase.take_turn(cause) {
-                Some(turn) => return turn,
-                None => phase = self.wait(phase),
-            }
+        if let Some(turn) = phase.take_turn(cause) {
+            return turn;
         }
+        self.join_leavers();
+        let turn = loop {
+            phase = self.wait(phase);
+            if let Some(turn) = phase.take_turn(cause) {
+                break turn;
+            }
+        };
+        let mut leavers = lock(&self.leavers);
+        if let Some(place) = leavers.iter().rposition(|leaver| *leaver == this_thread()) {
+            leavers.swap_remove(place);
+        }
+        turn
     }
 
     /// As [`Gate::enter`]; none where it would wait.
@@ -70,12 +79,12 @@ impl Gate {
         *lock(&self.phase) == Phase::Open
     }
 
-    /// This thread has asked to leave: it waits for the end of the process, and never goes on.
+    /// This thread waits for who has the turn, or for the end of the process.
     pub(crate) fn join_leavers(&self) {
         lock(&self.leavers).push(this_thread());
     }
 
-    /// Whether `thread` ends the process, or waits for who does.
+    /// Whether `thread` has the turn, or waits for who has.
     pub(crate) fn is_left_by(&self, thread: pid_t) -> bool {
         let owner = match *lock(&self.phase) {
             Phase::Open => None,

@@ -24,7 +24,7 @@ use crate::ending::{Cause, Ending};
 use crate::exit::{self, PANICKED};
 use crate::report::{FinalizerEnd, Outcome};
 use crate::state::{State, lock};
-use crate::sys::action::this_thread;
+use crate::sys::action::{is_paused, this_thread};
 
 thread_local! {
     /// The process whose finalizer this thread runs, or zero. A copy made in one runs none.
@@ -170,15 +170,19 @@ impl Registry {
         let id = lists.next;
         lists.next += 1;
         lists.waiting.push(Entry { id, name, kind, ask, work });
+        // A walk that waits runs it: of those that come and run by hand, it would never see the end.
+        self.by_hand_ended.notify_all();
         Some(id)
     }
 
     /// Takes nothing more, if nothing waits to be run or runs by hand. In one step: what is added is run,
     /// or refused. At the end of the time nobody waits for what still runs.
-    pub(crate) fn close(&self, deadline: &Deadline) -> bool {
+    pub(crate) fn close(&self, state: &State) -> bool {
+        let ender = this_thread();
+        let stuck = self.stuck_hands(state, ender);
         let mut lists = lock(&self.lists);
-        let is_done = lists.by_hand(this_thread()).next().is_none() || is_over(deadline);
-        lists.is_closed = lists.waiting.is_empty() && is_done;
+        let is_done = lists.by_hand(ender).all(|running| stuck.contains(&running.id));
+        lists.is_closed = lists.waiting.is_empty() && (is_done || is_over(&state.deadline));
         lists.is_closed
     }
 
@@ -221,9 +225,24 @@ impl Registry {
         self.by_hand_ended.notify_all();
     }
 
-    /// The names of what runs by hand on other threads than `ender`.
-    fn by_hand(&self, ender: pid_t) -> Vec<Cow<'static, str>> {
-        lock(&self.lists).by_hand(ender).map(|running| running.name.clone()).collect()
+    /// What runs by hand on threads that wait for this ending: it never ends.
+    fn stuck_hands(&self, state: &State, ender: pid_t) -> Vec<u64> {
+        let hands = |lists: &Lists| -> Vec<_> {
+            lists.by_hand(ender).map(|running| (running.id, running.thread)).collect()
+        };
+        let running = hands(&lock(&self.lists));
+        // Behind no lock: it asks the kernel.
+        let stuck = running
+            .into_iter()
+            .filter(|&(_, thread)| state.gate.is_left_by(thread) || is_paused(thread));
+        stuck.map(|(id, _)| id).collect()
+    }
+
+    /// Whether there is nothing to wait for: nothing runs by hand on other threads than `ender` but what is
+    /// stuck.
+    fn has_no_hands(&self, state: &State, ender: pid_t) -> bool {
+        let stuck = self.stuck_hands(state, ender);
+        lock(&self.lists).by_hand(ender).all(|running| stuck.contains(&running.id))
     }
 
     /// Nobody waits any more for what still runs by hand on other threads than `ender`: its names.
@@ -236,18 +255,14 @@ impl Registry {
         left.into_iter().map(|running| running.name).collect()
     }
 
-    /// Waits until nothing runs by hand on other threads than `ender`, or the time is over.
-    fn wait_for_hands(&self, ender: pid_t, deadline: &Deadline) {
-        let mut lists = lock(&self.lists);
-        while lists.by_hand(ender).next().is_some() {
-            lists = match deadline.remaining() {
-                None => self.by_hand_ended.wait(lists).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => return,
-                Some(left) => {
-                    let waited = self.by_hand_ended.wait_timeout(lists, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+    /// Waits until something that runs by hand has ended, or there is something to run, or it is time to
+    /// look again who is stuck.
+    fn wait_for_hands(&self, ender: pid_t, reach: Reach, deadline: &Deadline) {
+        const LOOK: Duration = Duration::from_millis(50);
+        let lists = lock(&self.lists);
+        if lists.by_hand(ender).next().is_some() && lists.next(reach).is_none() {
+            let left = deadline.remaining().map_or(LOOK, |left| left.min(LOOK));
+            drop(self.by_hand_ended.wait_timeout(lists, left));
         }
     }
 
@@ -328,7 +343,7 @@ impl Pass {
 
     /// Whether there is nothing to run in `state`'s list, and nothing to wait for.
     pub(crate) fn is_needless(&self, state: &State) -> bool {
-        state.registry.by_hand(self.ender).is_empty() && state.registry.is_empty(self.reach)
+        state.registry.has_no_hands(state, self.ender) && state.registry.is_empty(self.reach)
     }
 
     /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile, and
@@ -350,7 +365,7 @@ impl Pass {
         }
         while let Some(entry) = self.next(state) {
             // Its captures may have a slow drop, and who asked to skip it is in a hurry.
-            mem::forget(entry.work);
+            mem::forget((entry.ask, entry.work));
             if !self.finish(state, Outcome::Skipped) {
                 return;
             }
@@ -408,18 +423,18 @@ impl Pass {
                 return None;
             }
             // Before the look at the list: one that has ended since may have registered another.
-            let by_hand = state.registry.by_hand(self.ender);
+            let is_last = state.registry.has_no_hands(state, self.ender);
             if let Some(entry) = self.pop(state, &mut progress) {
                 return Some(entry);
             }
-            if by_hand.is_empty() || is_over(&state.deadline) {
+            if is_last || is_over(&state.deadline) {
                 progress.leave_behind(state.registry.leave_hands(self.ender));
                 self.end(&mut progress);
                 return None;
             }
             // Who cuts this walk short must find it.
             drop(progress);
-            state.registry.wait_for_hands(self.ender, &state.deadline);
+            state.registry.wait_for_hands(self.ender, self.reach, &state.deadline);
         }
     }
 
@@ -463,7 +478,7 @@ impl Pass {
 
 fn skip(state: &State, entry: Entry) -> FinalizerEnd {
     // Its captures may have a slow or panicking drop, and the time is over.
-    mem::forget(entry.work);
+    mem::forget((entry.ask, entry.work));
     state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped))
 }
 
@@ -481,7 +496,12 @@ impl Entry {
     /// Runs it on this thread. A panic is caught.
     pub(crate) fn run(self, cause: Cause) -> Outcome {
         let outer = INSIDE.with(|inside| inside.replace(std::process::id()));
-        let work = AssertUnwindSafe(move || (self.work)(&Ending::new(cause)));
+        let Self { ask, work, .. } = self;
+        let work = AssertUnwindSafe(move || {
+            // Here, since its drop is the user's as well.
+            drop(ask);
+            work(&Ending::new(cause));
+        });
         let result = catch_unwind(work);
         INSIDE.with(|inside| inside.set(outer));
         match result {

@@ -21,7 +21,8 @@ use nix::poll::ppoll;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
-use support::{raw, sys};
+use nix::unistd::Pid;
+use support::{procfs, raw, sys};
 
 fn main() {
     // Before any step: whoever started the tests may have us ignore these.
@@ -160,7 +161,30 @@ fn register(verb: &str, what: &str) {
             let outcome = embed::finalizer(name, move || say(&said)).run_now();
             return say(&format!("{outcome:?}"));
         }
-        "waits-by-hand" => return begin_by_hand(what),
+        "waits-by-hand" => {
+            return begin_by_hand(what, |said| {
+                take("wait", "");
+                say(&format!("{said} ends"));
+            });
+        }
+        "exits-by-hand-in-an-exit" => {
+            return begin_by_hand(what, |_| {
+                let threads = || procfs::threads_of(Pid::this());
+                while !threads().iter().any(|thread| thread.name == "epilogue-end") {
+                    thread::yield_now();
+                }
+                std::process::exit(8)
+            });
+        }
+        "again-and-again-by-hand" => {
+            let work = || thread::sleep(Duration::from_millis(2));
+            thread::spawn(move || {
+                loop {
+                    embed::finalizer("again", work).run_now();
+                }
+            });
+            return;
+        }
         "std-exits-by-hand" => {
             drop(embed::finalizer(name, || std::process::exit(8)).run_now());
             return;
@@ -169,14 +193,13 @@ fn register(verb: &str, what: &str) {
     };
 }
 
-/// Has another thread run a finalizer by hand, which waits for input, and goes on when it has begun.
-fn begin_by_hand(name: &str) {
+/// Has another thread run a finalizer by hand, and goes on when it has begun.
+fn begin_by_hand(name: &str, work: fn(&str)) {
     let (begun, begins) = mpsc::channel();
     let said = name.to_owned();
     let by_hand = embed::finalizer(name.to_owned(), move || {
         begun.send(()).unwrap();
-        take("wait", "");
-        say(&format!("{said} ends"));
+        work(&said);
     });
     thread::spawn(move || by_hand.run_now());
     begins.recv().unwrap();

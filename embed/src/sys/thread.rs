@@ -20,11 +20,12 @@ pub struct Thread(libc::pthread_t);
 // SAFETY: the C library lets any thread join another, and this can be done only once.
 unsafe impl Send for Thread {}
 
-/// What a thread is given. It lives as long as the process, so that nobody frees it.
-struct Work<T: 'static> {
+/// What a thread is given. It is freed behind `body`, not before: the C library would make the thread a heap
+/// of its own for that.
+struct Work<T> {
     name: &'static CStr,
     subject: T,
-    body: fn(&'static mut T),
+    body: fn(&mut T),
 }
 
 impl Thread {
@@ -38,13 +39,13 @@ impl Thread {
     pub fn start<T: Send + 'static>(
         name: &'static CStr,
         subject: T,
-        body: fn(&'static mut T),
+        body: fn(&mut T),
     ) -> io::Result<Self> {
         let attributes = Attributes::new(stack_size())?;
         let work = Box::into_raw(Box::new(Work { name, subject, body }));
         let mut thread = MaybeUninit::uninit();
         let (place, argument) = (thread.as_mut_ptr(), work.cast::<c_void>());
-        // SAFETY: `run::<T>` takes exactly what `argument` points to, and keeps it for ever.
+        // SAFETY: `run::<T>` takes exactly what `argument` points to, and nobody else has it.
         let error = unsafe { libc::pthread_create(place, &attributes.0, run::<T>, argument) };
         if error != 0 {
             // SAFETY: from `Box::into_raw` above, and no thread has seen it.
@@ -70,12 +71,12 @@ impl Thread {
     }
 }
 
-extern "C" fn run<T: 'static>(work: *mut c_void) -> *mut c_void {
-    // SAFETY: from `start`, which gave it away to this thread, and never freed.
-    let Work { name, subject, body } = unsafe { &mut *work.cast::<Work<T>>() };
+extern "C" fn run<T>(work: *mut c_void) -> *mut c_void {
+    // SAFETY: from `Box::into_raw` in `start`, which gave it away to this thread.
+    let mut work = unsafe { Box::from_raw(work.cast::<Work<T>>()) };
     // If it fails, `ps` shows the name of the process.
-    let _ = nix::sys::prctl::set_name(name);
-    body(subject);
+    let _ = nix::sys::prctl::set_name(work.name);
+    (work.body)(&mut work.subject);
     ptr::null_mut()
 }
 
