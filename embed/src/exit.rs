@@ -158,7 +158,7 @@ fn clean_up_for_good(state: &'static State) {
 /// waits for.
 fn close(state: &'static State, cause: Cause, enforcer: Enforcer) {
     let mut had_any = false;
-    while !state.registry.close(state) {
+    while !state.registry.close() {
         clean_up(state, Pass::new(cause, Reach::All), enforcer, Place::Apart);
         had_any = true;
     }

@@ -5,7 +5,8 @@
 //! 1. An entry leaves the list before it runs, so no two endings can run it.
 //! 2. A panic in one entry leaves the others their turn.
 //! 3. After [`Pass::abandon`] nothing more is started or recorded by that pass.
-//! 4. No walk is over, and no list closed, while another thread runs an entry by hand and there is time.
+//! 4. No walk is over while another thread runs an entry by hand that was registered before the walk had come
+//!    to the end of the list, and there is time.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -175,14 +176,10 @@ impl Registry {
         Some(id)
     }
 
-    /// Takes nothing more, if nothing waits to be run or runs by hand. In one step: what is added is run,
-    /// or refused. At the end of the time nobody waits for what still runs.
-    pub(crate) fn close(&self, state: &State) -> bool {
-        let ender = this_thread();
-        let stuck = self.stuck_hands(state, ender);
+    /// Takes nothing more, if nothing waits to be run. In one step: what is added is run, or refused.
+    pub(crate) fn close(&self) -> bool {
         let mut lists = lock(&self.lists);
-        let is_done = lists.by_hand(ender).all(|running| stuck.contains(&running.id));
-        lists.is_closed = lists.waiting.is_empty() && (is_done || is_over(&state.deadline));
+        lists.is_closed = lists.waiting.is_empty();
         lists.is_closed
     }
 
@@ -238,11 +235,17 @@ impl Registry {
         stuck.map(|(id, _)| id).collect()
     }
 
-    /// Whether there is nothing to wait for: nothing runs by hand on other threads than `ender` but what is
-    /// stuck.
-    fn has_no_hands(&self, state: &State, ender: pid_t) -> bool {
+    /// Whether there is nothing to wait for: of what was registered `before`, nothing runs by hand on other
+    /// threads than `ender` but what is stuck.
+    fn has_no_hands(&self, state: &State, ender: pid_t, before: u64) -> bool {
         let stuck = self.stuck_hands(state, ender);
-        lock(&self.lists).by_hand(ender).all(|running| stuck.contains(&running.id))
+        let is_nothing = |running: &ByHand| running.id >= before || stuck.contains(&running.id);
+        lock(&self.lists).by_hand(ender).all(is_nothing)
+    }
+
+    /// The number of what is registered next.
+    fn next_id(&self) -> u64 {
+        lock(&self.lists).next
     }
 
     /// Nobody waits any more for what still runs by hand on other threads than `ender`: its names.
@@ -314,6 +317,8 @@ pub(crate) struct Pass {
 struct Progress {
     running: Option<Cow<'static, str>>,
     done: Vec<FinalizerEnd>,
+    /// The number of the next entry, as the list was empty for the first time.
+    before: Option<u64>,
     state: Walk,
 }
 
@@ -336,14 +341,16 @@ enum Walk {
 impl Pass {
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
-        let progress = Progress { running: None, done: Vec::new(), state: Walk::Going };
+        let progress =
+            Progress { running: None, done: Vec::new(), before: None, state: Walk::Going };
         let (progress, ended) = (Mutex::new(progress), Condvar::new());
         Self { cause, reach, ender: this_thread(), progress, ended }
     }
 
     /// Whether there is nothing to run in `state`'s list, and nothing to wait for.
     pub(crate) fn is_needless(&self, state: &State) -> bool {
-        state.registry.has_no_hands(state, self.ender) && state.registry.is_empty(self.reach)
+        state.registry.has_no_hands(state, self.ender, u64::MAX)
+            && state.registry.is_empty(self.reach)
     }
 
     /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile, and
@@ -423,10 +430,15 @@ impl Pass {
                 return None;
             }
             // Before the look at the list: one that has ended since may have registered another.
-            let is_last = state.registry.has_no_hands(state, self.ender);
+            let next = state.registry.next_id();
+            let before = progress.before.unwrap_or(next);
+            let is_last = state.registry.has_no_hands(state, self.ender, before);
             if let Some(entry) = self.pop(state, &mut progress) {
                 return Some(entry);
             }
+            // What is registered from here on is run by this walk, if nobody else does: one thread after the
+            // other that does so would keep it until the deadline.
+            progress.before = Some(before);
             if is_last || is_over(&state.deadline) {
                 progress.leave_behind(state.registry.leave_hands(self.ender));
                 self.end(&mut progress);

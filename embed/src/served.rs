@@ -82,7 +82,7 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     if is_deadly {
         // What another thread has registered since has its turn, too. After that nobody returns from
         // registering: a finalizer that is there and does not run would be a promise broken.
-        while !state.registry.close(state) {
+        while !state.registry.close() {
             Pass::new(cause, reach).run(state, is_in_a_hurry);
             coverage::save();
         }

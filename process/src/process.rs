@@ -440,15 +440,14 @@ mod tests {
             },
         ];
         for way in ways {
-            let process = Process::start((), |()| {
-                loop {
-                    thread::park()
-                }
-            })
-            .unwrap();
-            let running = Arc::clone(&process.running);
+            let parked = |()| loop {
+                thread::park()
+            };
+            let mut process = Some(Process::start((), parked).unwrap());
+            let running = process.as_ref().map(|process| Arc::clone(&process.running)).unwrap();
             let mut held = lock(&running);
-            let ended = ends_well_in_a_copy(|| way(process));
+            // By reference: the original's is let go of below.
+            let ended = ends_well_in_a_copy(|| process.take().into_iter().for_each(way));
             held.kill();
             held.wait(None);
             drop(held);
