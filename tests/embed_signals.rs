@@ -227,8 +227,7 @@ fn who_asks_again_and_again_does_not_put_off_the_end_of_an_exit_that_hangs() {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while waitid(Id::Pid(program.pid()), look).unwrap() == WaitStatus::StillAlive {
         program.signal(Signal::SIGTERM);
-        // Oftener than the time that a hook has, and not so often that it has no turn.
-        thread::sleep(Duration::from_millis(5));
+        thread::yield_now();
     }
     let ending = program.finish();
     drop(input);

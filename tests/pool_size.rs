@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::pool::{ResizeError, available_workers};
-use epilogue::{BuildError, Pool, Process, Refusal, Task, channel};
+use epilogue::{BuildError, Pool, Process, Refusal, Report, Task, channel};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
@@ -152,6 +152,15 @@ fn a_pool_is_resized_while_it_works_and_no_task_is_lost() {
     oracle.nothing_left();
 }
 
+/// Closes the pool in another thread, and does something meanwhile.
+fn close_while(pool: &Pool, meanwhile: impl FnOnce()) -> Report {
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| pool.close().unwrap());
+        meanwhile();
+        closing.join().unwrap()
+    })
+}
+
 #[test]
 fn a_pool_that_closes_grows_for_what_waits_behind_a_task() {
     let (oracle, _watchdog) = begin();
@@ -175,13 +184,11 @@ fn a_pool_that_closes_grows_for_what_lies_ahead_with_a_worker() {
     let mut gate = Gate::new();
     let pool = Pool::builder().min_workers(1).workers(3).start().unwrap();
     let tasks: Vec<_> = (0..6).map(|_| pool.submit(gate.path(), stand).unwrap()).collect();
-    let report = thread::scope(|scope| {
-        let closing = scope.spawn(|| pool.close().unwrap());
+    let report = close_while(&pool, || {
         for _ in 0..2 {
             gate.wait_for(3);
             gate.open_once();
         }
-        closing.join().unwrap()
     });
     join_all(tasks);
     // Nobody more was started than there was work for.
@@ -197,15 +204,44 @@ fn a_pool_that_closes_starts_nobody_for_what_runs() {
     let pool = Pool::builder().workers(3).start().unwrap();
     let tasks: Vec<_> = (0..2).map(|_| pool.submit(gate.path(), stand).unwrap()).collect();
     gate.wait_for(2);
-    let report = thread::scope(|scope| {
-        let closing = scope.spawn(|| pool.close().unwrap());
+    let report = close_while(&pool, || {
         until_workers(2);
         is_silent();
         gate.open_once();
-        closing.join().unwrap()
     });
     join_all(tasks);
     assert!(report.is_clean() && report.workers.len() == 3, "{report}");
+    drop((pool, gate));
+    oracle.nothing_left();
+}
+
+/// Fails where the file of that name is gone.
+fn need_the_file() {
+    std::fs::metadata(std::env::var_os("NEEDED").unwrap()).unwrap();
+}
+
+#[test]
+fn a_worker_that_cannot_come_to_help_a_pool_that_closes_breaks_nothing() {
+    let (oracle, _watchdog) = begin();
+    let needed = tempfile::NamedTempFile::new().unwrap();
+    let mut gate = Gate::new();
+    let builder = Pool::builder().min_workers(1).workers(2).env("NEEDED", needed.path());
+    let builder = builder.initializer(need_the_file);
+    let pool = builder.restart_intensity(0, Duration::from_secs(3600)).start().unwrap();
+    needed.close().unwrap();
+    let first = pool.submit(gate.path(), stand).unwrap();
+    gate.wait();
+    let second = pool.submit(1u64, |x| x).unwrap();
+    let report = close_while(&pool, || {
+        // Long enough that some have tried: it is asked for one again and again.
+        while pool.stats().workers.ended == 0 {
+            thread::yield_now();
+        }
+        gate.open_once();
+    });
+    first.join().unwrap();
+    assert_eq!(second.join().unwrap(), 1);
+    assert_eq!((report.done, &report.broken), (2, &None), "{report}");
     drop((pool, gate));
     oracle.nothing_left();
 }

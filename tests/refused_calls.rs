@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::{
-    JoinError, Mechanism, Pool, Process, Receiver, RecvError, Rung, Sender, StartError,
-    StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
+    JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Rung, Sender, StallKind,
+    StartError, StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -219,6 +219,26 @@ fn a_start_whose_argument_the_kernel_never_has_room_for_says_so() {
         let error = builder.start(sender, drop).unwrap_err();
         let StartError::System { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.raw_os_error(), Some(libc::ETOOMANYREFS));
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_worker_that_the_kernel_never_has_room_for_is_told_of_and_holds_up_no_end() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        let short = Duration::from_millis(500);
+        let pool = Pool::builder().workers(1).stall_after(short).on_stall(OnStall::End);
+        let pool = pool.restart_intensity(1, Duration::from_secs(3600)).start_deadline(short);
+        let pool = pool.start().unwrap();
+        let (sender, _receiver) = channel::<u64>().unwrap();
+        refuse(libc::SYS_sendmsg, libc::ETOOMANYREFS);
+        let task = pool.submit(sender, |sender| sender.send(1).unwrap()).unwrap();
+        assert!(task.join().is_err());
+        let report = pool.close().unwrap();
+        assert!(report.stalls.iter().all(|stall| stall.kind == StallKind::Deaf), "{report}");
+        assert!(!report.stalls.is_empty(), "{report}");
     });
     program.unwrap().join().unwrap();
     oracle.nothing_left();

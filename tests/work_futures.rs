@@ -290,6 +290,35 @@ fn a_waker_may_end_the_pool_that_another_thread_closes() {
     oracle.nothing_left();
 }
 
+/// Each comes back to the pool, where the next one is due.
+#[test]
+fn however_many_are_woken_at_once_may_use_the_pool() {
+    struct Uses(Arc<Pool>, AtomicUsize);
+    impl Wake for Uses {
+        fn wake(self: Arc<Self>) {
+            assert!(self.0.stats().workers.wanted > 0);
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    const TASKS: usize = 20_000;
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let pool = Arc::new(Pool::new(1).unwrap());
+    let busy = pool.submit((gate.path(), 0u64), through).unwrap();
+    gate.wait();
+    let uses = Arc::new(Uses(Arc::clone(&pool), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&uses));
+    let mut tasks: Vec<_> = (0..TASKS).map(|_| pool.submit(1u64, |x| x).unwrap()).collect();
+    for task in &mut tasks {
+        assert!(Pin::new(task).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(pool.terminate().unwrap().cancelled, TASKS as u64 + 1);
+    drop((busy, tasks, waker));
+    assert_eq!(uses.1.load(Ordering::Relaxed), TASKS);
+    drop((uses, gate, pool));
+    oracle.nothing_left();
+}
+
 /// What one is woken for may wait for another one, or for a callback, whose outcomes have come with its own.
 #[test]
 fn a_waker_may_wait_for_what_is_done_at_the_same_time() {

@@ -54,11 +54,13 @@ struct Clock {
     /// Whether it may not stand still any more in this ending, which may not have started it yet.
     hurried: bool,
     running: Option<Running>,
+    /// Of what runs beside that ending.
+    beside: Option<Running>,
 }
 
 /// A clock that runs, or stands still.
 #[derive(Debug)]
-pub(crate) struct Running {
+struct Running {
     ends: Option<Instant>,
     /// What was left when the clock was made to stand still.
     paused: Option<Duration>,
@@ -66,9 +68,16 @@ pub(crate) struct Running {
     timer: Option<KillTimer>,
 }
 
+impl Clock {
+    /// How long other people's code has, which follows the finalizers or comes before them.
+    fn of_others(&self) -> Duration {
+        if self.total.is_zero() { DEFAULT } else { self.total }
+    }
+}
+
 impl Default for Clock {
     fn default() -> Self {
-        Self { total: DEFAULT, latest: None, hurried: false, running: None }
+        Self { total: DEFAULT, latest: None, hurried: false, running: None, beside: None }
     }
 }
 
@@ -84,42 +93,31 @@ impl Deadline {
     /// Starts the clock for what follows the finalizers at an exit. It is other people's code, and
     /// has the same time again, or the usual one if the finalizers had none.
     pub(crate) fn start_for_exit(&self) {
-        let total = lock(&self.0).total;
-        let total = if total.is_zero() { DEFAULT } else { total };
+        let total = lock(&self.0).of_others();
         self.run(total, Enforcer::Kernel, KillTimer::new());
     }
 
-    /// As [`Deadline::start_for_exit`], unless a clock runs: who asks again and again for an end that is
-    /// under way must not put it off.
-    pub(crate) fn start_for_exit_unless_it_runs(&self) {
-        let runs = lock(&self.0).running.is_some();
-        if !runs {
-            self.start_for_exit();
-        }
-    }
-
-    /// A clock of its own, which runs until it is dropped: for what runs beside another ending, whose
-    /// clock may have been replaced, or stopped at its end, when this is not done.
-    pub(crate) fn beside(&self) -> Running {
+    /// Starts a clock of its own for what runs beside another ending, whose clock may have been replaced, or
+    /// stopped at its end, when this is not done.
+    pub(crate) fn start_beside(&self) {
         let timer = KillTimer::new();
-        let total = lock(&self.0).total;
-        let total = if total.is_zero() { DEFAULT } else { total };
-        let ends = Instant::now().checked_add(total);
-        let running = Running { ends, paused: None, enforcer: Enforcer::Kernel, timer };
-        running.arm();
-        running
+        let mut clock = lock(&self.0);
+        clock.beside = Some(Running::of_others(clock.of_others(), timer));
     }
 
-    /// Starts the clock for an ending that has to begin within `patience`, unless one runs.
+    /// Stops that: it is done, or has become an ending with a clock of its own.
+    pub(crate) fn stop_beside(&self) {
+        lock(&self.0).beside = None;
+    }
+
+    /// Starts the clock for an ending that has to begin within `patience`, unless one runs: who asks again
+    /// and again must not put it off.
     pub(crate) fn start_before(&self, patience: Duration) {
         let timer = KillTimer::new();
         let mut clock = lock(&self.0);
         if clock.running.is_none() {
-            let total = if clock.total.is_zero() { DEFAULT } else { clock.total };
-            let ends = Instant::now().checked_add(total.saturating_add(patience));
-            let running = Running { ends, paused: None, enforcer: Enforcer::Kernel, timer };
-            running.arm();
-            clock.running = Some(running);
+            let total = clock.of_others().saturating_add(patience);
+            clock.running = Some(Running::of_others(total, timer));
         }
     }
 
@@ -202,6 +200,14 @@ impl Deadline {
 }
 
 impl Running {
+    /// One that runs for so long, whatever the latest is.
+    fn of_others(total: Duration, timer: Option<KillTimer>) -> Self {
+        let ends = Instant::now().checked_add(total);
+        let running = Self { ends, paused: None, enforcer: Enforcer::Kernel, timer };
+        running.arm();
+        running
+    }
+
     fn arm(&self) {
         if let (Some(timer), Some(ends)) = (&self.timer, self.ends) {
             let left = ends.saturating_duration_since(Instant::now());

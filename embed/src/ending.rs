@@ -54,6 +54,18 @@ impl Ending {
     ///
     /// Of the standard library's it is known by what the kernel says that it sleeps in, on Linux with x86_64 or
     /// aarch64.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_embed::{self as embed, ending};
+    /// ending::register("join the others", |ending| {
+    ///     // This one: its number is the process's in the main thread of a program.
+    ///     let exits = std::thread::spawn(std::process::id).join().unwrap_or(0) as i32;
+    ///     println!("the main thread waits for this: {}", ending.is_awaited_by(exits));
+    /// });
+    /// assert!(embed::cleanup().is_complete());
+    /// ```
     pub fn is_awaited_by(&self, thread: libc::pid_t) -> bool {
         state().gate.is_left_by(thread) || action::is_paused(thread)
     }
@@ -64,7 +76,8 @@ impl Ending {
     }
 
     /// Asks those that [can be asked](register_asked) and run next, up to the first that is a
-    /// finalizer, each once. For a hook that is about to wait: theirs end meanwhile.
+    /// finalizer, each once. For a hook that is about to wait: theirs end meanwhile. While a finalizer runs
+    /// nobody is asked: it may need them.
     ///
     /// # Examples
     ///

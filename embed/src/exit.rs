@@ -203,7 +203,10 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         // Nobody else would end what takes all the time it needs at an exit of the program's own.
         state.deadline.hurry();
     }
-    if turn.unwrap_or_else(|| state.gate.enter(cause)).is_err() {
+    let turn = turn.unwrap_or_else(|| state.gate.enter(cause));
+    // It may be a callback beside another ending that leaves: from here on the time is this ending's.
+    state.deadline.stop_beside();
+    if turn.is_err() {
         if is_orphan {
             state.deadline.start_for_exit();
         }

@@ -19,7 +19,8 @@ pub struct Finalizer {
 /// [`cleanup`](crate::cleanup), and on every signal that is handled. Last registered runs first.
 ///
 /// It runs in the process that registered it, never in a copy made by `fork`. When all finalizers of a
-/// process have run that is just about to be gone, this does not return. The name appears in the report. A panic is caught (in a build with `panic = "abort"` it ends the process).
+/// process have run that is just about to be gone, this does not return. The name appears in the report. A
+/// panic is caught (in a build with `panic = "abort"` it ends the process).
 ///
 /// # Examples
 ///

@@ -4,9 +4,8 @@
 //! # Invariants
 //! 1. An entry leaves the list before it runs, so no two endings can run it.
 //! 2. A panic in one entry leaves the others their turn.
-//! 3. After [`Pass::abandon`] nothing more is started or recorded by that pass.
-//! 4. No walk is over while another thread runs an entry by hand that was registered before the walk had come
-//!    to the end of the list, and there is time.
+
+mod pass;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -20,7 +19,8 @@ use std::time::Duration;
 
 use libc::pid_t;
 
-use crate::deadline::{Deadline, Enforcer};
+pub(crate) use self::pass::Pass;
+use crate::deadline::Deadline;
 use crate::ending::{Cause, Ending};
 use crate::exit::{self, PANICKED};
 use crate::report::{FinalizerEnd, Outcome};
@@ -80,8 +80,9 @@ const KEPT: usize = 1000;
 #[derive(Default)]
 pub(crate) struct Registry {
     lists: Mutex<Lists>,
+    /// Told when entries are taken again.
     opened: Condvar,
-    /// Told when an entry that ran by hand has ended.
+    /// Told when an entry that ran by hand has ended, or one was added.
     by_hand_ended: Condvar,
 }
 
@@ -89,6 +90,8 @@ pub(crate) struct Registry {
 struct Lists {
     next: u64,
     waiting: Vec<Entry>,
+    /// What the entry is that a walk runs.
+    running: Option<Kind>,
     /// What threads of the program run outside every walk.
     by_hand: Vec<ByHand>,
     /// Nothing that is added now would run: this process is about to be gone.
@@ -130,8 +133,11 @@ impl Lists {
 
     /// What those are asked by that run next, up to the first finalizer.
     fn asks(&mut self) -> Vec<Work> {
-        let next = self.waiting.iter_mut().rev();
         // It may need what was registered before it.
+        if self.running == Some(Kind::Finalizer) {
+            return Vec::new();
+        }
+        let next = self.waiting.iter_mut().rev();
         let hooks = next.take_while(|entry| entry.kind != Kind::Finalizer);
         hooks.filter_map(|entry| entry.ask.take()).collect()
     }
@@ -285,9 +291,11 @@ impl Registry {
         lock(&self.lists).ended.iter().cloned().collect()
     }
 
-    /// Records an end for [`Registry::ended`], and gives it back.
+    /// Records the end of what a walk took, for [`Registry::ended`], and gives it back.
     pub(crate) fn record(&self, end: FinalizerEnd) -> FinalizerEnd {
-        lock(&self.lists).keep(end.clone());
+        let mut lists = lock(&self.lists);
+        lists.running = None;
+        lists.keep(end.clone());
         end
     }
 
@@ -298,200 +306,10 @@ impl Registry {
 
     fn pop(&self, reach: Reach) -> Option<Entry> {
         let lists = &mut lock(&self.lists);
-        lists.next(reach).map(|place| lists.waiting.remove(place))
+        let entry = lists.next(reach).map(|place| lists.waiting.remove(place))?;
+        lists.running = Some(entry.kind);
+        Some(entry)
     }
-}
-
-/// One walk through the list, which another thread may cut short.
-#[derive(Debug)]
-pub(crate) struct Pass {
-    cause: Cause,
-    reach: Reach,
-    /// The thread that ends the process, which made this.
-    ender: pid_t,
-    progress: Mutex<Progress>,
-    ended: Condvar,
-}
-
-#[derive(Debug)]
-struct Progress {
-    running: Option<Cow<'static, str>>,
-    done: Vec<FinalizerEnd>,
-    /// The number of the next entry, as the list was empty for the first time.
-    before: Option<u64>,
-    state: Walk,
-}
-
-impl Progress {
-    /// Notes what runs by hand for longer than there is time. Whoever runs it gets its end.
-    fn leave_behind(&mut self, by_hand: Vec<Cow<'static, str>>) {
-        let end = |name| FinalizerEnd::new(name, Outcome::TimedOut);
-        self.done.extend(by_hand.into_iter().map(end));
-    }
-}
-
-/// How far a walk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walk {
-    Going,
-    Over,
-    Abandoned,
-}
-
-impl Pass {
-    /// A walk that has not begun.
-    pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
-        let progress =
-            Progress { running: None, done: Vec::new(), before: None, state: Walk::Going };
-        let (progress, ended) = (Mutex::new(progress), Condvar::new());
-        Self { cause, reach, ender: this_thread(), progress, ended }
-    }
-
-    /// Whether there is nothing to run in `state`'s list, and nothing to wait for.
-    pub(crate) fn is_needless(&self, state: &State) -> bool {
-        state.registry.has_no_hands(state, self.ender, u64::MAX)
-            && state.registry.is_empty(self.reach)
-    }
-
-    /// Runs every entry of `state`'s list that is in reach, those included that are added meanwhile, and
-    /// waits for those that other threads run by hand.
-    pub(crate) fn run(&self, state: &'static State, skip: fn() -> bool) {
-        while !skip() {
-            let Some(entry) = self.next(state) else {
-                return;
-            };
-            let outcome = match (entry.kind, self.cause) {
-                (Kind::Hook | Kind::Last, Cause::Exit) => {
-                    state.deadline.pause_for(|| entry.run_in_ending(self.cause))
-                }
-                _ => entry.run_in_ending(self.cause),
-            };
-            if !self.finish(state, outcome) {
-                return;
-            }
-        }
-        while let Some(entry) = self.next(state) {
-            // Its captures may have a slow drop, and who asked to skip it is in a hurry.
-            mem::forget((entry.ask, entry.work));
-            if !self.finish(state, Outcome::Skipped) {
-                return;
-            }
-        }
-    }
-
-    /// Waits until every entry has run, or until the end of the time if nobody else enforces it.
-    pub(crate) fn wait(&self, state: &State, enforcer: Enforcer) {
-        let mut progress = lock(&self.progress);
-        while progress.state == Walk::Going {
-            let left = match enforcer {
-                Enforcer::Kernel => None,
-                Enforcer::Waiter => state.deadline.remaining(),
-            };
-            progress = match left {
-                None => self.ended.wait(progress).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => {
-                    drop(progress);
-                    return self.abandon(state);
-                }
-                Some(left) => {
-                    let waited = self.ended.wait_timeout(progress, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-    }
-
-    /// Leaves behind what still runs and skips the rest, at the end of the time.
-    fn abandon(&self, state: &State) {
-        let mut progress = lock(&self.progress);
-        if progress.state != Walk::Going {
-            // It has just come to its end: what was registered since is for the next ending.
-            return;
-        }
-        progress.state = Walk::Abandoned;
-        if let Some(name) = progress.running.take() {
-            let end = state.registry.record(FinalizerEnd::new(name, Outcome::TimedOut));
-            progress.done.push(end);
-        }
-        progress.leave_behind(state.registry.leave_hands(self.ender));
-        drop(progress);
-        self.skip_rest(state);
-    }
-
-    /// What this walk did.
-    pub(crate) fn done(&self) -> Vec<FinalizerEnd> {
-        lock(&self.progress).done.clone()
-    }
-
-    fn next(&self, state: &State) -> Option<Entry> {
-        loop {
-            let mut progress = lock(&self.progress);
-            if progress.state == Walk::Abandoned {
-                return None;
-            }
-            // Before the look at the list: one that has ended since may have registered another.
-            let next = state.registry.next_id();
-            let before = progress.before.unwrap_or(next);
-            let is_last = state.registry.has_no_hands(state, self.ender, before);
-            if let Some(entry) = self.pop(state, &mut progress) {
-                return Some(entry);
-            }
-            // What is registered from here on is run by this walk, if nobody else does: one thread after the
-            // other that does so would keep it until the deadline.
-            progress.before = Some(before);
-            if is_last || is_over(&state.deadline) {
-                progress.leave_behind(state.registry.leave_hands(self.ender));
-                self.end(&mut progress);
-                return None;
-            }
-            // Who cuts this walk short must find it.
-            drop(progress);
-            state.registry.wait_for_hands(self.ender, self.reach, &state.deadline);
-        }
-    }
-
-    fn pop(&self, state: &State, progress: &mut Progress) -> Option<Entry> {
-        while let Some(entry) = state.registry.pop(self.reach) {
-            let has_time = entry.kind != Kind::Finalizer && self.cause == Cause::Exit;
-            if has_time || !is_over(&state.deadline) {
-                progress.running = Some(entry.name.clone());
-                return Some(entry);
-            }
-            progress.done.push(skip(state, entry));
-        }
-        None
-    }
-
-    fn end(&self, progress: &mut Progress) {
-        if progress.state == Walk::Going {
-            progress.state = Walk::Over;
-        }
-        self.ended.notify_all();
-    }
-
-    /// Records what ran, or says that nobody waits for it any more.
-    fn finish(&self, state: &State, outcome: Outcome) -> bool {
-        let mut progress = lock(&self.progress);
-        let Some(name) = progress.running.take() else {
-            return false;
-        };
-        let end = state.registry.record(FinalizerEnd::new(name, outcome));
-        progress.done.push(end);
-        true
-    }
-
-    fn skip_rest(&self, state: &State) {
-        while let Some(entry) = state.registry.pop(self.reach) {
-            let end = skip(state, entry);
-            lock(&self.progress).done.push(end);
-        }
-    }
-}
-
-fn skip(state: &State, entry: Entry) -> FinalizerEnd {
-    // Its captures may have a slow or panicking drop, and the time is over.
-    mem::forget((entry.ask, entry.work));
-    state.registry.record(FinalizerEnd::new(entry.name, Outcome::Skipped))
 }
 
 impl Entry {
@@ -541,7 +359,7 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
 mod tests {
     use std::sync::mpsc;
 
-    use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Pass, Reach, Registry, State};
+    use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Registry, State};
 
     #[test]
     fn who_runs_after_a_finalizer_is_not_asked_before_it_and_nobody_twice() {
@@ -559,16 +377,6 @@ mod tests {
             state.registry.ask_next(&Ending::new(Cause::Cleanup));
         }
         assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["third", "second"]);
-    }
-
-    #[test]
-    fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
-        let state: &'static State = Box::leak(Box::default());
-        let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
-        pass.run(state, || false);
-        state.registry.add("late".into(), Kind::Finalizer, None, Box::new(|_| ()), || false);
-        pass.abandon(state);
-        assert!(!state.registry.is_empty(Reach::ButLast));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Embed's own thread: takes the signals that handlers left, and ends the process for each.
 
 use std::ffi::c_int;
+use std::time::Duration;
 
 use crate::coverage;
 use crate::deadline::Enforcer;
@@ -67,8 +68,9 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
         state.deadline.hurry();
         // That ending's clock is not theirs: of a cleanup it stops with it. One that hangs would keep this
         // thread from every later signal.
-        let _clock = state.deadline.beside();
+        state.deadline.start_beside();
         stop::request(reason);
+        state.deadline.stop_beside();
     }
     if turn.unwrap_or_else(|| state.gate.enter(cause)).is_err() {
         return follow_exit(letter, desk, state);
@@ -102,7 +104,7 @@ fn follow_exit(letter: &Letter, desk: &Desk, state: &State) {
     let signal = letter.delivery.signal;
     if is_deadly(signal) {
         exit::end_in(signal);
-        state.deadline.start_for_exit_unless_it_runs();
+        state.deadline.start_before(Duration::ZERO);
     } else {
         carry_out(letter, desk);
     }

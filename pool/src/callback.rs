@@ -3,20 +3,17 @@
 //! It is one a pool, started when the first callback is set and joined as the pool ends. So a callback
 //! may panic, block, submit, close the pool or drop it: nothing else of the pool waits for it.
 
-use std::convert::Infallible;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use epilogue_embed::ending::Ending;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use epilogue_process::Portable;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Pid, gettid};
 
 use crate::error::TaskError;
+use crate::own_thread::{OwnThread, Until};
 use crate::task::Task;
 use crate::wakes::Told;
 
@@ -54,30 +51,16 @@ impl<R: Portable + 'static> Task<R> {
         let (mailbox, queue) = (Arc::clone(&self.mailbox), self.callbacks());
         let call = move || callback(self.join());
         let Some((pool, queue)) = queue else { return call() };
-        let waiting = Arc::new(Waiting { callback: Mutex::new(Some(Box::new(call))), queue });
-        let later = Arc::clone(&waiting);
-        match mailbox.subscribe(Told::Called(Box::new(move || later.call())), &pool.wakes) {
-            true => pool.attend(),
-            false => waiting.call(),
+        // Whoever receives is there as long as there is one who sends.
+        let hand_over = move || drop(queue.send(Box::new(call)));
+        match mailbox.subscribe(Told::Called(Box::new(hand_over)), &pool.wakes) {
+            Ok(()) => pool.attend(),
+            Err(told) => told.tell(),
         }
     }
 }
 
 pub(crate) type Callback = Box<dyn FnOnce() + Send>;
-
-/// A callback that waits for its outcome.
-struct Waiting {
-    callback: Mutex<Option<Callback>>,
-    queue: Sender<Callback>,
-}
-
-impl Waiting {
-    fn call(&self) {
-        let callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Whoever receives is there as long as there is one who sends.
-        let _ = callback.map(|callback| self.queue.send(callback));
-    }
-}
 
 /// The thread that calls back.
 #[derive(Debug, Default)]
@@ -96,25 +79,15 @@ enum State {
 
 #[derive(Debug)]
 struct Caller {
-    /// Nothing is ever sent: it is the end of the channel that says that it has called all.
-    done: Receiver<Infallible>,
-    /// The kernel's number of it, once it has begun.
-    id: Arc<OnceLock<Pid>>,
+    own: OwnThread,
     /// Until somebody joins it.
     thread: Option<JoinHandle<()>>,
 }
 
 impl Caller {
     fn start(callbacks: Receiver<Callback>) -> io::Result<Self> {
-        let (calling, done) = bounded(0);
-        let id = Arc::new(OnceLock::new());
-        let told = Arc::clone(&id);
-        let thread = thread::Builder::new().name("epilogue-done".into()).spawn(move || {
-            let _ = told.set(gettid());
-            call(&callbacks);
-            drop(calling);
-        })?;
-        Ok(Self { done, id, thread: Some(thread) })
+        let (own, thread) = OwnThread::start("epilogue-done", move || call(&callbacks))?;
+        Ok(Self { own, thread: Some(thread) })
     }
 }
 
@@ -133,25 +106,22 @@ impl Callbacks {
         }
     }
 
-    /// Calls what there is and ends the thread. All tasks have their outcomes. One that is called
-    /// by it cannot wait for it; each other one who ends the pool does. Nor does the thread that tells
-    /// of events, which a callback may wait for as it ends the pool, nor a hook of this `ending` if a
-    /// callback exits the program, which waits for the hook.
-    pub(crate) fn end(&self, observer: Option<ThreadId>, ending: Option<&Ending>) {
+    /// Calls what there is and ends the thread; waits for that as long as said. All tasks have their outcomes.
+    /// One that is called by it cannot wait for it; each other one who ends the pool does, but for the thread
+    /// that tells of events, which a callback may wait for as it ends the pool.
+    pub(crate) fn end(&self, observer: Option<&OwnThread>, until: Until<'_>) {
         let mut state = self.lock();
         let mut caller = match std::mem::replace(&mut *state, State::Ended) {
             State::Running(_, caller) | State::Leaving(caller) => caller,
             State::Idle | State::Ended => return,
         };
-        let is_observer = observer == Some(thread::current().id());
-        let waits = !is_observer && caller.id.get() != Some(&gettid());
-        let (done, id) = (caller.done.clone(), Arc::clone(&caller.id));
-        let thread = caller.thread.take_if(|_| waits);
+        let waits = !observer.is_some_and(OwnThread::is_here) && !caller.own.is_here();
+        let (own, thread) = (caller.own.clone(), caller.thread.take_if(|_| waits));
         // It stays there for who ends the pool meanwhile, and has to wait as well.
         *state = State::Leaving(caller);
         // A callback may ask for the state.
         drop(state);
-        if waits && has_called_all(&done, &id, ending) {
+        if waits && own.ends(until) {
             let _ = thread.map(JoinHandle::join);
         }
     }
@@ -159,23 +129,6 @@ impl Callbacks {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Waits until all have been called: false if one of them exits the program.
-fn has_called_all(
-    done: &Receiver<Infallible>,
-    id: &OnceLock<Pid>,
-    ending: Option<&Ending>,
-) -> bool {
-    const LOOK: Duration = Duration::from_millis(50);
-    let exits = |ending: &Ending| id.get().is_some_and(|id| ending.is_awaited_by(id.as_raw()));
-    let Some(ending) = ending else { return done.recv().is_err() };
-    while !exits(ending) {
-        if done.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
-            return true;
-        }
-    }
-    false
 }
 
 fn call(callbacks: &Receiver<Callback>) {

@@ -55,6 +55,7 @@ mod maps;
 mod member;
 mod note;
 mod observer;
+mod own_thread;
 mod pool;
 mod progress;
 mod reader;

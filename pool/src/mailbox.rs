@@ -112,20 +112,21 @@ impl Mailbox {
         drop(ticket);
     }
 
-    /// Has somebody told when something has arrived, instead of who was to be told before. False if
-    /// something has already: then nobody is told.
-    pub(crate) fn subscribe(&self, told: Told, wakes: &Arc<Wakes>) -> bool {
-        let subscriber = Some(Subscriber::new(told, wakes));
+    /// Has somebody told when something has arrived, instead of who was to be told before.
+    ///
+    /// # Errors
+    ///
+    /// Who was to be told, if something has arrived already: then nobody is.
+    pub(crate) fn subscribe(&self, told: Told, wakes: &Arc<Wakes>) -> Result<(), Told> {
         let mut content = self.lock();
-        let is_empty = content.arrivals.is_empty();
+        if !content.arrivals.is_empty() {
+            return Err(told);
+        }
+        let unused = content.subscriber.replace(Subscriber::new(told, wakes));
         // Dropping a waker calls code that is not ours: not behind the lock.
-        let unused = match is_empty {
-            true => std::mem::replace(&mut content.subscriber, subscriber),
-            false => subscriber,
-        };
         drop(content);
         drop(unused);
-        is_empty
+        Ok(())
     }
 
     /// Nobody is to be woken any more.

@@ -15,7 +15,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -27,6 +27,7 @@ use crate::floor::Floor;
 use crate::mailbox::{Index, Outcomes};
 use crate::member::Member;
 use crate::note::Note;
+use crate::own_thread::{OwnThread, Until};
 use crate::shared::Shared;
 use crate::trace::Trace;
 
@@ -189,10 +190,8 @@ pub(crate) struct Observer {
     feed: Arc<Feed>,
     /// The thread ends once this is gone.
     stop: Mutex<Option<Sender<Infallible>>>,
-    /// It is disconnected once the thread has told all.
-    done: Receiver<Infallible>,
+    own: OwnThread,
     thread: Mutex<Option<JoinHandle<()>>>,
-    id: ThreadId,
 }
 
 impl Observer {
@@ -203,39 +202,30 @@ impl Observer {
         }
         let (events, waiting) = bounded(Feed::WAITING);
         let (stop, stopped) = bounded(0);
-        let (telling, done) = bounded(0);
         let (missed, all_missed) = (AtomicU64::new(0), AtomicU64::new(0));
         let feed = Arc::new(Feed { events, missed, all_missed });
         let told = Arc::clone(&feed);
-        let thread = thread::Builder::new().name("epilogue-events".into()).spawn(move || {
+        let (own, thread) = OwnThread::start("epilogue-events", move || {
             observe(&told, &waiting, &stopped, &listeners);
             // What they hold may be the pool itself.
             discard_panic(|| drop(listeners));
-            drop(telling);
         })?;
-        let (id, thread) = (thread.thread().id(), Mutex::new(Some(thread)));
-        Ok(Some(Self { feed, stop: Mutex::new(Some(stop)), done, thread, id }))
+        let (stop, thread) = (Mutex::new(Some(stop)), Mutex::new(Some(thread)));
+        Ok(Some(Self { feed, stop, own, thread }))
     }
 
     pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
 
-    pub(crate) fn id(&self) -> ThreadId {
-        self.id
+    pub(crate) fn own_thread(&self) -> &OwnThread {
+        &self.own
     }
 
-    /// Has all told that there is, and the thread end; waits for that, or as long as said.
-    pub(crate) fn end(&self, limit: Option<Duration>) {
+    /// Has all told that there is, and the thread end; waits for that as long as said.
+    pub(crate) fn end(&self, until: Until<'_>) {
         drop(self.stop.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if thread::current().id() == self.id {
-            return;
-        }
-        // Nothing is ever sent: what ends the waiting is the end of the thread, or of the time.
-        let is_done = match limit {
-            None => self.done.recv().is_err(),
-            Some(limit) => self.done.recv_timeout(limit).is_err_and(|error| !error.is_timeout()),
-        };
+        let is_done = self.own.ends(until);
         let thread =
             self.thread.lock().unwrap_or_else(PoisonError::into_inner).take_if(|_| is_done);
         if let Some(thread) = thread {

@@ -10,6 +10,7 @@ use epilogue_embed::ending::{self, Ending};
 use crate::builder::Builder;
 use crate::ends::{Deadline, EndCause, Order};
 use crate::error::{BuildError, CloseError};
+use crate::own_thread::Until;
 use crate::report::Report;
 use crate::shared::Shared;
 
@@ -157,7 +158,7 @@ impl Pool {
             // It goes on, and the hook waits for it at exit.
             return report;
         }
-        self.shared.end_observation(None);
+        self.shared.end_observation(Until::Done);
         // Now there is nothing left to do at exit.
         if let Some(hook) = self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take() {
             hook.cancel();

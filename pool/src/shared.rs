@@ -3,7 +3,7 @@
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
@@ -16,7 +16,6 @@ use epilogue_process::child::Original;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
-use nix::unistd::{Pid, gettid};
 
 use crate::builder::Builder;
 use crate::call::{Call, time};
@@ -27,6 +26,7 @@ use crate::floor::Floor;
 use crate::intensity::Intensity;
 use crate::mailbox::{Index, Mailbox};
 use crate::observer::{Observer, Watched};
+use crate::own_thread::{OwnThread, Until};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
 use crate::terms::Terms;
@@ -45,8 +45,8 @@ pub(crate) struct Shared {
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) callbacks: Callbacks,
     supervision: Mutex<Supervision>,
-    /// The kernel's number of the supervisor's thread, once that has begun.
-    supervisor: OnceLock<Pid>,
+    /// The supervisor's thread, once that has begun.
+    supervisor: OnceLock<OwnThread>,
     /// Set once, by whoever closes the pool or finds that it cannot go on.
     closed: Arc<OnceLock<Refusal>>,
     owner: Original,
@@ -150,20 +150,22 @@ impl Shared {
             on_end,
         });
         let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
-        let thread = thread::Builder::new().name("epilogue-pool".into());
-        let thread = thread.spawn(|| supervisor.watch()).map_err(at("starting a thread"))?;
+        let (own, thread) = OwnThread::start("epilogue-pool", || supervisor.watch())
+            .map_err(at("starting a thread"))?;
+        // Nothing was submitted yet, so it has nobody to wake.
+        let _ = shared.supervisor.set(own);
         match up.recv() {
             Ok(Ok(())) => *shared.lock_supervision() = Supervision::Running(thread),
             Ok(Err(error)) => {
                 // The thread ends when all that it had started is gone.
                 let _ = thread.join();
-                shared.end_observation(None);
+                shared.end_observation(Until::Done);
                 return Err(BuildError::Worker(error));
             }
             Err(_) => {
                 let message =
                     join(thread).map_or_else(|error| error.to_string(), |_| String::new());
-                shared.end_observation(None);
+                shared.end_observation(Until::Done);
                 return Err(BuildError::Supervisor { message });
             }
         }
@@ -292,34 +294,26 @@ impl Shared {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The supervisor begins, on this thread.
-    pub(crate) fn supervised_here(&self) {
-        let _ = self.supervisor.set(gettid());
-    }
-
     /// Ends the pool and waits for its end, unless it has ended already.
     pub(crate) fn end(&self, order: Order) -> Result<Report, CloseError> {
-        self.end_as(order, None)
+        self.end_until(order, Until::Done)
     }
 
-    /// As [`Shared::end`], in a hook of this `ending`: what waits for that is not waited for.
-    fn end_as(&self, order: Order, ending: Option<&Ending>) -> Result<Report, CloseError> {
+    /// As [`Shared::end`], but it waits for the pool's threads only as long as said.
+    fn end_until(&self, order: Order, until: Until<'_>) -> Result<Report, CloseError> {
         let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
         self.order(order);
-        let waits_for_us =
-            |id: &Pid| *id == gettid() || ending.is_some_and(|it| it.is_awaited_by(id.as_raw()));
-        if self.supervisor.get().is_some_and(waits_for_us) {
-            // It has called somebody's waker. To wait for itself would be to wait for ever, with a lock
-            // for which all others wait that end the pool.
-            return Err(CloseError::OnOwnThread);
-        }
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = self.drain();
+        if self.supervisor.get().is_some_and(|supervisor| !supervisor.ends(until)) {
+            // It has called somebody's waker, which waits for us: here, or as it exits the program.
+            return Err(CloseError::OnOwnThread);
+        }
         let report = self.join_supervisor();
         // Every task has its outcome. Whoever is called back may end the pool, too: not behind the
         // lock of the supervision.
-        self.callbacks.end(self.observer.as_ref().map(Observer::id), ending);
+        self.callbacks.end(self.observer.as_ref().map(Observer::own_thread), until);
         report
     }
 
@@ -336,9 +330,9 @@ impl Shared {
         report
     }
 
-    /// Has all told that there is to be told, and waits for that, or as long as said.
-    pub(crate) fn end_observation(&self, limit: Option<Duration>) {
-        self.observer.iter().for_each(|observer| observer.end(limit));
+    /// Has all told that there is to be told, and waits for that as long as said.
+    pub(crate) fn end_observation(&self, until: Until<'_>) {
+        self.observer.iter().for_each(|observer| observer.end(until));
     }
 
     fn order(&self, order: Order) {
@@ -360,10 +354,11 @@ impl Shared {
             // All of them before one is waited for, so that their times pass together.
             ending.ask_next();
         }
-        let _ = self.end_as(self.on_end.order_with_program(ending), Some(ending));
+        let _ = self.end_until(self.on_end.order_with_program(ending), Until::Awaited(ending));
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
-        self.end_observation(Some(ending.remaining().map_or(most, |left| most.min(left / 5))));
+        let most = ending.remaining().map_or(most, |left| most.min(left / 5));
+        self.end_observation(Until::Within(most));
     }
 
     /// Orders what [`Shared::end_with_program`] waits for.

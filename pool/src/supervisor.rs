@@ -39,7 +39,6 @@ impl Supervisor {
     /// Runs the pool until it has ended, and leaves word if that was by a panic.
     pub(crate) fn watch(self) -> Report {
         let shared = Arc::clone(&self.shared);
-        shared.supervised_here();
         panic::catch_unwind(AssertUnwindSafe(|| self.run())).unwrap_or_else(|payload| {
             let cause = "the pool's own thread panicked".to_owned();
             shared.give_up(Refusal::Broken { cause });

@@ -284,7 +284,8 @@ impl<R> Task<R> {
         let Some(pool) = self.pool_to_ask() else { return false };
         pool.floor().collect();
         // Not behind the lock: both wakers are somebody else's code.
-        let is_waiting = self.mailbox.subscribe(Told::Woken(waker.clone()), &pool.wakes);
+        let told = Told::Woken(waker.clone());
+        let is_waiting = self.mailbox.subscribe(told, &pool.wakes).is_ok();
         if is_waiting {
             pool.attend();
         }

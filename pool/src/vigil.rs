@@ -234,7 +234,7 @@ impl Member {
             'T' => Some(StallKind::Stopped),
             't' => Some(StallKind::Traced),
             // What it waits for may still be on its way to it.
-            'S' | 'D' if has_computed || !self.child.is_flushed() => None,
+            'S' | 'D' if has_computed || self.child.is_sending() => None,
             'S' | 'D' if mark.begun == 0 => Some(StallKind::Deaf),
             'S' | 'D' => Some(StallKind::Silent),
             // It runs or would, or it is just ending.

@@ -25,9 +25,15 @@ pub(crate) struct Wakes {
     /// Those whose outcome is there.
     due: Mutex<VecDeque<Waker>>,
     is_due: AtomicBool,
+    /// How many calls wake, those within a waker included.
+    waking: AtomicUsize,
 }
 
 impl Wakes {
+    /// How many calls wake at the same time. A waker that uses the pool comes back here and wakes the next
+    /// one, so without a bound thousands that are due at once would overflow its stack.
+    const AT_ONCE: usize = 64;
+
     /// Whether anybody waits.
     pub(crate) fn are_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
@@ -35,7 +41,7 @@ impl Wakes {
 
     /// Whether somebody whose outcome is there was not woken yet.
     pub(crate) fn are_due(&self) -> bool {
-        self.is_due.load(Ordering::Relaxed)
+        self.is_due.load(Ordering::SeqCst)
     }
 
     /// Wakes those whose outcome is there.
@@ -43,17 +49,19 @@ impl Wakes {
         // Most of the time nobody is, and everybody who has had the lock comes by here. One after the
         // other: a waker that waits for what the next one would do, as by ending the pool, comes back here
         // and finds that one.
-        while self.are_due()
-            && let Some(waker) = self.next()
-        {
-            // A pool's own thread comes by here, too.
-            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()))
-                && let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
-            {
-                // The payload is foreign, too, and so may be what its `Drop` panics with.
-                std::mem::forget(second);
+        while self.are_due() && self.begin_to_wake() {
+            while let Some(waker) = self.next() {
+                call(waker);
             }
+            // Then the look whether anybody is due: who came since may have found no place.
+            self.waking.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// False where as many wake already as may, who come to all that are due.
+    fn begin_to_wake(&self) -> bool {
+        let more = |waking: usize| (waking < Self::AT_ONCE).then_some(waking + 1);
+        self.waking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
     /// Who is to be woken next. The lock is not held while foreign code runs, which may come back here.
@@ -69,6 +77,16 @@ impl Wakes {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Waker>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls foreign code. A pool's own thread comes by here, too.
+fn call(waker: Waker) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()))
+        && let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        // The payload is foreign, too, and so may be what its `Drop` panics with.
+        std::mem::forget(second);
     }
 }
 
@@ -103,6 +121,16 @@ pub(crate) enum Told {
     Called(Box<dyn FnOnce() + Send>),
 }
 
+impl Told {
+    /// Tells it here.
+    pub(crate) fn tell(self) {
+        match self {
+            Self::Woken(waker) => call(waker),
+            Self::Called(call) => call(),
+        }
+    }
+}
+
 impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -133,6 +161,6 @@ impl Subscriber {
         let wakes = &self.presence.0;
         let mut due = wakes.lock();
         due.push_back(waker);
-        wakes.is_due.store(true, Ordering::Release);
+        wakes.is_due.store(true, Ordering::SeqCst);
     }
 }

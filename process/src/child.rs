@@ -296,10 +296,15 @@ impl Child {
         Watch { ties, wire: self.wire_interest(), is_running: matches!(self.life, Life::Running) }
     }
 
+    /// Whether something for it is on its way, and not refused by the kernel: that may stay so.
+    pub fn is_sending(&self) -> bool {
+        !self.wire.is_flushed() && self.wire.refused().is_none()
+    }
+
     /// What to wait for on the wire, while it is open.
     pub(crate) fn wire_interest(&self) -> Option<PollFlags> {
         let mut flags = PollFlags::POLLIN;
-        if !self.wire.is_flushed() && self.wire.refused().is_none() {
+        if self.is_sending() {
             flags |= PollFlags::POLLOUT;
         }
         self.wire_open.then_some(flags)

@@ -49,6 +49,7 @@ mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 mod growth;
+mod held;
 mod invocation;
 mod launch;
 pub mod link;

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use epilogue_embed::lent::PerProcess;
 use epilogue_embed::{ending, finalizer};
 
 use crate::growth;
+use crate::held::lock_until;
 
 type Known = Mutex<BTreeMap<(TypeId, usize), Arc<dyn Any + Send + Sync>>>;
 
@@ -90,23 +90,11 @@ impl<S: Send + 'static> Local<S> {
     /// Drops the state. A call that is about to return gives it back; one that a call still has then stays:
     /// to take it away would be worse.
     fn discard(&self) {
-        const LOOK: Duration = Duration::from_millis(1);
-        let patience = ending::remaining().map_or(Self::PATIENCE, |left| left / 5);
-        let begun = Instant::now();
-        loop {
-            match self.content.try_lock() {
-                Ok(mut content) => return *content = Content::Dropped,
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    return *poisoned.into_inner() = Content::Dropped;
-                }
-                Err(TryLockError::WouldBlock) if begun.elapsed() < patience.min(Self::PATIENCE) => {
-                    thread::sleep(LOOK);
-                }
-                // Not a message on standard error, but one for the report.
-                Err(TryLockError::WouldBlock) => {
-                    resume_unwind(Box::new("it was not dropped, for a task still had it"))
-                }
-            }
+        let left = ending::remaining().map_or(Self::PATIENCE, |left| left / 5);
+        match lock_until(&self.content, Instant::now() + left.min(Self::PATIENCE)) {
+            Some(mut content) => *content = Content::Dropped,
+            // Not a message on standard error, but one for the report.
+            None => resume_unwind(Box::new("it was not dropped, for a task still had it")),
         }
     }
 }

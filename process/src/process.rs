@@ -155,6 +155,10 @@ impl<R> Process<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn is_finished(&self) -> bool {
+        // A fork of the process that started it would take away what the original is to read.
+        if !self.running.is_ours() {
+            return false;
+        }
         match self.running.try_lock() {
             Ok(mut running) => {
                 running.look();

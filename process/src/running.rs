@@ -51,7 +51,6 @@ pub(crate) struct Running {
     captured: [Option<File>; 2],
     at_exit: Option<Finalizer>,
     id: u32,
-    owner: u32,
     /// The channels whose sending end went along with the argument.
     senders: Vec<u64>,
 }
@@ -111,7 +110,6 @@ impl Running {
             id: child.id(),
             progress: Progress::Running(Box::new(child), Answered::Nothing),
             at_exit: None,
-            owner: std::process::id(),
             senders: senders.clone(),
         });
         let running = Arc::new(Shared { owner: pid::own(), running });
@@ -145,11 +143,6 @@ impl Running {
         self.id
     }
 
-    /// Whether this process started it, rather than a fork of that.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.owner == std::process::id()
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         self.child().is_none()
     }
@@ -157,7 +150,7 @@ impl Running {
     /// As [`Running::advance`], for one who does not wait and may come again and again: what the
     /// process sends to receivers here is taken in, or it might wait for us for ever.
     pub(crate) fn look(&mut self) {
-        if self.is_ours() && !self.has_ended() {
+        if !self.has_ended() {
             take_in_now(&self.senders);
         }
         self.advance();
@@ -165,10 +158,6 @@ impl Running {
 
     /// Takes notice of what has happened, and waits for nothing.
     pub(crate) fn advance(&mut self) {
-        // A fork of the process that started it would take away what the original is to read.
-        if !self.is_ours() {
-            return;
-        }
         if let Some(child) = self.child_mut() {
             child.reap();
             child.flush();
@@ -209,12 +198,9 @@ impl Running {
         matches!(self.progress, Progress::Taken(_))
     }
 
-    /// Stops it, abandoning its function. In a fork of the process that started it, nothing is
-    /// asked of it.
+    /// Stops it, abandoning its function.
     pub(crate) fn stop(&mut self) {
-        if self.is_ours()
-            && let Some(child) = self.child_mut()
-        {
+        if let Some(child) = self.child_mut() {
             child.stop(None, Work::Abandon);
         }
     }
@@ -280,14 +266,18 @@ fn is_the_answer(reply: &Reply) -> bool {
     (reply.id, reply.first, reply.count) == (CALL, 0, 1)
 }
 
-impl Drop for Running {
+impl Drop for Shared {
     fn drop(&mut self) {
         // In a fork the child is the business of the process that started it.
-        if self.is_ours() && !self.has_ended() {
+        if !self.is_ours() {
+            return;
+        }
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !running.has_ended() {
             if thread::panicking() {
-                self.stop();
+                running.stop();
             }
-            self.wait(None);
+            running.wait(None);
         }
     }
 }
@@ -311,7 +301,7 @@ pub(crate) fn look(running: &SharedRunning) -> Option<Sight> {
 
 fn see(running: &mut Running) -> Option<Sight> {
     running.advance();
-    let child = running.child().filter(|_| running.is_ours())?;
+    let child = running.child()?;
     Some(Sight { watch: child.watch(), due: child.due() })
 }
 

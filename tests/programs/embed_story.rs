@@ -170,14 +170,13 @@ fn register(verb: &str, what: &str) {
         "exits-by-hand-in-an-exit" => {
             return begin_by_hand(what, |_| {
                 let threads = || procfs::threads_of(Pid::this());
-                while !threads().iter().any(|thread| thread.name == "epilogue-end") {
-                    thread::yield_now();
-                }
+                until(|| threads().iter().any(|thread| thread.name == "epilogue-end"));
                 std::process::exit(8)
             });
         }
         "again-and-again-by-hand" => {
-            let work = || thread::sleep(Duration::from_millis(2));
+            // It takes longer than the way from one to the next.
+            let work = || (0..1000).for_each(|_| thread::yield_now());
             thread::spawn(move || {
                 loop {
                     embed::finalizer("again", work).run_now();

@@ -20,6 +20,13 @@ use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::unistd::Pid;
 use support::{Gate, Marks, held, hooks, park_for_ever, procfs, raw, sys, through};
 
+/// Returns when the program's own end runs what is registered.
+fn until_the_program_ends() {
+    while !procfs::threads_of(Pid::this()).iter().any(|thread| thread.name == "epilogue-end") {
+        thread::yield_now();
+    }
+}
+
 /// Exits as it is woken.
 struct Exits;
 
@@ -75,26 +82,30 @@ fn main() -> Result<(), Box<dyn Error>> {
             let (begun, begins) = mpsc::channel();
             pool.submit((), |()| ())?.on_done(move |_| {
                 begun.send(()).expect("main waits");
-                let threads = || procfs::threads_of(Pid::this());
-                while !threads().iter().any(|thread| thread.name == "epilogue-end") {
-                    thread::yield_now();
-                }
+                until_the_program_ends();
                 process::exit(7)
             });
             begins.recv()?;
             std::mem::forget(pool);
         }
-        "exit-in-waker" => {
+        "exit-in-waker" | "exit-in-waker-as-main-returns" => {
             let pool = working_pool();
             let gate = Gate::new();
             let mut task = pool.submit((gate.path(), 0u8), through)?;
             let waker = Waker::from(Arc::new(Exits));
             let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&waker));
             assert!(polled.is_pending());
-            drop(gate);
-            loop {
-                thread::park();
+            if story == "exit-in-waker" {
+                drop(gate);
+                loop {
+                    thread::park();
+                }
             }
+            thread::spawn(move || {
+                until_the_program_ends();
+                drop(gate);
+            });
+            std::mem::forget((pool, task));
         }
         "embed-exit" => {
             let _pool = working_pool();

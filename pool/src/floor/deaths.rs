@@ -166,7 +166,10 @@ impl Floor {
             self.look_later(now);
         }
         self.queue.extend(again);
-        if !left && self.intensity.is_exceeded_by(Instant::now()) {
+        // One that was started to help a pool that closes, and cannot, costs nobody anything.
+        let helped = matches!(self.phase, Phase::Draining { .. }) && !was_up;
+        let is_needed = !helped || !self.members.iter().any(Member::serves);
+        if !left && is_needed && self.intensity.is_exceeded_by(Instant::now()) {
             let last = if was_up { status.to_string() } else { error.to_string() };
             self.give_up(self.intensity.cause(&last));
         } else if !left && !productive {

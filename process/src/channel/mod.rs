@@ -32,10 +32,9 @@
 //! 3. At most as many messages wait as the capacity. Each further process that sends at the same
 //!    moment may add one, and so does, for good, a sender that is killed in the instant after it
 //!    has sent. No death ever takes room away.
-//! 4. A peer is not trusted: it cannot make this process block, but by a descriptor whose `close` waits
-//!    (see SECURITY.md, "Known, and open"), nor read or allocate beyond the limits, and what it sends
-//!    is a message of the type or an error. It can hold up, or use up, only the channels whose ends it
-//!    has.
+//! 4. A peer is not trusted: it cannot make this process block, but by what SECURITY.md has under "Known,
+//!    and open", nor read or allocate beyond the limits, and what it sends is a message of the type or
+//!    an error. It can hold up, or use up, only the channels whose ends it has.
 //!
 //! # Joining before receiving
 //!

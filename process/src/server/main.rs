@@ -7,7 +7,6 @@
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::hint;
 use std::io::{self, Read, Seek, Write};
@@ -226,11 +225,9 @@ pub(crate) fn threads() -> usize {
 }
 
 fn descriptors() -> io::Result<Vec<RawFd>> {
-    let number = |name: &OsStr| name.to_str()?.parse().ok();
-    let names = fs::read_dir("/proc/self/fd")?.map(|entry| Ok(number(&entry?.file_name())));
-    let all = names.collect::<io::Result<Vec<_>>>()?;
-    // The listing sees the descriptor it is read through, which an entry would have kept open.
-    Ok(all.into_iter().flatten().filter(|fd| dress::is_open(*fd)).collect())
+    let mut all = process::listed_descriptors()?;
+    all.retain(|fd| dress::is_open(*fd));
+    Ok(all)
 }
 
 pub(super) fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {

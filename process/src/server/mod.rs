@@ -32,8 +32,7 @@ mod reach;
 mod spare;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use epilogue_embed::Finalizer;
@@ -44,6 +43,7 @@ use crate::child::Spec;
 use crate::entry::ForeignFunction;
 use crate::error::StartError;
 use crate::fault::Panic;
+use crate::held::lock_until;
 use crate::launch::Connection;
 use crate::status::ExitStatus;
 use crate::stdio::Prepared;
@@ -207,12 +207,14 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
     let deadline = Instant::now() + spec.start_deadline;
     let mut lost = ExitStatus::Unknown;
     // Again, once: a server that was killed, or asked to end, was not broken by this order.
-    for _ in 0..2 {
+    for round in 0..2 {
         if let Some(old) = place.take_if(|server| !server.is_current()) {
             old.end(Instant::now() + GRACE);
         }
         let server = match &mut *place {
             Some(server) => server,
+            // It was killed as the program ends, which waits for nothing more to be loaded.
+            None if round > 0 && matches!(*lock(&shared.reach), Reach::Ended) => break,
             empty => {
                 servers.end_with_program();
                 let server = Server::start(&shared.reach, preload, deadline, spec.start_deadline)?;
@@ -312,20 +314,6 @@ impl Servers {
 
     fn all(&self) -> Vec<Arc<Place>> {
         lock(&self.places).iter().map(|(_, place)| Arc::clone(place)).collect()
-    }
-}
-
-/// When it is looked again whether a start still holds a server.
-const TURN: Duration = Duration::from_millis(1);
-
-fn lock_until<T>(mutex: &Mutex<T>, until: Instant) -> Option<MutexGuard<'_, T>> {
-    loop {
-        match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
-            Err(TryLockError::WouldBlock) if until <= Instant::now() => return None,
-            Err(TryLockError::WouldBlock) => thread::sleep(TURN),
-        }
     }
 }
 

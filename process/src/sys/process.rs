@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "libc calls without a safe wrapper")]
 
-use std::ffi::{OsString, c_int, c_uint};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::ffi::{OsStr, OsString, c_int, c_uint};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::{fs, io};
 
@@ -60,15 +60,17 @@ pub(crate) fn close_from(first: c_uint) -> io::Result<()> {
 fn close_listed_from(first: c_int) -> io::Result<()> {
     // Before the listing, which needs a number: a parent may have used all up that there are.
     close_foreign(first);
-    // The listing is read through a descriptor, which must not be closed under it: its number is in the
-    // listing, but nothing has it any more once all entries are gone.
-    let number = |entry: io::Result<fs::DirEntry>| {
-        Ok(entry?.file_name().to_str().and_then(|name| name.parse().ok()))
-    };
-    let listing: io::Result<Vec<Option<c_int>>> =
-        fs::read_dir("/proc/self/fd")?.map(number).collect();
-    listing?.into_iter().flatten().filter(|fd| *fd >= first).for_each(close_foreign);
+    listed_descriptors()?.into_iter().filter(|fd| *fd >= first).for_each(close_foreign);
     Ok(())
+}
+
+/// The numbers of all descriptors that are open, and of the one through which they were read: nothing has
+/// that any more when this returns.
+pub(crate) fn listed_descriptors() -> io::Result<Vec<RawFd>> {
+    let number = |name: &OsStr| name.to_str()?.parse().ok();
+    // Of no entry more than its number: each would keep the listing open.
+    let numbers = fs::read_dir("/proc/self/fd")?.map(|entry| Ok(number(&entry?.file_name())));
+    Ok(numbers.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn close_foreign(fd: c_int) {

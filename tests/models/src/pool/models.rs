@@ -192,7 +192,7 @@ fn awaited(end: End) {
     let poll = |mailbox: Arc<Mailbox>, told: fn(Arc<Flag>) -> Told| -> Caller {
         Box::new(move |shared| {
             let flag = Arc::new(Flag::default());
-            while mailbox.subscribe(told(Arc::clone(&flag)), &shared.wakes) {
+            while mailbox.subscribe(told(Arc::clone(&flag)), &shared.wakes).is_ok() {
                 shared.attend();
                 flag.wait();
             }
@@ -240,10 +240,10 @@ fn a_waker_that_waits() {
         vec![
             Box::new(move |shared| {
                 let comes = Arc::new(Comes(inner, Arc::clone(shared), Flag::default()));
-                if awaited.subscribe(Told::Woken(Waker::from(Arc::clone(&comes))), &shared.wakes) {
-                    shared.attend();
-                } else {
-                    Arc::clone(&comes).wake();
+                let told = Told::Woken(Waker::from(Arc::clone(&comes)));
+                match awaited.subscribe(told, &shared.wakes) {
+                    Ok(()) => shared.attend(),
+                    Err(told) => told.tell(),
                 }
                 comes.2.wait();
                 assert_eq!(awaited.take().unwrap().first, 0);
