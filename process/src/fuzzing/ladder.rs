@@ -51,17 +51,18 @@ pub(super) fn target(bytes: &[u8]) {
         };
         assert!(ladder.rung() >= before, "it went down from {before} to {}", ladder.rung());
         steps.extend(step);
+        assert_in_time(&ladder, must_be_killed_by);
     }
     // From here on nothing happens but that time passes.
     for _ in 0..8 {
         let Some(due) = ladder.due() else { break };
         now = now.max(due);
         steps.extend(ladder.tick(now));
+        assert_in_time(&ladder, must_be_killed_by);
     }
     assert_eq!(ladder.due(), None, "it has an end");
-    if let Some(by) = must_be_killed_by {
-        assert_eq!(ladder.rung(), Rung::Kill);
-        assert!(steps.contains(&Step::Kill), "{steps:?} by {by:?}");
+    if must_be_killed_by.is_some() {
+        assert!(steps.contains(&Step::Kill), "{steps:?}");
     }
     for kind in [Rung::Finish, Rung::Stop, Rung::Signal, Rung::Kill] {
         let times = steps.iter().filter(|step| rung(step) == kind).count();
@@ -69,6 +70,13 @@ pub(super) fn target(bytes: &[u8]) {
         assert!(times <= most, "{kind} {times} times: {steps:?}");
     }
     assert!(steps.is_sorted_by_key(rung), "{steps:?}");
+}
+
+/// Whoever ticks when told to has killed it by then.
+fn assert_in_time(ladder: &Ladder, must_be_killed_by: Option<Instant>) {
+    let in_time = |by| ladder.due().is_some_and(|due| due <= by);
+    let rung = ladder.rung();
+    assert!(rung == Rung::Kill || must_be_killed_by.is_none_or(in_time), "{rung} is due too late");
 }
 
 fn rung(step: &Step) -> Rung {
