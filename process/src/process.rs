@@ -141,6 +141,8 @@ impl<R> Process<R> {
 
     /// Whether the process has ended, so that joining it returns at once. Never blocks.
     ///
+    /// In a fork of the process that started it: whether it was known to have ended before the fork.
+    ///
     /// # Examples
     ///
     /// ```
@@ -155,13 +157,12 @@ impl<R> Process<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn is_finished(&self) -> bool {
-        // A fork of the process that started it would take away what the original is to read.
-        if !self.running.is_ours() {
-            return false;
-        }
         match self.running.try_lock() {
             Ok(mut running) => {
-                running.look();
+                // A fork of the process that started it would take away what the original is to read.
+                if self.running.is_ours() {
+                    running.look();
+                }
                 running.has_ended()
             }
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().has_ended(),
@@ -424,7 +425,11 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    use nix::unistd::Pid;
+
     use super::*;
+    use crate::channel;
     use crate::sys::copy::ends_well_in_a_copy;
     use crate::wait_any;
 
@@ -457,5 +462,24 @@ mod tests {
             drop(held);
             assert!(ended);
         }
+    }
+
+    #[test]
+    fn a_copy_knows_what_has_ended_before_it_and_reads_nothing_that_the_original_is_to_read() {
+        let process = Process::start((), |()| ()).unwrap();
+        while !process.is_finished() {
+            thread::yield_now();
+        }
+        assert!(ends_well_in_a_copy(|| assert!(process.is_finished())));
+        process.join().unwrap();
+
+        let (sender, receiver) = channel::<u64>().unwrap();
+        let process = Process::start(sender, |sender| sender.send(7).unwrap()).unwrap();
+        // Its message is there, and nobody here has looked.
+        let id = Id::Pid(Pid::from_raw(process.id() as i32));
+        waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(ends_well_in_a_copy(|| assert!(!process.is_finished())));
+        assert_eq!(receiver.recv().unwrap(), 7);
+        process.join().unwrap();
     }
 }
