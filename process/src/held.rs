@@ -21,21 +21,40 @@ pub(crate) fn lock_until<T>(mutex: &Mutex<T>, until: Instant) -> Option<MutexGua
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use nix::unistd::gettid;
+
     use super::*;
 
     #[test]
     fn who_has_the_lock_is_waited_for_until_then_and_no_longer() {
         let mutex = Mutex::new(1);
         let held = mutex.lock().unwrap();
-        assert!(thread::scope(|scope| {
-            let waits = scope.spawn(|| lock_until(&mutex, Instant::now() + TURN).is_none());
-            waits.join().unwrap()
-        }));
-        let late = Instant::now() + Duration::from_secs(3600);
+        let soon = Instant::now() + TURN;
         thread::scope(|scope| {
-            let waits = scope.spawn(|| lock_until(&mutex, late).map(|value| *value));
+            let waits = scope.spawn(|| lock_until(&mutex, soon).is_none());
+            assert!(waits.join().unwrap());
+            assert!(soon <= Instant::now(), "it was not waited for");
+        });
+        let (late, thread) = (Instant::now() + Duration::from_secs(3600), AtomicI32::new(0));
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                thread.store(gettid().as_raw(), Ordering::Release);
+                lock_until(&mutex, late).map(|value| *value)
+            });
+            // It sleeps nowhere but where it has found the lock taken.
+            while !waits.is_finished() && !sleeps(thread.load(Ordering::Acquire)) {
+                thread::yield_now();
+            }
             drop(held);
             assert_eq!(waits.join().unwrap(), Some(1));
         });
+    }
+
+    fn sleeps(thread: i32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')))
     }
 }
