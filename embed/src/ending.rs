@@ -9,7 +9,7 @@ use std::ffi::{OsString, c_int};
 use std::time::Duration;
 
 use crate::finalizer::{self, Finalizer};
-use crate::registry::Kind;
+use crate::registry::{Kind, Reach};
 use crate::report::FinalizerEnd;
 use crate::state::state;
 use crate::sys::action;
@@ -36,16 +36,31 @@ pub enum Cause {
 #[derive(Debug, Clone, Copy)]
 pub struct Ending {
     cause: Cause,
+    reach: Reach,
 }
 
 impl Ending {
-    pub(crate) fn new(cause: Cause) -> Self {
-        Self { cause }
+    pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
+        Self { cause, reach }
     }
 
     /// Why the process ends.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// Whether this program may go on after it: it called [`cleanup`](crate::cleanup()) or
+    /// [`exec`](crate::exec()), which may fail, or the signal was handled before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use epilogue_embed::{self as embed, ending};
+    /// ending::register("keep what is needed again", |ending| assert!(ending.may_go_on()));
+    /// assert!(embed::cleanup().is_complete());
+    /// ```
+    pub fn may_go_on(&self) -> bool {
+        self.reach != Reach::All
     }
 
     /// Whether the thread of that number (the kernel's) waits for this ending: it is the one that ends the

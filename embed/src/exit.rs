@@ -94,7 +94,7 @@ pub fn exit_now(code: c_int) -> ! {
         stop_here();
     }
     state.gate.join_leavers();
-    clean_up_for_good(state);
+    clean_up_for_good(state, Reach::All);
     coverage::dump_gcov();
     coverage::conclude();
     sys::exit::exit_at_once(code)
@@ -127,7 +127,7 @@ pub fn exec(command: &mut Command) -> io::Error {
     if is_inside(state) {
         return io::Error::other("this program is ending, and a finalizer cannot replace it");
     }
-    clean_up_for_good(state);
+    clean_up_for_good(state, Reach::AllBeforeExec);
     coverage::dump_gcov();
     let error = coverage::conclude_for(|| command.exec());
     state.registry.open();
@@ -140,14 +140,14 @@ pub fn exec(command: &mut Command) -> io::Error {
 /// Cleans up and keeps the turn: a thread that got it before this one is gone would hand the coverage
 /// data over to the runtime, and be cut off before that has written it. So would one that is on its
 /// way out already: then this one waits for that.
-fn clean_up_for_good(state: &'static State) {
+fn clean_up_for_good(state: &'static State, reach: Reach) {
     if state.gate.enter(Cause::Cleanup).is_ok() {
-        let pass = Pass::new(Cause::Cleanup, Reach::All);
+        let pass = Pass::new(Cause::Cleanup, reach);
         clean_up(state, pass, Enforcer::Waiter, Place::Apart);
     } else if !state.gate.was_ended_here() {
         park_for_ever();
     }
-    close(state, Cause::Cleanup, Enforcer::Waiter);
+    close(state, Cause::Cleanup, reach, Enforcer::Waiter);
     give_way_to_death(state);
 }
 
@@ -156,10 +156,10 @@ fn clean_up_for_good(state: &'static State) {
 ///
 /// For the last moment: who registers now waits for the end, and may have what a hook of the C library's
 /// waits for.
-fn close(state: &'static State, cause: Cause, enforcer: Enforcer) {
+fn close(state: &'static State, cause: Cause, reach: Reach, enforcer: Enforcer) {
     let mut had_any = false;
     while !state.registry.close() {
-        clean_up(state, Pass::new(cause, Reach::All), enforcer, Place::Apart);
+        clean_up(state, Pass::new(cause, reach), enforcer, Place::Apart);
         had_any = true;
     }
     // Their clock has replaced the one that ran for what follows.
@@ -230,7 +230,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
 /// Leaves in a hook of the C library's or a destructor: this thread is in `exit`, which std lets nobody
 /// enter twice. To wait here for the end would be to wait for itself.
 fn leave_in_hook(code: c_int, state: &'static State) -> ! {
-    close(state, Cause::Cleanup, Enforcer::Kernel);
+    close(state, Cause::Cleanup, Reach::All, Enforcer::Kernel);
     sys::exit::flush_streams();
     give_way_to_death(state);
     coverage::hand_over();
@@ -247,7 +247,7 @@ static LEAVING: AtomicU32 = AtomicU32::new(0);
 /// does not exist here.
 fn go(code: c_int, cause: Cause, state: &'static State) -> ! {
     if ![0, std::process::id()].contains(&LEAVING.load(Ordering::Relaxed)) {
-        close(state, cause, Enforcer::Kernel);
+        close(state, cause, Reach::All, Enforcer::Kernel);
         coverage::dump_gcov();
         coverage::conclude();
         sys::exit::exit_at_once(code);
@@ -317,7 +317,7 @@ fn run_late_ones(state: &'static State) {
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
     state.gate.end(cause);
-    close(state, cause, Enforcer::Kernel);
+    close(state, cause, Reach::All, Enforcer::Kernel);
 }
 
 /// The code of the thread that was first to leave, where this exit is another's, which had no turn: that

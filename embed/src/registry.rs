@@ -57,6 +57,8 @@ pub(crate) enum Kind {
 pub(crate) enum Reach {
     /// Through the whole list: the process ends.
     All,
+    /// Through the whole list, but the program goes on if it cannot be replaced.
+    AllBeforeExec,
     /// To those that come last, which stay for its end: the program goes on.
     ButLast,
 }
@@ -115,7 +117,7 @@ impl Lists {
 
     /// Where the next entry is that such a walk runs.
     fn next(&self, reach: Reach) -> Option<usize> {
-        let last = || self.waiting.len().checked_sub(1).filter(|_| reach == Reach::All);
+        let last = || self.waiting.len().checked_sub(1).filter(|_| reach != Reach::ButLast);
         self.waiting.iter().rposition(|entry| entry.kind != Kind::Last).or_else(last)
     }
 
@@ -211,7 +213,7 @@ impl Registry {
             entry
         };
         let process = std::process::id();
-        let outcome = entry.run(Cause::Cleanup);
+        let outcome = entry.run(&Ending::new(Cause::Cleanup, Reach::ButLast));
         // In a copy made by `fork` in there the list is its original's.
         if process == std::process::id() {
             self.end_by_hand(id, &outcome);
@@ -315,22 +317,22 @@ impl Registry {
 impl Entry {
     /// Runs it on this thread. A copy that it makes by `fork` does not come back: what follows, the
     /// other finalizers above all, is the original's, and so are the locks.
-    fn run_in_ending(self, cause: Cause) -> Outcome {
+    fn run_in_ending(self, ending: &Ending) -> Outcome {
         let process = std::process::id();
-        let outcome = self.run(cause);
+        let outcome = self.run(ending);
         let code = if outcome == Outcome::Ran { 0 } else { PANICKED };
         exit::end_copy_of(process, code);
         outcome
     }
 
     /// Runs it on this thread. A panic is caught.
-    pub(crate) fn run(self, cause: Cause) -> Outcome {
+    fn run(self, ending: &Ending) -> Outcome {
         let outer = INSIDE.with(|inside| inside.replace(std::process::id()));
         let Self { ask, work, .. } = self;
         let work = AssertUnwindSafe(move || {
             // Here, since its drop is the user's as well.
             drop(ask);
-            work(&Ending::new(cause));
+            work(ending);
         });
         let result = catch_unwind(work);
         INSIDE.with(|inside| inside.set(outer));
@@ -359,7 +361,7 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
 mod tests {
     use std::sync::mpsc;
 
-    use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Registry, State};
+    use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Reach, Registry, State};
 
     #[test]
     fn who_runs_after_a_finalizer_is_not_asked_before_it_and_nobody_twice() {
@@ -374,7 +376,7 @@ mod tests {
         add("second", Kind::Hook);
         add("third", Kind::Hook);
         for _ in 0..2 {
-            state.registry.ask_next(&Ending::new(Cause::Cleanup));
+            state.registry.ask_next(&Ending::new(Cause::Cleanup, Reach::ButLast));
         }
         assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["third", "second"]);
     }

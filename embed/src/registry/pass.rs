@@ -14,7 +14,7 @@ use libc::pid_t;
 
 use super::{Entry, Kind, Reach, is_over};
 use crate::deadline::Enforcer;
-use crate::ending::Cause;
+use crate::ending::{Cause, Ending};
 use crate::report::{FinalizerEnd, Outcome};
 use crate::state::{State, lock};
 use crate::sys::action::this_thread;
@@ -77,11 +77,12 @@ impl Pass {
             let Some(entry) = self.next(state) else {
                 return;
             };
+            let ending = Ending::new(self.cause, self.reach);
             let outcome = match (entry.kind, self.cause) {
                 (Kind::Hook | Kind::Last, Cause::Exit) => {
-                    state.deadline.pause_for(|| entry.run_in_ending(self.cause))
+                    state.deadline.pause_for(|| entry.run_in_ending(&ending))
                 }
-                _ => entry.run_in_ending(self.cause),
+                _ => entry.run_in_ending(&ending),
             };
             if !self.finish(state, outcome) {
                 return;
@@ -215,8 +216,7 @@ fn skip(state: &State, entry: Entry) -> FinalizerEnd {
 mod tests {
     use std::sync::mpsc;
 
-    use super::{Cause, Kind, Pass, Reach, State};
-    use crate::ending::Ending;
+    use super::{Cause, Ending, Kind, Pass, Reach, State};
 
     #[test]
     fn nobody_is_asked_while_a_finalizer_runs_that_may_need_them() {
@@ -230,6 +230,19 @@ mod tests {
         state.registry.add("uses it".into(), Kind::Finalizer, None, uses, || true);
         Pass::new(Cause::Exit, Reach::All).run(state, || false);
         assert_eq!(asked.try_iter().count(), 0);
+    }
+
+    #[test]
+    fn a_hook_is_told_whether_the_program_may_go_on() {
+        let walks = [(Reach::All, false), (Reach::AllBeforeExec, true), (Reach::ButLast, true)];
+        for (reach, goes_on) in walks {
+            let (state, (told, heard)): (&'static State, _) =
+                (Box::leak(Box::default()), mpsc::channel());
+            let hook = Box::new(move |ending: &Ending| told.send(ending.may_go_on()).unwrap());
+            state.registry.add("asks".into(), Kind::Hook, None, hook, || true);
+            Pass::new(Cause::Cleanup, reach).run(state, || false);
+            assert_eq!(heard.recv(), Ok(goes_on), "{reach:?}");
+        }
     }
 
     #[test]
