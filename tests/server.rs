@@ -417,6 +417,31 @@ fn a_preload_that_never_ends_costs_a_program_that_is_asked_to_end_no_finalizer()
 }
 
 #[test]
+fn an_exit_waits_for_one_preload_that_never_ends_and_not_for_those_behind_it() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let (name, directory): (_, &Path) = marks.variable();
+    let mut command = program("queued");
+    let told = Program::start(command.env(name, directory).env("GATE", gate.path()));
+    gate.wait();
+    let ending = told.finish();
+    assert_eq!(ending.code(), Some(3), "{ending}");
+    assert_eq!(marks.count("preload"), 1, "{ending}");
+    drop(gate);
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_start_that_a_cleanup_took_the_server_from_has_a_new_one() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let ending = Program::start(&mut program("cleanup")).finish();
+    assert!(ending.status.success(), "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_program_that_exits_joins_its_processes_and_ends_its_server() {
     for story in ["exit", "leaked", "static-pool"] {
         ends_well(story, None, |ending| assert_eq!(ending.code(), Some(3), "{ending}"));

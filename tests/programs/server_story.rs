@@ -5,12 +5,13 @@ use std::io::{Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process;
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
 use epilogue::{Pool, Process, StartMethod, embed};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::getpid;
 use support::{Gate, Marks, hooks, procfs, raw, sys};
 
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             // The child that it has forked ahead is there soon, if not yet.
             for name in ["epilogue-spare", "epilogue-server"] {
                 while !stop(name)? {
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             }
             wait();
@@ -68,9 +69,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             embed::cleanup_on_sigterm()?;
             embed::finalizer("mark", || Marks::from_env().leave("finalizer"));
             let forked = forked().preload(stand_at_the_gate).start_deadline(LONG);
-            let _starting = std::thread::spawn(move || forked.start((), |()| ()).map(drop));
+            let _starting = thread::spawn(move || forked.start((), |()| ()).map(drop));
             wait();
         }
+        "queued" => queued()?,
+        "cleanup" => cleanup()?,
         "copy" => copy()?,
         "measured" => measured()?,
         other => Err(format!("no such story: {other}"))?,
@@ -85,6 +88,60 @@ fn stand_at_the_gate() {
     if let Some(path) = std::env::var_os("GATE") {
         Gate::pass(path.as_ref());
     }
+}
+
+fn load_at_the_gate() {
+    Marks::from_env().leave("preload");
+    stand_at_the_gate();
+}
+
+fn is_asleep(thread: &str) -> bool {
+    let threads = procfs::threads_of(getpid());
+    threads.iter().any(|one| (&*one.name, one.state) == (thread, 'S'))
+}
+
+/// It exits while a start waits for a preload that does not end, and another for that start.
+fn queued() -> Result<(), Box<dyn Error>> {
+    let forked = forked().preload(load_at_the_gate).start_deadline(LONG);
+    let first = forked.clone();
+    let _starting = thread::spawn(move || first.start((), |()| ()).map(drop));
+    wait();
+    let waits = move || {
+        for _ in 0..3 {
+            drop(forked.clone().start((), |()| ()));
+        }
+    };
+    let waits = thread::Builder::new().name("waits".into()).spawn(waits)?;
+    while !is_asleep("waits") && !waits.is_finished() {
+        thread::yield_now();
+    }
+    process::exit(3);
+}
+
+/// It cleans up while a start waits for a server that does not answer, and goes on.
+fn cleanup() -> Result<(), Box<dyn Error>> {
+    embed::set_deadline(Duration::from_secs(15));
+    let answers = || forked().start(20, |n: u32| n + 1).unwrap().join().unwrap();
+    assert_eq!(answers(), 21);
+    for name in ["epilogue-spare", "epilogue-server"] {
+        while !stop(name)? {
+            thread::yield_now();
+        }
+    }
+    // So that it has to be asked for the next one.
+    let family = procfs::descendants_of(getpid());
+    let spare = family.iter().find(|entry| entry.name == "epilogue-spare").ok_or("no spare")?;
+    kill(spare.pid, Signal::SIGKILL)?;
+    waitid(Id::Pid(spare.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+    let starts = thread::Builder::new().name("starts".into()).spawn(answers)?;
+    while !is_asleep("starts") && !starts.is_finished() {
+        thread::yield_now();
+    }
+    assert!(!starts.is_finished(), "it was not stopped");
+    assert!(embed::cleanup().is_complete());
+    assert_eq!(starts.join().map_err(|_| "the start failed")?, 21);
+    assert_eq!(answers(), 21);
+    Ok(())
 }
 
 fn forked() -> Builder {
@@ -120,7 +177,7 @@ fn busy() -> Result<[Process<()>; 2], Box<dyn Error>> {
         register();
         Gate::pass(&path);
         loop {
-            std::thread::park();
+            thread::park();
         }
     };
     let both = [forked().start(gate.path(), endless)?, forked().start(gate.path(), endless)?];
@@ -183,7 +240,7 @@ fn measured() -> Result<(), Box<dyn Error>> {
         measured_in_a_child();
         Gate::pass(&path);
         loop {
-            std::thread::park();
+            thread::park();
         }
     };
     let stopped = builder().start(gate.path(), endless)?;

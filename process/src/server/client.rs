@@ -99,7 +99,7 @@ impl Server {
         let environment = environment(&Spec::default());
         let pidfd = Arc::new(launch::spawn_server(token, far.as_fd(), slot_fd.as_fd())?);
         let socket = Arc::new(socket);
-        *lock(reach) = Reach::of(&pidfd, &socket);
+        lock(reach).publish(&pidfd, &socket);
         drop((far, slot_fd));
         let (next, connection, reaped) = (Next::Nobody, None, false);
         let mut server =

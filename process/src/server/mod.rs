@@ -137,9 +137,13 @@ pub enum ServerError {
         /// The time that it had.
         deadline: Duration,
     },
-    /// The server ended during this start, and so did the one that replaced it.
+    /// The server ended as it began, or during this start, and then so did the one that replaced it.
     #[error("it ended during the start: {0}")]
     Lost(ExitStatus),
+    /// This program ends, and the server was killed for that: a start waited for it for too long. It is
+    /// not replaced.
+    #[error("it was killed, since this program ends and a start waited for it for too long")]
+    ProgramEnds,
 }
 
 /// A child to be forked.
@@ -207,17 +211,21 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
     let deadline = Instant::now() + spec.start_deadline;
     let mut lost = ExitStatus::Unknown;
     // Again, once: a server that was killed, or asked to end, was not broken by this order.
-    for round in 0..2 {
+    for _ in 0..2 {
         if let Some(old) = place.take_if(|server| !server.is_current()) {
             old.end(Instant::now() + GRACE);
         }
         let server = match &mut *place {
             Some(server) => server,
             // It was killed as the program ends, which waits for nothing more to be loaded.
-            None if round > 0 && matches!(*lock(&shared.reach), Reach::Ended) => break,
+            None if lock(&shared.reach).has_ended() => {
+                return Err(StartError::Server(ServerError::ProgramEnds));
+            }
             empty => {
                 servers.end_with_program();
                 let server = Server::start(&shared.reach, preload, deadline, spec.start_deadline)?;
+                // An ending that came before it was within reach has used up the hook.
+                servers.end_with_program();
                 empty.insert(server)
             }
         };
@@ -279,7 +287,7 @@ impl Servers {
                     // A server that is started later needs a hook again.
                     let _ = lock(&servers.hook).take();
                     let left = ending.remaining().map_or(GRACE, |left| left * 4 / 5);
-                    servers.end_within(left);
+                    servers.end_within(left, ending.may_go_on());
                 }
             };
             *hook = Some(ending::register("epilogue: end the start server", end));
@@ -297,12 +305,12 @@ impl Servers {
 
     /// As [`Servers::end_all`], but no start is waited for as long as it likes: it may be in a preload
     /// of the user's that never ends, while the time of the finalizers after this one does.
-    fn end_within(&self, time: Duration) {
+    fn end_within(&self, time: Duration, may_go_on: bool) {
         let begin = Instant::now();
         let (patience, kill_at) = (begin + time / 2, begin + time);
         for place in self.all() {
             let held = lock_until(&place.server, patience).or_else(|| {
-                lock(&place.reach).end();
+                lock(&place.reach).end(may_go_on);
                 // The start is to reap it before the program ends.
                 lock_until(&place.server, kill_at)
             });
