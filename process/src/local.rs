@@ -205,18 +205,7 @@ impl AsFd for LocalWire {
 impl Wire for LocalWire {
     fn has_room(&mut self, bytes: usize) -> Result<bool, WireError> {
         let bytes = if bytes > self.ring.longest() { 0 } else { bytes };
-        let has_room = self.ring.has_room(bytes + Self::RESERVE)?;
-        if has_room && !self.forgotten.is_empty() {
-            // Only as many as leave the room that is promised: there may be more of them than fit.
-            while self.ring.has_room(bytes + Self::RESERVE + Self::MARK)?
-                && let Some(id) = self.forgotten.pop()
-            {
-                self.forget(id);
-            }
-            // The child waits for them from now on, and the call may go to another one.
-            self.stream.flush()?;
-        }
-        Ok(has_room)
+        self.ring.has_room(bytes + Self::RESERVE)
     }
 
     fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError> {
@@ -261,6 +250,14 @@ impl Wire for LocalWire {
     }
 
     fn flush(&mut self) -> Result<bool, WireError> {
+        // Here, and not where room is promised to a call, which may go to another child: who flushes sees to
+        // it that the socket takes what the child waits for from now on.
+        while !self.forgotten.is_empty()
+            && self.ring.has_room(Self::RESERVE + Self::MARK).unwrap_or(false)
+            && let Some(id) = self.forgotten.pop()
+        {
+            self.forget(id);
+        }
         self.stream.flush()
     }
 
@@ -337,8 +334,21 @@ mod tests {
                 wire.call(sent, 1, &parcel(sent)).unwrap();
                 sent += 1;
             }
-            let _ = wire.has_room(50).unwrap();
+            // No room is promised here that a call would need.
+            wire.flush().unwrap();
         }
+    }
+
+    #[test]
+    fn what_was_put_off_is_sent_by_who_flushes_and_not_by_who_looks_for_room() {
+        let (mut wire, mut far, _peer) = both_ends();
+        while wire.share(0, &parcel(0)).is_ok() {}
+        (1000..1003).for_each(|state| wire.forget(state));
+        while far.next().is_some() {}
+        assert!(wire.has_room(50).unwrap());
+        assert!(far.next().is_none());
+        assert!(wire.flush().unwrap());
+        assert_eq!((0..4).filter(|_| far.next().is_some()).count(), 3);
     }
 
     #[test]
