@@ -121,7 +121,8 @@ fn queued() -> Result<(), Box<dyn Error>> {
 /// It cleans up while a start waits for a server that does not answer, and goes on.
 fn cleanup() -> Result<(), Box<dyn Error>> {
     embed::set_deadline(Duration::from_secs(15));
-    let answers = || forked().start(20, |n: u32| n + 1).unwrap().join().unwrap();
+    let patient = || forked().start_deadline(LONG);
+    let answers = move || patient().start(20, |n: u32| n + 1).unwrap().join().unwrap();
     assert_eq!(answers(), 21);
     for name in ["epilogue-spare", "epilogue-server"] {
         while !stop(name)? {
