@@ -319,6 +319,47 @@ fn however_many_are_woken_at_once_may_use_the_pool() {
     oracle.nothing_left();
 }
 
+/// More than one thread calls, each within the one before, wait for what the last one does; whoever may call no
+/// more of them sleeps, and leaves them to others.
+#[test]
+fn wakers_may_wait_for_the_one_that_is_due_after_as_many_as_a_thread_calls_at_once() {
+    /// Waits for a task that stands at the gate.
+    struct Waits(Arc<Pool>, PathBuf);
+    impl Wake for Waits {
+        fn wake(self: Arc<Self>) {
+            self.0.submit((self.1.clone(), 1u64), through).unwrap().join().unwrap();
+        }
+    }
+    /// Opens the gate.
+    struct Opens(Mutex<Option<Gate>>);
+    impl Wake for Opens {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    const WAIT: usize = 70;
+    let (oracle, _watchdog) = begin();
+    let (mut first, gate) = (Gate::new(), Gate::new());
+    let pool = Arc::new(Pool::builder().workers(1).chunk_size(1000).start().unwrap());
+    // All are answered together, when the first of them may go on.
+    let path = first.path();
+    let mut tasks = pool.submit_all(vec![(path, 1u64); WAIT + 1], through).unwrap();
+    first.wait();
+    let waits = Waker::from(Arc::new(Waits(Arc::clone(&pool), gate.path())));
+    let opens = Waker::from(Arc::new(Opens(Mutex::new(Some(gate)))));
+    for (position, task) in tasks.iter_mut().enumerate() {
+        let waker = if position < WAIT { &waits } else { &opens };
+        assert!(Pin::new(task).poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    drop((waits, opens, first));
+    for task in tasks {
+        assert_eq!(block_on(task).unwrap(), 1);
+    }
+    assert!(pool.close().unwrap().is_clean());
+    drop(pool);
+    oracle.nothing_left();
+}
+
 /// What one is woken for may wait for another one, or for a callback, whose outcomes have come with its own.
 #[test]
 fn a_waker_may_wait_for_what_is_done_at_the_same_time() {

@@ -44,7 +44,7 @@ impl Shared {
             self.read_or_follow(mailbox, need, deadline);
             // Not by one who reads or follows: what it calls may wait for a task in turn, as a follower
             // of itself.
-            self.wakes.wake();
+            self.wake();
         }
     }
 
@@ -53,7 +53,7 @@ impl Shared {
         let mut floor = self.quiet_floor();
         loop {
             floor.collect();
-            if !mailbox.is_empty() || self.wakes.are_due() || has_passed(deadline) {
+            if !mailbox.is_empty() || self.wakes.are_due_here() || has_passed(deadline) {
                 // It may just have been told to read: then another one is.
                 return floor.hand_over();
             }
@@ -67,9 +67,25 @@ impl Shared {
             floor.followers.push(Arc::clone(mailbox));
             self.wake_for_each(&floor);
             drop(floor);
+            self.leave_due();
             mailbox.sleep(deadline);
             floor = self.quiet_floor();
             floor.followers.retain(|other| !Arc::ptr_eq(other, mailbox));
+        }
+    }
+
+    /// Wakes those whose outcome is there, on this thread or the supervisor's.
+    pub(crate) fn wake(&self) {
+        if !self.wakes.wake() {
+            self.bell.ring();
+        }
+    }
+
+    /// Leaves those to the supervisor whose outcome is there, and whom this thread, which is about to sleep,
+    /// may not wake.
+    fn leave_due(&self) {
+        if self.wakes.are_due() {
+            self.bell.ring();
         }
     }
 
@@ -92,10 +108,10 @@ impl Shared {
     /// deadline.
     fn read(&self, mailbox: &Mailbox, need: Need, deadline: Option<Instant>) {
         let mut patience = std::mem::take(&mut self.quiet_floor().patience);
-        while mailbox.is_empty() && !self.wakes.are_due() && !has_passed(deadline) {
+        while mailbox.is_empty() && !self.wakes.are_due_here() && !has_passed(deadline) {
             let take = || {
                 self.quiet_floor().collect();
-                (need.is_met_by(mailbox.len()) || self.wakes.are_due()).then_some(())
+                (need.is_met_by(mailbox.len()) || self.wakes.are_due_here()).then_some(())
             };
             let is_soon = self.quiet_floor().answers_soon(mailbox);
             let found = if is_soon { patience.look(take) } else { take() };
@@ -120,7 +136,7 @@ impl Shared {
         floor.reader = Reader::Asleep { is_eager };
         floor.dispatch();
         // Once more, now that it would be told.
-        if !floor.has_answers() && mailbox.is_empty() && !self.wakes.are_due() {
+        if !floor.has_answers() && mailbox.is_empty() && !self.wakes.are_due_here() {
             let doorbells: Vec<Arc<OwnedFd>> = floor
                 .members
                 .iter()
@@ -131,6 +147,7 @@ impl Shared {
             if is_due {
                 self.bell.ring();
             }
+            self.leave_due();
             self.listen(&doorbells, earlier(deadline, look_at));
             floor = self.quiet_floor();
             floor.members.iter_mut().for_each(|member| member.has_told());

@@ -73,7 +73,7 @@ pub(crate) struct Held<'a> {
 }
 
 #[derive(Debug)]
-struct After<'a>(&'a Wakes);
+struct After<'a>(&'a Shared);
 
 impl Deref for Held<'_> {
     type Target = Floor;
@@ -199,7 +199,7 @@ impl Shared {
 
     /// The lock. Not to be taken in a fork, where nobody would give it back.
     pub(crate) fn floor(&self) -> Held<'_> {
-        Held { floor: self.quiet_floor(), _after: After(&self.wakes) }
+        Held { floor: self.quiet_floor(), _after: After(self) }
     }
 
     /// The same, for who wakes those whose outcomes came at a later time.

@@ -6,16 +6,28 @@
 //! 2. To wake a waker is to call code that is not ours. It is called when the lock of the floor has
 //!    been given back, by a thread that neither reads nor follows a reader: it may wait for a task in
 //!    turn. Its panic ends there.
+//! 3. Whoever may not call one more, as it is in the middle of so many, leaves those that are due to the
+//!    supervisor, and sleeps like anybody else who waits.
 //!
 //! [`Floor::needs_supervisor`]: crate::floor::Floor::needs_supervisor
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, thread_local};
+
+thread_local! {
+    /// How many wakers this thread is in the middle of, each within the one before, of whatever pools.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many those may be. A waker that uses the pool comes back here and wakes the next one, so without a
+/// bound thousands that are due at once would overflow the stack.
+const DEEPEST: usize = 64;
 
 /// Those of one pool.
 #[derive(Debug, Default)]
@@ -25,15 +37,9 @@ pub(crate) struct Wakes {
     /// Those whose outcome is there.
     due: Mutex<VecDeque<Waker>>,
     is_due: AtomicBool,
-    /// How many calls wake, those within a waker included.
-    waking: AtomicUsize,
 }
 
 impl Wakes {
-    /// How many calls wake at the same time. A waker that uses the pool comes back here and wakes the next
-    /// one, so without a bound thousands that are due at once would overflow its stack.
-    const AT_ONCE: usize = 64;
-
     /// Whether anybody waits.
     pub(crate) fn are_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
@@ -44,24 +50,33 @@ impl Wakes {
         self.is_due.load(Ordering::SeqCst)
     }
 
-    /// Wakes those whose outcome is there.
-    pub(crate) fn wake(&self) {
-        // Most of the time nobody is, and everybody who has had the lock comes by here. One after the
-        // other: a waker that waits for what the next one would do, as by ending the pool, comes back here
-        // and finds that one.
-        while self.are_due() && self.begin_to_wake() {
-            while let Some(waker) = self.next() {
-                call(waker);
-            }
-            // Then the look whether anybody is due: who came since may have found no place.
-            self.waking.fetch_sub(1, Ordering::SeqCst);
-        }
+    /// Whether this thread has somebody to wake before it sleeps.
+    pub(crate) fn are_due_here(&self) -> bool {
+        self.are_due() && may_call()
     }
 
-    /// False where as many wake already as may, who come to all that are due.
-    fn begin_to_wake(&self) -> bool {
-        let more = |waking: usize| (waking < Self::AT_ONCE).then_some(waking + 1);
-        self.waking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    /// Wakes those whose outcome is there. False if that is left to another thread, which has to be told.
+    #[must_use]
+    pub(crate) fn wake(&self) -> bool {
+        // Most of the time nobody is, and everybody who has had the lock comes by here.
+        if !self.are_due() {
+            return true;
+        }
+        if may_call() {
+            self.wake_all();
+            return true;
+        }
+        false
+    }
+
+    /// One after the other: a waker that waits for what the next one would do, as by ending the pool, comes
+    /// back here and finds that one.
+    fn wake_all(&self) {
+        while let Some(waker) = self.next() {
+            DEPTH.with(|depth| depth.set(depth.get() + 1));
+            call(waker);
+            DEPTH.with(|depth| depth.set(depth.get() - 1));
+        }
     }
 
     /// Who is to be woken next. The lock is not held while foreign code runs, which may come back here.
@@ -80,6 +95,11 @@ impl Wakes {
     }
 }
 
+/// Whether this thread may call one more within those that it calls.
+fn may_call() -> bool {
+    DEPTH.with(Cell::get) < DEEPEST
+}
+
 /// Calls foreign code. A pool's own thread comes by here, too.
 fn call(waker: Waker) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()))
@@ -92,7 +112,8 @@ fn call(waker: Waker) {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        self.wake();
+        // Nobody comes after this one.
+        self.wake_all();
     }
 }
 

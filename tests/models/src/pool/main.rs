@@ -35,6 +35,7 @@ pub(crate) use outcome::{error, parcel, ring, scope};
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+    pub(crate) use shuttle::thread_local;
 }
 
 use std::process::{Command, ExitCode, Stdio};

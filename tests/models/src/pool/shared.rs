@@ -21,7 +21,7 @@ pub(crate) struct Held<'a> {
     _after: Option<After<'a>>,
 }
 
-struct After<'a>(&'a Wakes);
+struct After<'a>(&'a Shared);
 
 impl Drop for After<'_> {
     fn drop(&mut self) {
@@ -50,11 +50,11 @@ impl Shared {
     }
 
     pub(crate) fn floor(&self) -> Held<'_> {
-        Held { floor: self.floor.lock().unwrap(), _after: Some(After(&self.wakes)) }
+        Held { floor: self.floor.lock().unwrap(), _after: Some(After(self)) }
     }
 
     pub(crate) fn quiet_floor(&self) -> Held<'_> {
-        let after = is_broken(Break::Quiet).then(|| After(&self.wakes));
+        let after = is_broken(Break::Quiet).then(|| After(self));
         Held { floor: self.floor.lock().unwrap(), _after: after }
     }
 
