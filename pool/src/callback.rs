@@ -108,7 +108,8 @@ impl Callbacks {
 
     /// Calls what there is and ends the thread; waits for that as long as said. All tasks have their outcomes.
     /// One that is called by it cannot wait for it; each other one who ends the pool does, but for the thread
-    /// that tells of events, which a callback may wait for as it ends the pool.
+    /// that tells of events, which a callback may wait for as it ends the pool; and so, where that one waits for
+    /// a program's ending, nor does the ending.
     pub(crate) fn end(&self, observer: Option<&OwnThread>, until: Until<'_>) {
         let mut state = self.lock();
         let mut caller = match std::mem::replace(&mut *state, State::Ended) {
@@ -121,7 +122,7 @@ impl Callbacks {
         *state = State::Leaving(caller);
         // A callback may ask for the state.
         drop(state);
-        if waits && own.ends(until) {
+        if waits && own.ends_beside(observer, until) {
             let _ = thread.map(JoinHandle::join);
         }
     }
