@@ -88,7 +88,10 @@ fn exit_in_a_callback_as_main_returns_does_not_hold_up_its_pools_end() {
 fn exit_in_a_waker_on_the_pools_own_thread_is_not_waited_for_by_that() {
     for (story, code) in [("exit-in-waker", 7), ("exit-in-waker-as-main-returns", 0)] {
         let stage = Stage::new();
-        let mut program = start(story, &stage.marks);
+        let gate = Gate::new();
+        let mut program = Program::start(command(story, &stage.marks).env("GATE", gate.path()));
+        program.wait_for_line("ready");
+        drop(gate);
         program.reap();
         // Who would have ended them was on its way out: they end by themselves.
         stage.oracle.orphans_end_within(Duration::from_secs(1));
@@ -97,6 +100,27 @@ fn exit_in_a_waker_on_the_pools_own_thread_is_not_waited_for_by_that() {
         assert_eq!(ending.code(), Some(code), "{story}: {ending}");
         assert_eq!(hooks::all_ran_once(&stage.marks), WORKERS, "{story}: {ending}");
     }
+}
+
+#[test]
+fn exit_in_a_waker_of_a_task_that_the_programs_end_cancels_does_not_hold_that_up() {
+    let stage = Stage::new();
+    let gate = Gate::new();
+    let story = "exit-in-waker-that-is-cancelled-as-main-returns";
+    let mut program = Program::start(command(story, &stage.marks).env("GATE", gate.path()));
+    program.reap();
+    stage.oracle.orphans_end_within(Duration::from_secs(1));
+    let ending = program.finish();
+    drop(gate);
+    stage.oracle.nothing_left();
+    assert_eq!(ending.code(), Some(0), "{ending}");
+}
+
+#[test]
+fn exit_in_a_listener_is_not_waited_for_by_a_callback_that_closes_the_pool() {
+    let stage = Stage::new();
+    let ending = tell("exit-in-listener-that-a-callback-waits-for", &stage);
+    assert_eq!(ending.code(), Some(7), "{ending}");
 }
 
 #[test]

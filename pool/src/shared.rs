@@ -296,14 +296,14 @@ impl Shared {
 
     /// Ends the pool and waits for its end, unless it has ended already.
     pub(crate) fn end(&self, order: Order) -> Result<Report, CloseError> {
-        self.end_until(order, Until::Done)
-    }
-
-    /// As [`Shared::end`], but it waits for the pool's threads only as long as said.
-    fn end_until(&self, order: Order, until: Until<'_>) -> Result<Report, CloseError> {
         let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
-        self.order(order);
+        self.order(&mut self.floor(), order);
+        self.wait_for_the_end(Until::Done)
+    }
+
+    /// Waits for the end of a pool that was ordered to end; for its threads only as long as said.
+    fn wait_for_the_end(&self, until: Until<'_>) -> Result<Report, CloseError> {
         // What the tasks send to receivers here, or they might wait for us as we wait for them.
         let _drain = self.drain();
         if self.supervisor.get().is_some_and(|supervisor| !supervisor.ends(until)) {
@@ -335,14 +335,18 @@ impl Shared {
         self.observer.iter().for_each(|observer| observer.end(until));
     }
 
-    fn order(&self, order: Order) {
-        let mut floor = self.floor();
+    fn order(&self, floor: &mut Floor, order: Order) {
         // A pool that is gone needs no order.
         if !floor.is_over() {
             floor.end(order);
         }
-        drop(floor);
         self.bell.ring();
+    }
+
+    /// As the program ends. Whoever is due is woken by the supervisor: code that is not ours could keep
+    /// this thread, for which the program's end waits, and does if it exits.
+    fn order_quietly(&self, order: Order) {
+        self.order(&mut self.quiet_floor(), order);
     }
 
     /// Closes a pool whose handle nobody will drop any more: it was leaked, or is in a static.
@@ -354,7 +358,8 @@ impl Shared {
             // All of them before one is waited for, so that their times pass together.
             ending.ask_next();
         }
-        let _ = self.end_until(self.on_end.order_with_program(ending), Until::Awaited(ending));
+        self.begin_to_end_with_program(ending);
+        let _ = self.wait_for_the_end(Until::Awaited(ending));
         // Who listens is not to keep a program from ending.
         let most = Duration::from_secs(1);
         let most = ending.remaining().map_or(most, |left| most.min(left / 5));
@@ -364,7 +369,7 @@ impl Shared {
     /// Orders what [`Shared::end_with_program`] waits for.
     pub(crate) fn begin_to_end_with_program(&self, ending: &Ending) {
         let _ = self.closed.set(Refusal::Closed);
-        self.order(self.on_end.order_with_program(ending));
+        self.order_quietly(self.on_end.order_with_program(ending));
     }
 
     /// A pool that ends as the program exits has all the time that it needs, until a signal arrives:
@@ -373,7 +378,7 @@ impl Shared {
         let shared = Arc::clone(self);
         on_stop(move |reason| {
             let limit = ending.remaining().map(|left| left * 4 / 5);
-            shared.order(shared.on_end.order_on_request(reason, limit));
+            shared.order_quietly(shared.on_end.order_on_request(reason, limit));
             ending.ask_next();
         });
     }

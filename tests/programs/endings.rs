@@ -13,7 +13,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use epilogue::{EndCause, EndPolicy, Pool, Process, Refusal, TaskError, embed};
+use epilogue::{EndCause, EndPolicy, Event, Pool, Process, Refusal, Task, TaskError, embed};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
@@ -34,6 +34,18 @@ impl Wake for Exits {
     fn wake(self: Arc<Self>) {
         process::exit(7);
     }
+}
+
+/// Has the program exit as that task is done, which it is not yet.
+fn exits_with(mut task: Task<u8>) -> Task<u8> {
+    let waker = Waker::from(Arc::new(Exits));
+    assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_pending());
+    task
+}
+
+/// The gate of who started the program.
+fn gate() -> Result<PathBuf, &'static str> {
+    std::env::var_os("GATE").map(PathBuf::from).ok_or("no gate")
 }
 
 const TASKS: usize = 6;
@@ -90,22 +102,39 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "exit-in-waker" | "exit-in-waker-as-main-returns" => {
             let pool = working_pool();
-            let gate = Gate::new();
-            let mut task = pool.submit((gate.path(), 0u8), through)?;
-            let waker = Waker::from(Arc::new(Exits));
-            let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&waker));
-            assert!(polled.is_pending());
+            let task = exits_with(pool.submit((gate()?, 0u8), through)?);
             if story == "exit-in-waker" {
-                drop(gate);
+                say("ready");
                 loop {
                     thread::park();
                 }
             }
             thread::spawn(move || {
                 until_the_program_ends();
-                drop(gate);
+                say("ready");
             });
             std::mem::forget((pool, task));
+        }
+        "exit-in-waker-that-is-cancelled-as-main-returns" => {
+            let builder = Pool::builder().workers(1).on_end(EndCause::Exit, EndPolicy::Stop);
+            let pool = builder.start()?;
+            let busy = pool.submit((gate()?, 0u8), through)?;
+            let task = exits_with(pool.submit(1u8, |x| x)?);
+            std::mem::forget((pool, busy, task));
+        }
+        "exit-in-listener-that-a-callback-waits-for" => {
+            let builder = Pool::builder().workers(1).on_event(|event| {
+                // As the last, when who closes the pool waits for nobody else.
+                if let Event::Closed = event {
+                    process::exit(7);
+                }
+            });
+            let pool = Arc::new(builder.start()?);
+            let closed = Arc::clone(&pool);
+            pool.submit((), |()| ())?.on_done(move |_| drop(closed.close()));
+            loop {
+                thread::park();
+            }
         }
         "embed-exit" => {
             let _pool = working_pool();
@@ -363,7 +392,7 @@ fn hangs_up() -> Result<(), Box<dyn Error>> {
     embed::finalizer("prints", || println!("so long"));
     embed::cleanup_on_signal(libc::SIGHUP)?;
     let _pool = busy_pool();
-    Gate::pass(&std::env::var_os("GATE").map(PathBuf::from).ok_or("no gate")?);
+    Gate::pass(&gate()?);
     park_for_ever()
 }
 
