@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::pool::{ResizeError, available_workers};
-use epilogue::{BuildError, Pool, Process, Refusal, Report, Task, channel};
+use epilogue::{BuildError, Pool, Process, Refusal, Report, Task, TaskError, channel};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid};
@@ -215,33 +215,77 @@ fn a_pool_that_closes_starts_nobody_for_what_runs() {
     oracle.nothing_left();
 }
 
-/// Fails where the file of that name is gone.
+/// Where the file of that name is gone, stands at the gate on its way up, and fails.
 fn need_the_file() {
-    std::fs::metadata(std::env::var_os("NEEDED").unwrap()).unwrap();
+    let [needed, gate] = ["NEEDED", "GATE"].map(|name| std::env::var_os(name).unwrap());
+    if let Err(error) = fs::metadata(needed) {
+        Gate::pass(gate.as_ref());
+        panic!("{error}");
+    }
+}
+
+/// A pool of one worker that is up, and that dies for no other one, which is to stand at the gate and fail.
+fn pool_that_nobody_can_help(gate: &Gate) -> Pool {
+    let needed = tempfile::NamedTempFile::new().unwrap();
+    let builder = Pool::builder().min_workers(1).workers(2).env("NEEDED", needed.path());
+    let builder = builder.env("GATE", gate.path()).initializer(need_the_file);
+    let builder = builder.restart_intensity(0, Duration::from_secs(3600));
+    let pool = builder.grace_period(Duration::from_secs(1)).start().unwrap();
+    needed.close().unwrap();
+    pool
+}
+
+fn until_it_closes(pool: &Pool) {
+    while pool.submit_all([0u64; 0], |x| x).is_ok() {
+        thread::yield_now();
+    }
 }
 
 #[test]
 fn a_worker_that_cannot_come_to_help_a_pool_that_closes_breaks_nothing() {
     let (oracle, _watchdog) = begin();
-    let needed = tempfile::NamedTempFile::new().unwrap();
-    let mut gate = Gate::new();
-    let builder = Pool::builder().min_workers(1).workers(2).env("NEEDED", needed.path());
-    let builder = builder.initializer(need_the_file);
-    let pool = builder.restart_intensity(0, Duration::from_secs(3600)).start().unwrap();
-    needed.close().unwrap();
+    let (mut gate, mut way_up) = (Gate::new(), Gate::new());
+    let pool = pool_that_nobody_can_help(&way_up);
     let first = pool.submit(gate.path(), stand).unwrap();
     gate.wait();
     let second = pool.submit(1u64, |x| x).unwrap();
     let report = close_while(&pool, || {
-        // Long enough that some have tried: it is asked for one again and again.
-        while pool.stats().workers.ended == 0 {
+        // Whoever is on the way up by now does not arrive before.
+        until_it_closes(&pool);
+        way_up.wait();
+        way_up.open_once();
+        // The next one has still to arrive when nothing is left to do, and nobody serves.
+        way_up.wait();
+        gate.open_once();
+        first.join().unwrap();
+        assert_eq!(second.join().unwrap(), 1);
+        while pool.stats().workers.ended < 2 {
             thread::yield_now();
         }
-        gate.open_once();
+        way_up.open_once();
     });
-    first.join().unwrap();
-    assert_eq!(second.join().unwrap(), 1);
     assert_eq!((report.done, &report.broken), (2, &None), "{report}");
+    drop((pool, gate, way_up));
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_closes_gives_up_where_a_task_waits_for_what_nobody_comes_to_begin() {
+    let (oracle, _watchdog) = begin();
+    let (mut gate, way_up) = (Gate::new(), Gate::new());
+    let pool = pool_that_nobody_can_help(&way_up);
+    // As one does that waits for the second.
+    let first = pool.submit(gate.path(), stand).unwrap();
+    gate.wait();
+    let second = pool.submit(1u64, |x| x).unwrap();
+    let report = close_while(&pool, || {
+        until_it_closes(&pool);
+        drop(way_up);
+    });
+    assert!(report.broken.is_some(), "{report}");
+    assert!(matches!(second.join(), Err(TaskError::Refused(Refusal::Broken { .. }))));
+    let first = first.join();
+    assert!(matches!(first, Err(TaskError::Cancelled { begun: true })), "{first:?}");
     drop((pool, gate));
     oracle.nothing_left();
 }

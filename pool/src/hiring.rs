@@ -53,6 +53,11 @@ impl Hiring {
         };
         self.retry_at = Some(now + delay);
         self.failures += 1;
+        self.is_hopeless(workers)
+    }
+
+    /// Whether there were too many in a row.
+    pub(crate) fn is_hopeless(&self, workers: usize) -> bool {
         self.failures as usize > Self::MAX_FAILURES + 2 * workers
     }
 }

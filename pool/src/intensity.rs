@@ -17,6 +17,11 @@ impl Intensity {
         Self { limit, deaths: VecDeque::new() }
     }
 
+    /// Whether too many deaths are to end the pool.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Notes a death; true if it is one too many.
     pub(crate) fn is_exceeded_by(&mut self, death: Instant) -> bool {
         let Some((most, within)) = self.limit else { return false };

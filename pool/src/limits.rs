@@ -99,6 +99,10 @@ impl Builder {
     /// tasks. Workers that die without a task are replaced ever later, and after a few in a row the
     /// pool gives up in any case. Workers that the pool itself ends, for a limit of time, do not count.
     ///
+    /// Nor do those that a pool starts as it closes, beside others that serve, and that do not come up: what
+    /// there is, the others do. But a task may wait for one that nobody else begins; so after a few of
+    /// them in a row, with no task done meanwhile, a pool that has a limit gives up here as well.
+    ///
     /// # Examples
     ///
     /// ```

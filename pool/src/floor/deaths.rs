@@ -166,13 +166,16 @@ impl Floor {
             self.look_later(now);
         }
         self.queue.extend(again);
-        // One that was started to help a pool that closes, and cannot, costs nobody anything.
-        let helped = matches!(self.phase, Phase::Draining { .. }) && !was_up;
-        let is_needed = !helped || !self.members.iter().any(Member::serves);
-        if !left && is_needed && self.intensity.is_exceeded_by(Instant::now()) {
+        if left {
+            return;
+        }
+        if !was_up && self.closed.get().is_some() {
+            return self.help_failed(error);
+        }
+        if self.intensity.is_exceeded_by(Instant::now()) {
             let last = if was_up { status.to_string() } else { error.to_string() };
             self.give_up(self.intensity.cause(&last));
-        } else if !left && !productive {
+        } else if !productive {
             match was_up {
                 true if has_lived => {}
                 true => {
@@ -180,6 +183,25 @@ impl Floor {
                 }
                 false => self.hiring_failed(error),
             }
+        }
+    }
+
+    /// A worker was started to help a pool that closes, and cannot. That costs nobody anything as long as
+    /// others get on with what there is, or nothing is left of it.
+    fn help_failed(&mut self, error: StartError) {
+        let others_serve = self.members.iter().any(Member::serves);
+        if !others_serve && self.queue.is_empty() {
+            return;
+        }
+        let cause = error.to_string();
+        if !others_serve && self.intensity.is_exceeded_by(Instant::now()) {
+            return self.give_up(self.intensity.cause(&cause));
+        }
+        self.hiring_failed(error);
+        // What runs may wait for what nobody comes to begin: then nothing else would end it.
+        let is_hopeless = self.hiring.is_hopeless(self.size.wanted());
+        if others_serve && is_hopeless && self.intensity.is_limited() {
+            self.give_up(cause);
         }
     }
 }
