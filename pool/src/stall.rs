@@ -30,7 +30,9 @@ pub enum StallKind {
     Stopped,
     /// A debugger holds it.
     Traced,
-    /// It sleeps, and does not begin what it was sent.
+    /// It sleeps, and does not begin what it was sent. So it is, too, where the kernel refuses for as long
+    /// to send that, as it does if too many descriptors of this user's, of whatever programs, are on their
+    /// way: a worker that is ended for it has begun nothing, and what it was sent goes to another one.
     Deaf,
     /// It has begun a task, and neither answers nor uses any CPU.
     Silent,
