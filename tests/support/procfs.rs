@@ -58,6 +58,13 @@ pub fn threads_of(pid: Pid) -> Vec<Entry> {
     }
 }
 
+/// Whether `pid` is there, and neither a zombie nor about to be one.
+pub fn lives(pid: Pid) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let entry = parse_stat(&String::from_utf8_lossy(&stat));
+    entry.is_some_and(|entry| !entry.exiting && !matches!(entry.state, 'Z' | 'X'))
+}
+
 /// How many descriptors `pid` has open.
 pub fn descriptors_of(pid: Pid) -> usize {
     let own = usize::from(pid == Pid::this());

@@ -25,12 +25,12 @@ pub fn children_of(pid: Pid) -> Vec<Pid> {
     }
 }
 
-/// Sends `signal` to `victim`, a child of `parent`; false if it is none any more.
+/// Sends `signal` to `victim`, a child of `parent`; false if it is none any more, or dead.
 pub fn signal_child(parent: Pid, victim: Pid, signal: Signal) -> bool {
     child(parent, victim).is_some_and(|pidfd| sys::pidfd_signal(pidfd.as_fd(), signal).is_ok())
 }
 
-/// Kills `victim`, a child of this process, and returns when it is dead; false if it was reaped before.
+/// Kills `victim`, a child of this process, and returns when it is dead; false if it was before.
 ///
 /// The kill itself returns while the victim may still be about to run.
 pub fn end_child(victim: Pid) -> bool {
@@ -42,17 +42,42 @@ pub fn end_child(victim: Pid) -> bool {
     is_killed
 }
 
-/// The descriptor of `victim`, if that is a child of `parent`.
+/// The descriptor of `victim`, if that is a child of `parent`, and lives: a signal to a zombie succeeds.
 ///
 /// What reaps children runs beside this: the number may come to mean a stranger.
 fn child(parent: Pid, victim: Pid) -> Option<OwnedFd> {
     let pidfd = sys::pidfd_open(victim).ok()?;
     // Whoever has this pid now is a child still, or the number was given to a stranger before.
-    children_of(parent).contains(&victim).then_some(pidfd)
+    (children_of(parent).contains(&victim) && procfs::lives(victim)).then_some(pidfd)
 }
 
-/// Kills a child of this process at random; false if there was none to kill.
-pub fn kill_a_child(random: &mut Random) -> bool {
-    let children = children_of(getpid());
-    !children.is_empty() && signal_child(getpid(), random.one_of(&children), Signal::SIGKILL)
+/// Kills one of the living children of this process at random, and returns when it is dead; none if
+/// there was none to kill. Nobody is counted twice.
+pub fn kill_a_child(random: &mut Random) -> Option<Pid> {
+    let mut children = children_of(getpid());
+    children.retain(|child| procfs::lives(*child));
+    let victim = (!children.is_empty()).then(|| random.one_of(&children))?;
+    end_child(victim).then_some(victim)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn who_is_dead_is_killed_no_second_time() {
+        let mut sleep = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_raw(sleep.id() as i32);
+        assert!(procfs::lives(pid) && signal_child(getpid(), pid, Signal::SIGCONT));
+        assert!(end_child(pid));
+        // A zombie, until it is reaped.
+        assert!(children_of(getpid()).contains(&pid));
+        assert!(!procfs::lives(pid) && !end_child(pid));
+        assert!(!signal_child(getpid(), pid, Signal::SIGKILL));
+        assert_eq!(sleep.wait().unwrap().signal(), Some(9));
+        assert!(!procfs::lives(pid));
+    }
 }

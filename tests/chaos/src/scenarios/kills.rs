@@ -1,18 +1,21 @@
-//! Workers killed at random instants under load: every task has one outcome, none is done twice, and
-//! the pool goes on.
+//! Workers killed at random instants under load: every task has one outcome, none is done twice, the
+//! pool goes on, and its parent has no more open than before. The pool's own report says who died.
 
 use std::hint::spin_loop;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epilogue::{Pool, StartMethod, TaskError};
-use support::{Oracle, Random, kill_a_child};
+use epilogue::{Pool, Report, StartMethod, TaskError};
+use nix::unistd::{Pid, getpid};
+use support::{Oracle, Random, kill_a_child, procfs};
 
 use super::ledger::Ledger;
+use super::settled::settled;
 use super::{OnDrop, Scenario};
-use crate::figures::say_count;
+use crate::figures::{say_count, say_most};
 use crate::seed::Seed;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -108,38 +111,95 @@ fn subject(seed: Seed, _: &[String]) {
     let chunk = random.one_of(&[0, 0, 1, 64]);
     let builder = Pool::builder().workers(workers).start_method(method).chunk_size(chunk);
     let pool = builder.start().unwrap();
-    let (progress, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (progress, over, truce) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(()));
     let (mut all, mut rounds) = (Tally::default(), 0);
-    thread::scope(|threads| {
-        let killer = threads.spawn(|| kill(seed.random(2), &progress, &over));
+    let open = open_in_calm(&pool, workers);
+    let killed = thread::scope(|threads| {
+        let killer = threads.spawn(|| kill(seed.random(2), &pool, &progress, &over, &truce));
         // A failure must not wait for deaths that nobody is left to die.
         let _over = OnDrop(|| over.store(true, Ordering::Relaxed));
         while !killer.is_finished() {
             let Tally { done, lost } = round(&pool, &mut random, &progress);
             (all.done, all.lost, rounds) = (all.done + done, all.lost + lost, rounds + 1);
+            let _truce = truce.lock().unwrap();
+            assert_eq!(open_in_calm(&pool, workers), open, "descriptors after round {rounds}");
         }
+        killer.join().unwrap()
     });
     assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap()[99], 100);
+    let most = killed.open.saturating_sub(open);
+    assert!(most <= more(workers), "{most} descriptors more than the {open} that it has in calm");
     let report = pool.close().unwrap();
-    assert!(all.lost <= DEATHS, "{} tasks lost by {DEATHS} deaths", all.lost);
+    let died = count_deaths(&report, &killed.victims, method);
+    assert!(all.lost <= died, "{} tasks lost by {died} deaths", all.lost);
     assert_eq!((report.done, report.lost), (all.done + 100, all.lost));
     drop(pool);
     epilogue::end_servers();
     oracle.nothing_left();
-    say_count("deaths", DEATHS);
+    say_count("deaths", died);
+    say_count("servers and spare children killed", killed.victims.len() as u64 - died);
     say_count("tasks with one outcome", rounds * TASKS as u64);
     say_count("of them lost with their worker", all.lost);
+    say_most("descriptors of a parent, the same after each round,", open as u64);
+    say_most("descriptors more as workers were being replaced", most as u64);
 }
 
-fn kill(mut random: Random, progress: &AtomicU64, over: &AtomicBool) {
-    let (mut killed, mut seen) = (0, 0);
-    while killed < DEATHS && !over.load(Ordering::Relaxed) {
+/// What this process has open when nobody is being replaced. A server keeps some, more or fewer by what
+/// it is at, and whatever a dead one had is open until there is another one: none is there then.
+fn open_in_calm(pool: &Pool, workers: usize) -> usize {
+    settled(pool, workers, workers, epilogue::end_servers);
+    procfs::descriptors_of(getpid())
+}
+
+/// How many descriptors more there may be at any moment, while all workers are being replaced: what each
+/// has once more, and what is open for a start, a server and a ledger.
+fn more(workers: usize) -> usize {
+    4 * workers + 16
+}
+
+/// How many workers died, as the pool says: of each victim once, and of nobody else. A victim that it does
+/// not know was no worker.
+fn count_deaths(report: &Report, victims: &[Pid], method: StartMethod) -> u64 {
+    let mut others = victims.to_vec();
+    let died: Vec<_> =
+        report.workers.iter().filter(|it| it.end.status.signal() == Some(9)).collect();
+    for worker in &died {
+        let victim = others.iter().position(|victim| victim.as_raw() as u32 == worker.pid);
+        others.swap_remove(victim.unwrap_or_else(|| panic!("nobody killed this one: {worker}")));
+    }
+    assert_eq!((report.failed, report.omitted), (died.len() as u64, 0), "{report}");
+    assert!(others.is_empty() || method == StartMethod::Server, "not in the report: {others:?}");
+    died.len() as u64
+}
+
+/// What the killer did and saw.
+#[derive(Debug, Default)]
+struct Killed {
+    /// Each is dead, and lived when it was hit.
+    victims: Vec<Pid>,
+    /// How many descriptors this process had at most, right after a death.
+    open: usize,
+}
+
+/// Kills at random, but nobody during a truce, until the pool says that enough workers are dead.
+fn kill(
+    mut random: Random,
+    pool: &Pool,
+    progress: &AtomicU64,
+    over: &AtomicBool,
+    truce: &Mutex<()>,
+) -> Killed {
+    let (mut killed, mut seen) = (Killed::default(), 0);
+    while pool.stats().workers.ended < DEATHS && !over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_micros(random.below(3000)));
+        let _no_truce = truce.lock().unwrap();
         // On a slow machine workers die faster than they start, and a pool rightly gives up if
         // none of them ever does anything: one death for each few tasks.
         if progress.load(Ordering::Relaxed) >= seen + 4 {
             seen = progress.load(Ordering::Relaxed);
-            killed += u64::from(kill_a_child(&mut random));
+            killed.victims.extend(kill_a_child(&mut random));
+            killed.open = killed.open.max(procfs::descriptors_of(getpid()));
         }
     }
+    killed
 }

@@ -8,6 +8,7 @@ mod nth;
 mod outcome;
 mod parent;
 mod resources;
+mod settled;
 mod soak;
 mod storm;
 mod syscalls;

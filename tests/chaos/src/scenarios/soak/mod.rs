@@ -11,7 +11,8 @@ use epilogue::{Pool, Process, StartError, TaskError, channel, scope};
 use nix::unistd::{Pid, getpid};
 use support::{Oracle, children_of, end_child};
 
-use self::samples::{Samples, settled};
+use self::samples::Samples;
+use super::settled::settled;
 use super::{OnDrop, Scenario};
 use crate::cli::Extent;
 use crate::figures::{say_count, say_worst};
@@ -65,7 +66,7 @@ fn subject(seed: Seed, arguments: &[String]) {
             rounds += 1;
             if begun.elapsed() >= length * samples.len() as u32 / SAMPLES {
                 let _truce = truce.lock().unwrap();
-                settled(&pool, KILLED, KILLED + SPARED);
+                settled(&pool, KILLED, KILLED + SPARED, || ());
                 samples.take(begun.elapsed(), pool.stats().workers.ended);
             }
         }

@@ -1,11 +1,9 @@
 //! What there is from moment to moment, and that it does not grow.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use epilogue::Pool;
 use nix::unistd::{Pid, getpid};
-use support::{children_of, procfs};
+use support::procfs;
 
 use crate::case::status_field;
 use crate::figures::say_most;
@@ -31,30 +29,6 @@ const DOUBLED: f64 = (512 << 10) as f64;
 /// as much again of segments, of which they keep some. It has no slope to speak of: pages count once they
 /// are used, and each new worker begins with none.
 const SHARED: u64 = 5 * 2 * 513;
-
-/// How long a pool may take to replace those who were killed.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until the pool's workers are all there, and besides those of the other pool nobody.
-///
-/// Of a worker that is dead the pool may not know yet, and counts it among those that are up; so it is looked
-/// who lives, and only then who is counted. Otherwise a sample shows the replacement half made.
-pub(super) fn settled(pool: &Pool, workers: usize, children: usize) {
-    let begun = Instant::now();
-    loop {
-        let there = children_of(getpid());
-        let living = there.iter().filter(|child| !procfs::threads_of(**child).is_empty()).count();
-        let counts = pool.stats().workers;
-        if counts.up == workers && living == children && there.len() == children {
-            return;
-        }
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "of {there:?} {living} live, not {children}: {counts:?}"
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// The memory that one process has for itself, in bytes, at so many seconds, and what it has open.
 #[derive(Debug)]
