@@ -69,7 +69,7 @@ pub(crate) fn usage() -> String {
     text + "\n--ci       the size of a run before each change\n\
             --seed     another run than the usual one\n\
             --cases    how many cases, from the first on\n\
-            --seconds  begin no case after so many; of `soak`, how long it goes on\n\
+            --seconds  begin no case after so many, and fail with --ci if one is left; of `soak`, how long it goes on\n\
             --case     this one alone: what a failure says to replay it"
 }
 
@@ -150,7 +150,7 @@ impl Plan {
         let took = begun.elapsed().as_secs_f64();
         println!("{}: seed {seed:#x}, {figures}", scenario.name);
         println!("{}: {tally} in {took:.1} s", scenario.name);
-        let problem = tally.problem().or_else(|| too_few(scenario.least, &figures));
+        let problem = tally.problem(extent.length).or_else(|| too_few(scenario.least, &figures));
         if let Some(problem) = &problem {
             println!("{} failed: {problem}", scenario.name);
         }
