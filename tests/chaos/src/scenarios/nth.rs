@@ -17,7 +17,7 @@ use nix::errno::Errno::{
 use support::{Program, Random};
 
 use super::Scenario;
-use super::outcome::{self, nothing_left, say, verdict};
+use super::outcome::{self, MOST_NAME_IT, Told, nothing_left, say, verdict};
 use super::workload::everything_and_more;
 use crate::answers::{Answers, Fault, ask_for, listener};
 use crate::case::Case;
@@ -29,7 +29,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "the n-th system call of a whole tree of processes x its errors, by seccomp",
     cases: |extent| extent.either(200, cells(0).len() as u64),
     patience: |_| Duration::from_secs(30),
-    least: None,
+    least: Some(MOST_NAME_IT),
     case,
     subject,
 };
@@ -165,8 +165,9 @@ fn case(case: &mut Case) -> Figures {
     case.may_leave_cgroups = name == "rmdir" || !ending.status.success();
     let failed = answers.end();
     let what = format!("{name} {error:?} {time}");
-    let told = verdict(&ending, name).unwrap_or_else(|problem| panic!("{what}: {problem}"));
-    assert!(failed || !told, "{what}: nothing failed: {ending}");
+    let told = verdict(&ending, Some((name, error)));
+    let told = told.unwrap_or_else(|problem| panic!("{what}: {problem}"));
+    assert!(failed || told == Told::Nothing, "{what}: nothing failed: {ending}");
     match descriptors(&ending) {
         Some(left) => assert!(left <= usual, "{what}: {left} instead of {usual}: {ending}"),
         // It had no memory to go on.
@@ -175,10 +176,7 @@ fn case(case: &mut Case) -> Figures {
     if !failed {
         return Figures::not_reached();
     }
-    let mut figures = Figures::default();
-    figures.count("calls failed", 1);
-    figures.count(if told { "errors told" } else { "without effect" }, 1);
-    figures
+    told.figures()
 }
 
 /// What a kernel that refuses leaves to do.
@@ -216,7 +214,7 @@ fn subject(seed: Seed, arguments: &[String]) {
     let result = everything_and_more();
     say(&result);
     if result.is_err() {
-        everything_and_more().unwrap_or_else(|error| panic!("no recovery: {error}"));
+        everything_and_more().unwrap_or_else(|error| panic!("no recovery: {error:?}"));
     }
     println!("{DESCRIPTORS} {}", outcome::descriptors());
     nothing_left();

@@ -14,7 +14,9 @@ use std::time::Duration;
 use support::{Ending, Program, Random};
 
 use super::Scenario;
-use super::outcome::{descriptors, no_thread_left, nothing_left, say, verdict};
+use super::outcome::{
+    MOST_NAME_IT, Told, descriptors, no_thread_left, nothing_left, number_of, say, verdict,
+};
 use super::workload::{everything_and_more, warm_up};
 use crate::case::Case;
 use crate::figures::Figures;
@@ -25,7 +27,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     story: "every system call x its errors x its first five times, by strace",
     cases: |extent| extent.either(300, cells().len() as u64) + 1,
     patience: |_| Duration::from_secs(30),
-    least: None,
+    least: Some(MOST_NAME_IT),
     case,
     subject,
 };
@@ -203,7 +205,7 @@ fn census(case: &mut Case) -> Figures {
 /// Adds how often each call is made in one run.
 fn note_times(case: &mut Case, made: &mut BTreeMap<String, u64>) {
     let (ending, log) = trace(case, &[]);
-    assert_eq!(verdict(&ending, ""), Ok(false), "nothing was made to fail: {ending}");
+    assert_eq!(verdict(&ending, None), Ok(Told::Nothing), "nothing was made to fail: {ending}");
     for (call, times) in times_made(&log) {
         let most = made.entry(call.to_owned()).or_default();
         *most = (*most).max(times);
@@ -244,16 +246,13 @@ fn fail(case: &mut Case, (call, error, time): Cell) -> Figures {
     let inject = format!("inject=?{call}:error={error}:when={time}");
     let (ending, log) = trace(case, &["-e", &only, "-e", &inject]);
     case.may_leave_cgroups = call == "rmdir" || !ending.status.success();
-    let told =
-        verdict(&ending, call).unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
+    let told = verdict(&ending, Some((call, number_of(error))));
+    let told = told.unwrap_or_else(|problem| panic!("{call} {error} {time}: {problem}"));
     if !log.contains("(INJECTED)") {
-        assert!(!told, "{call} {error} {time}: nothing failed: {ending}");
+        assert!(told == Told::Nothing, "{call} {error} {time}: nothing failed: {ending}");
         return Figures::not_reached();
     }
-    let mut figures = Figures::default();
-    figures.count("calls failed", 1);
-    figures.count(if told { "errors told" } else { "without effect" }, 1);
-    figures
+    told.figures()
 }
 
 /// Within what everything must be gone once the program is: the grace period of its parts, and more.

@@ -74,17 +74,6 @@ impl<T> From<SubmitError<T>> for Refused {
     }
 }
 
-/// All that was refused in a run.
-#[derive(Debug)]
-pub(super) struct AllRefused(pub(super) Vec<Refused>);
-
-impl fmt::Display for AllRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<_> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&all.join("; "))
-    }
-}
-
 /// Cells of a table count the calls of those before.
 const PARTS: [fn() -> Result<(), Refused>; 7] =
     [pool, one, scoped, talk, stopped, served, captured];
@@ -98,18 +87,20 @@ const MORE: [fn() -> Result<(), String>; 8] =
 /// # Panics
 ///
 /// If a value is wrong.
-pub(super) fn everything() -> Result<(), AllRefused> {
+pub(super) fn everything() -> Result<(), Vec<Refused>> {
     // All of them, whatever became of those before.
-    let refused: Vec<_> = PARTS.iter().filter_map(|part| part().err()).collect();
-    if refused.is_empty() { Ok(()) } else { Err(AllRefused(refused)) }
+    all_well(PARTS.iter().filter_map(|part| part().err()).collect())
 }
 
-/// The same of [`everything`] and of more.
-pub(super) fn everything_and_more() -> Result<(), String> {
-    let first = everything().err().map(|refused| refused.to_string());
-    let more = MORE.iter().filter_map(|part| part().err());
-    let refused: Vec<_> = first.into_iter().chain(more).collect();
-    if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
+/// The same of [`everything`] and of more: what each part says.
+pub(super) fn everything_and_more() -> Result<(), Vec<String>> {
+    let first = everything().err().unwrap_or_default();
+    let first = first.iter().map(ToString::to_string);
+    all_well(first.chain(MORE.iter().filter_map(|part| part().err())).collect())
+}
+
+fn all_well<E>(refused: Vec<E>) -> Result<(), Vec<E>> {
+    if refused.is_empty() { Ok(()) } else { Err(refused) }
 }
 
 /// The first process of a program opens what stays open for good.

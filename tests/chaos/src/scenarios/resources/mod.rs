@@ -144,14 +144,14 @@ fn subject(seed: Seed, _: &[String]) {
         Err(why) => return say_not_tried(why),
     }
     if let Err(error) = everything() {
-        panic!("{little:?}: no recovery: {error}");
+        panic!("{little:?}: no recovery: {error:?}");
     }
     oracle.nothing_left();
 }
 
 /// A run of everything.
 fn a_run() -> Told {
-    everything().map_or_else(|refused| Told::Errors(refused.0), |()| Told::Nothing)
+    everything().map_or_else(Told::Errors, |()| Told::Nothing)
 }
 
 fn descriptors(count: u64) -> Told {
