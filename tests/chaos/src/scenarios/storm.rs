@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epilogue::{Pool, Process, embed};
+use epilogue::{Pool, Process, StartMethod, embed};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpid};
-use support::{Marks, Random, children_of, hooks, park_for_ever, signal_child};
+use support::{Marks, Random, children_of, hooks, park_for_ever, procfs, signal_child};
 
 use super::parent::register;
 use super::{Least, Scenario};
@@ -24,6 +24,9 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     subject,
 };
 
+/// What a program is told whose children come from a server.
+const SERVED: &str = "served";
+
 /// Within what everything must be gone once the program is: the default grace period, and more.
 const BOUND: Duration = Duration::from_secs(1);
 
@@ -32,7 +35,9 @@ fn case(case: &mut Case) -> Figures {
     let marks = Marks::new();
     let (name, directory) = marks.variable();
     let target = case.random.one_of(&["program", "workers", "all"]);
-    let mut command = case.command(&[target]);
+    // A server is hit with the workers, and so is the child that it has forked ahead.
+    let served = case.seed.random(1).below(3) == 0;
+    let mut command = case.command(&[target, if served { SERVED } else { "spawned" }]);
     command.env(name, directory);
     // Blocked until there is something to finalize, as in a child that this library starts.
     let term = SigSet::from(Signal::SIGTERM);
@@ -57,6 +62,7 @@ fn case(case: &mut Case) -> Figures {
         assert!(!ending.stderr.contains("panicked"), "{ending}");
     }
     figures.count("storms", 1);
+    figures.count("of them with a server", u64::from(served));
     figures.count("finalized once", hooks::all_that_told_ran_once(&marks) as u64);
     figures
 }
@@ -65,7 +71,7 @@ fn case(case: &mut Case) -> Figures {
 fn rage(target: &str, program: Pid, random: &mut Random) -> u64 {
     let mut hits = 0;
     for _ in 0..=random.below(20) {
-        if target != "workers" {
+        if target != "workers" && procfs::lives(program) {
             hits += u64::from(kill(program, Signal::SIGTERM).is_ok());
         }
         if target != "program" {
@@ -83,6 +89,9 @@ fn subject(_: Seed, arguments: &[String]) {
     embed::cleanup_on_sigterm().unwrap();
     SigSet::from(Signal::SIGTERM).thread_unblock().unwrap();
     let is_mortal = arguments[0] != "workers";
+    let method = if arguments[1] == SERVED { StartMethod::Server } else { StartMethod::Spawn };
+    let pools = Pool::builder().workers(2).start_method(method);
+    let processes = Process::builder().start_method(method).initializer(|| register(()));
     if !is_mortal {
         let parent = getpid();
         thread::spawn(move || {
@@ -93,9 +102,9 @@ fn subject(_: Seed, arguments: &[String]) {
     }
     loop {
         // Workers that are ended before they do anything break a pool, which it tells.
-        let Ok(pool) = Pool::new(2) else { continue };
+        let Ok(pool) = pools.clone().start() else { continue };
         let _ = pool.map_outcomes(0..8u64, register);
-        if let Ok(process) = Process::builder().initializer(|| register(())).start((), |()| ()) {
+        if let Ok(process) = processes.clone().start((), |()| ()) {
             let _ = process.join();
         }
         if is_mortal && Marks::from_env().count("registered") > 6 {

@@ -15,6 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use epilogue::StartMethod;
 use support::Oracle;
 
 use super::Scenario;
@@ -36,7 +37,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Before the library's own first instruction.
+    /// Before the library's own first instruction. A server's, where there is one: what it forks has none.
     First,
     /// Prepared, and about to say hello.
     Initializing,
@@ -108,26 +109,30 @@ enum Owner {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Cell(Step, Fault, Owner);
+struct Cell(Step, Fault, Owner, StartMethod);
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(step, fault, owner) = self;
-        write!(f, "{step:?} {fault:?} {owner:?}")
+        let Self(step, fault, owner, method) = self;
+        write!(f, "{step:?} {fault:?} {owner:?} {method:?}")
     }
 }
 
 fn cells() -> impl Iterator<Item = Cell> {
     let faults = [Fault::Kill, Fault::Stop, Fault::Term, Fault::Exit, Fault::Spin, Fault::Deadlock];
     let owners = [Owner::Pool, Owner::Process, Owner::Scope, Owner::ScopeEnd];
-    let all = STEPS.iter().flat_map(move |&step| {
-        faults.into_iter().flat_map(move |fault| owners.map(|owner| Cell(step, fault, owner)))
+    // New ones come last: a case has its number.
+    let all = [StartMethod::Spawn, StartMethod::Server].into_iter().flat_map(move |method| {
+        STEPS.iter().flat_map(move |&step| {
+            let of = move |fault| owners.map(|owner| Cell(step, fault, owner, method));
+            faults.into_iter().flat_map(of)
+        })
     });
     // What a task may do for ever is its user's business; a finalizer has its time.
-    let all = all.filter(|Cell(step, fault, _)| {
+    let all = all.filter(|Cell(step, fault, ..)| {
         *step == Finalizing || !matches!(fault, Fault::Spin | Fault::Deadlock)
     });
-    all.filter(|Cell(step, _, owner)| match step {
+    all.filter(|Cell(step, _, owner, _)| match step {
         // A process is done when its function is.
         Idle | Recovering => *owner == Owner::Pool,
         _ => true,
@@ -177,10 +182,21 @@ pub(crate) fn first_instruction() {
         return;
     }
     reach(First);
+    initialize_again();
+}
+
+/// What a worker comes to that is one's replacement, as early as it may.
+fn initialize_again() {
     // It is there once the first worker has been killed.
     if fired().with_extension("killed").exists() {
         reach(Recovering);
     }
+}
+
+/// What runs in a process before its function. One that was forked has no earlier moment.
+fn initialize() {
+    reach(Initializing);
+    initialize_again();
 }
 
 fn subject(_: Seed, _: &[String]) {
@@ -192,5 +208,6 @@ fn subject(_: Seed, _: &[String]) {
         Owner::Scope => owners::scoped(cell),
         Owner::ScopeEnd => owners::left_to_its_scope(cell),
     }
+    epilogue::end_servers();
     oracle.nothing_left();
 }

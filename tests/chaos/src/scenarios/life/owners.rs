@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use epilogue::process::{Builder, End};
 use epilogue::{
-    BuildError, JoinError, Pool, Process, ScopedProcess, StartError, StopError, Task, TaskError,
-    scope,
+    BuildError, JoinError, Pool, Process, ScopedProcess, ServerError, StartError, StopError, Task,
+    TaskError, scope,
 };
 use nix::unistd::getpid;
 use support::procfs;
@@ -16,8 +16,8 @@ use support::procfs;
 use super::Step::{
     Answering, Decoding, Exiting, Finalizing, First, Idle, Initializing, Recovering, Stopping,
 };
-use super::worker::{Answer, Argument, HARMED, await_until, reach, work};
-use super::{Cell, Fault, GRACE, SPARE, START, STEP, fired};
+use super::worker::{Answer, Argument, HARMED, await_until, work};
+use super::{Cell, Fault, GRACE, SPARE, START, STEP, fired, initialize};
 use crate::figures::say_worst;
 
 /// When the fault happened, as its mark says.
@@ -41,13 +41,20 @@ fn refused(cell: Cell, begun: Instant, error: &StartError) {
     assert!(matches!(cell.0, First | Initializing | Decoding), "{cell}: {error}");
     match error {
         StartError::NoHello { .. } => in_time(cell, "start given up", begun, START),
+        // The server itself, which is told of as itself.
+        StartError::Server(ServerError::Silent { .. }) if cell.0 == First => {
+            in_time(cell, "start given up", begun, START)
+        }
+        StartError::Server(ServerError::Lost(_)) if cell.0 == First && !cell.1.stays() => {
+            in_time(cell, "start failed", fault_at(), GRACE)
+        }
         StartError::EndedEarly { .. } => in_time(cell, "start failed", fault_at(), GRACE),
         error => panic!("{cell}: {error}"),
     }
 }
 
 /// Whether the one that is hit has to be stopped: it would go on for ever.
-fn needs_stop(Cell(step, fault, _): Cell) -> bool {
+fn needs_stop(Cell(step, fault, ..): Cell) -> bool {
     let ends_by_itself = matches!(step, First | Initializing | Finalizing | Exiting);
     step == Stopping || (fault == Fault::Stop && !ends_by_itself)
 }
@@ -111,8 +118,8 @@ pub(super) fn pool(cell: Cell) {
 
 /// A pool that is up: another one, where a fault before that was an error.
 fn start_pool(cell: Cell) -> Pool {
-    let builder = Pool::builder().workers(2).grace_period(GRACE);
-    let builder = builder.initializer(|| reach(Initializing));
+    let builder = Pool::builder().workers(2).grace_period(GRACE).start_method(cell.3);
+    let builder = builder.initializer(initialize);
     if !matches!(cell.0, First | Initializing) {
         return builder.start().unwrap();
     }
@@ -158,8 +165,8 @@ fn builder() -> Builder {
 }
 
 /// Of the one that is to be hit.
-fn harmed() -> Builder {
-    builder().initializer(|| reach(Initializing))
+fn harmed(cell: Cell) -> Builder {
+    builder().initializer(initialize).start_method(cell.3)
 }
 
 /// Of those beside it.
@@ -169,7 +176,7 @@ fn unharmed() -> Builder {
 
 pub(super) fn process(cell: Cell) {
     let begun = Instant::now();
-    match harmed().start(Argument(HARMED), work) {
+    match harmed(cell).start(Argument(HARMED), work) {
         Ok(process) => by_handle(cell, process, Process::join, Process::terminate),
         Err(error) => refused(cell, begun, &error),
     }
@@ -181,7 +188,7 @@ pub(super) fn scoped(cell: Cell) {
     scope(|processes| {
         let others = [1, 2].map(|n| processes.start_with(unharmed(), n, |n: u64| n).unwrap());
         let begun = Instant::now();
-        match processes.start_with(harmed(), Argument(HARMED), work) {
+        match processes.start_with(harmed(cell), Argument(HARMED), work) {
             Ok(process) => by_handle(cell, process, ScopedProcess::join, ScopedProcess::terminate),
             Err(error) => refused(cell, begun, &error),
         }
@@ -198,7 +205,7 @@ pub(super) fn left_to_its_scope(cell: Cell) {
         scope(|processes| {
             let other = processes.start_with(unharmed(), 1, |n: u64| n).unwrap();
             let begun = Instant::now();
-            match processes.start_with(harmed(), Argument(HARMED), work) {
+            match processes.start_with(harmed(cell), Argument(HARMED), work) {
                 Ok(process) => mem::forget(process),
                 Err(error) => return refused(cell, begun, &error),
             }

@@ -19,7 +19,7 @@ use super::{Cell, Fault, Step, cell, fired};
 
 /// This process has come to that step: the fault happens, if it is the one and did not happen yet.
 pub(super) fn reach(step: Step) {
-    let Some(Cell(wanted, fault, _)) = cell() else { return };
+    let Some(Cell(wanted, fault, ..)) = cell() else { return };
     if step == wanted && File::create_new(fired()).is_ok() {
         // In the middle of an exit there is no other exit.
         let is_leaving = matches!(step, First | Recovering | Finalizing | Exiting);
