@@ -128,13 +128,22 @@ fn what_is_in_a_buffer_is_written_and_at_exit_handlers_run_before_the_death() {
 
 #[test]
 fn a_panicking_finalizer_leaves_the_others_their_turn() {
-    for end in ["raise:15", "exit:0", "cleanup", "say:return"] {
+    for (end, code) in [
+        ("raise:15", None),
+        ("exit:3", Some(3)),
+        ("std-exit:4", Some(4)),
+        ("cleanup", Some(0)),
+        ("say:return", Some(0)),
+    ] {
         let ending =
             told(&["handle:15", "goodbye", "finalizer:a", "panics:b", "finalizer:c", end, "wait"]);
         let expected = ["c", "a", "c Ran", "b Panicked { message: \"on purpose\" }", "a Ran"];
         let said = lines(&ending);
         let said: Vec<_> = said.into_iter().filter(|line| !line.starts_with("re")).collect();
         assert_eq!(said, expected, "{end}: {ending}");
+        // A panic that leaves what runs at exit would abort, after all these lines.
+        let signal = code.is_none().then_some(Signal::SIGTERM);
+        assert_eq!((ending.code(), ending.signal()), (code, signal), "{end}: {ending}");
     }
 }
 
