@@ -47,6 +47,16 @@ fn a_process_is_joined_and_its_answer_read_when_no_descriptors_are_allowed() {
 }
 
 #[test]
+fn a_worker_that_dies_without_descriptors_for_another_is_replaced_when_there_are_some_again() {
+    ends_well("descriptors-for-no-replacement");
+}
+
+#[test]
+fn a_pool_whose_last_worker_dies_without_descriptors_for_another_is_broken_and_says_why() {
+    ends_well("descriptors-for-no-last-worker");
+}
+
+#[test]
 fn a_leaked_process_is_joined_at_exit_when_no_descriptors_are_allowed() {
     ends_well("no-descriptors-leaked");
 }

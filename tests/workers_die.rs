@@ -94,6 +94,17 @@ impl Death {
         }
     }
 
+    /// Whether finalizers run before it: not where memory may be spoilt, or where nobody is asked.
+    fn is_an_ending(self) -> bool {
+        match self {
+            Self::ExitWell | Self::ExitBadly | Self::PanicInAThreadAndExit => true,
+            Self::CloseWire | Self::CloseWireAndLive => true,
+            Self::Abort | Self::Fault | Self::BusError | Self::IllegalInstruction => false,
+            Self::StackOverflow | Self::ExitAtOnce => false,
+            Self::Kill | Self::HalfFrame | Self::Garbage => false,
+        }
+    }
+
     /// What its pool must say of it.
     fn is_told(self, lost: &WorkerLost) -> bool {
         let status = lost.status;
@@ -129,6 +140,7 @@ fn endless(depth: u64) -> u64 {
 fn begin((marks, task, death): (PathBuf, usize, Option<Death>)) -> usize {
     Marks::at(&marks).leave(&format!("task-{task}"));
     if let Some(death) = death {
+        hooks::register(&marks);
         death.happen();
     }
     task * 3
@@ -160,6 +172,8 @@ fn only_the_guilty_task_is_lost(death: Death, workers: usize) {
     let report = pool.close().unwrap();
     assert_eq!((report.done, report.lost), (TASKS as u64 - 1 + 100, 1), "{report}");
     assert_eq!(report.workers.len(), workers + 1, "{report}");
+    let finalized = (marks.count("registered"), marks.count("finalizer"));
+    assert_eq!(finalized, (1, usize::from(death.is_an_ending())), "{death:?}");
     drop(pool);
     oracle.nothing_left();
 }

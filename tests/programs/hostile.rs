@@ -8,12 +8,12 @@ use std::process;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use epilogue::{Pool, Process, embed};
+use epilogue::{Event, Pool, Process, Refusal, TaskError, embed};
 use nix::errno::Errno;
 use nix::poll::ppoll;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, raise};
-use support::{Gate, Marks, hooks, raw, sys};
+use support::{Gate, Marks, Oracle, hooks, raw, sys};
 
 /// More than the buffer of a socket takes.
 const LARGE: usize = 8 << 20;
@@ -51,6 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             assert!(pids.iter().all(|&pid| pid == worker), "another worker took its place");
             assert!(pool.close()?.is_clean());
         }
+        "descriptors-for-no-replacement" => (3..=40).try_for_each(replaced_later)?,
+        "descriptors-for-no-last-worker" => broken_for_want_of_descriptors()?,
         "interrupted-exit" => {
             prepare_for_signals()?;
             std::mem::forget(busy_process()?);
@@ -102,9 +104,95 @@ fn say(line: &str) {
     stdout().flush().unwrap();
 }
 
-fn allow_descriptors(count: u64) {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+/// Allows so many: how many were allowed before.
+fn allow_descriptors(count: u64) -> u64 {
+    let (before, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, count, most).unwrap();
+    before
+}
+
+/// What a pool told of its workers.
+enum Told {
+    Up,
+    Failed(String),
+}
+
+/// A pool that tells of each worker that is up, or could not be started.
+fn pool_that_tells(workers: usize) -> Result<(Pool, mpsc::Receiver<Told>), Box<dyn Error>> {
+    let (teller, told) = mpsc::channel();
+    let pool = Pool::builder().workers(workers).on_event(move |event| {
+        let news = match event {
+            Event::WorkerUp { .. } => Told::Up,
+            Event::StartFailed { cause, .. } => Told::Failed(cause.clone()),
+            _ => return,
+        };
+        // Who has heard enough has gone.
+        let _ = teller.send(news);
+    });
+    let pool = pool.start()?;
+    for _ in 0..workers {
+        assert!(matches!(told.recv()?, Told::Up));
+    }
+    Ok((pool, told))
+}
+
+/// Ends the worker that this is sent to.
+fn lose_a_worker(pool: &Pool) -> Result<(), Box<dyn Error>> {
+    let lost = pool.submit((), |()| raise(Signal::SIGKILL).unwrap())?.join();
+    assert!(matches!(lost, Err(TaskError::WorkerLost(_))), "{lost:?}");
+    Ok(())
+}
+
+fn is_want_of_descriptors(cause: &str) -> bool {
+    cause.contains(Errno::EMFILE.desc())
+}
+
+/// A worker dies where its replacement may have this many descriptors. The other one does what there is
+/// to do, and both do once there are descriptors again.
+fn replaced_later(most: u64) -> Result<(), Box<dyn Error>> {
+    let oracle = Oracle::begin();
+    let (pool, told) = pool_that_tells(2)?;
+    let allowed = allow_descriptors(most);
+    lose_a_worker(&pool)?;
+    let mut news = told.recv()?;
+    // 0, 1 and 2 are open, so no other may be.
+    assert!(most > 3 || matches!(news, Told::Failed(_)), "a worker without descriptors");
+    assert_eq!(pool.map(0..100u64, |x| x * x)?, (0..100).map(|x| x * x).collect::<Vec<_>>());
+    allow_descriptors(allowed);
+    while let Told::Failed(cause) = news {
+        assert!(is_want_of_descriptors(&cause), "with {most} descriptors: {cause}");
+        news = told.recv()?;
+    }
+    let mut gate = Gate::new();
+    let pass = |path: PathBuf| Gate::pass(&path);
+    let both = [pool.submit(gate.path(), pass)?, pool.submit(gate.path(), pass)?];
+    gate.wait_for(2);
+    gate.open_once();
+    both.into_iter().try_for_each(|task| task.join())?;
+    let report = pool.close()?;
+    assert_eq!((report.lost, report.workers.len()), (1, 3), "{report}");
+    drop((pool, gate, told));
+    oracle.nothing_left();
+    Ok(())
+}
+
+/// The last worker dies, and there are no descriptors for another one: what waits is refused with the
+/// reason, and so is what comes.
+fn broken_for_want_of_descriptors() -> Result<(), Box<dyn Error>> {
+    let oracle = Oracle::begin();
+    let (pool, told) = pool_that_tells(1)?;
+    let allowed = allow_descriptors(3);
+    lose_a_worker(&pool)?;
+    let refused = pool.map(0..100u64, |x| x);
+    let says_why = |refusal: &Refusal| matches!(refusal, Refusal::Broken { cause } if is_want_of_descriptors(cause));
+    assert!(matches!(&refused, Err(TaskError::Refused(why)) if says_why(why)), "{refused:?}");
+    let report = pool.close()?;
+    assert!(report.broken.as_deref().is_some_and(is_want_of_descriptors), "{report}");
+    allow_descriptors(allowed);
+    drop((pool, told));
+    assert_eq!(Pool::new(1)?.map(0..100u64, |x| x)?.len(), 100);
+    oracle.nothing_left();
+    Ok(())
 }
 
 fn marks() -> PathBuf {
