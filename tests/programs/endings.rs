@@ -461,12 +461,12 @@ fn logs() {
                 }
             });
         }
-        for n in 0..50 {
+        for n in 0..500 {
             assert_eq!(Process::start(n, log).unwrap().join().unwrap(), n);
         }
         // Each of these ends its worker, which is replaced.
         let pool = Pool::new(2).unwrap();
-        let lost = pool.map_outcomes(0..50usize, |n| process::exit(log(n) as i32 % 2)).unwrap();
+        let lost = pool.map_outcomes(0..500usize, |n| process::exit(log(n) as i32 % 2)).unwrap();
         assert!(lost.iter().all(|outcome: &Result<(), _>| outcome.is_err()));
         assert!(pool.map(0..100, log).unwrap().into_iter().eq(0..100));
         over.store(true, Ordering::Relaxed);

@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             assert!(pids.iter().all(|&pid| pid == worker), "another worker took its place");
             assert!(pool.close()?.is_clean());
         }
-        "descriptors-for-no-replacement" => (3..=40).try_for_each(replaced_later)?,
-        "descriptors-for-no-last-worker" => broken_for_want_of_descriptors()?,
+        "descriptors-for-no-replacement" => (3..=40).for_each(replaced_later),
+        "descriptors-for-no-last-worker" => broken_for_want_of_descriptors(),
         "interrupted-exit" => {
             prepare_for_signals()?;
             std::mem::forget(busy_process()?);
@@ -118,7 +118,7 @@ enum Told {
 }
 
 /// A pool that tells of each worker that is up, or could not be started.
-fn pool_that_tells(workers: usize) -> Result<(Pool, mpsc::Receiver<Told>), Box<dyn Error>> {
+fn pool_that_tells(workers: usize) -> (Pool, mpsc::Receiver<Told>) {
     let (teller, told) = mpsc::channel();
     let pool = Pool::builder().workers(workers).on_event(move |event| {
         let news = match event {
@@ -129,18 +129,17 @@ fn pool_that_tells(workers: usize) -> Result<(Pool, mpsc::Receiver<Told>), Box<d
         // Who has heard enough has gone.
         let _ = teller.send(news);
     });
-    let pool = pool.start()?;
+    let pool = pool.start().unwrap();
     for _ in 0..workers {
-        assert!(matches!(told.recv()?, Told::Up));
+        assert!(matches!(told.recv().unwrap(), Told::Up));
     }
-    Ok((pool, told))
+    (pool, told)
 }
 
 /// Ends the worker that this is sent to.
-fn lose_a_worker(pool: &Pool) -> Result<(), Box<dyn Error>> {
-    let lost = pool.submit((), |()| raise(Signal::SIGKILL).unwrap())?.join();
+fn lose_a_worker(pool: &Pool) {
+    let lost = pool.submit((), |()| raise(Signal::SIGKILL).unwrap()).unwrap().join();
     assert!(matches!(lost, Err(TaskError::WorkerLost(_))), "{lost:?}");
-    Ok(())
 }
 
 fn is_want_of_descriptors(cause: &str) -> bool {
@@ -149,50 +148,48 @@ fn is_want_of_descriptors(cause: &str) -> bool {
 
 /// A worker dies where its replacement may have this many descriptors. The other one does what there is
 /// to do, and both do once there are descriptors again.
-fn replaced_later(most: u64) -> Result<(), Box<dyn Error>> {
+fn replaced_later(most: u64) {
     let oracle = Oracle::begin();
-    let (pool, told) = pool_that_tells(2)?;
+    let (pool, told) = pool_that_tells(2);
     let allowed = allow_descriptors(most);
-    lose_a_worker(&pool)?;
-    let mut news = told.recv()?;
+    lose_a_worker(&pool);
+    let mut news = told.recv().unwrap();
     // 0, 1 and 2 are open, so no other may be.
     assert!(most > 3 || matches!(news, Told::Failed(_)), "a worker without descriptors");
-    assert_eq!(pool.map(0..100u64, |x| x * x)?, (0..100).map(|x| x * x).collect::<Vec<_>>());
+    assert_eq!(pool.map(0..100u64, |x| x + 1).unwrap(), (1..=100).collect::<Vec<_>>());
     allow_descriptors(allowed);
     while let Told::Failed(cause) = news {
         assert!(is_want_of_descriptors(&cause), "with {most} descriptors: {cause}");
-        news = told.recv()?;
+        news = told.recv().unwrap();
     }
     let mut gate = Gate::new();
     let pass = |path: PathBuf| Gate::pass(&path);
-    let both = [pool.submit(gate.path(), pass)?, pool.submit(gate.path(), pass)?];
+    let both = [pool.submit(gate.path(), pass).unwrap(), pool.submit(gate.path(), pass).unwrap()];
     gate.wait_for(2);
     gate.open_once();
-    both.into_iter().try_for_each(|task| task.join())?;
-    let report = pool.close()?;
+    both.into_iter().try_for_each(|task| task.join()).unwrap();
+    let report = pool.close().unwrap();
     assert_eq!((report.lost, report.workers.len()), (1, 3), "{report}");
     drop((pool, gate, told));
     oracle.nothing_left();
-    Ok(())
 }
 
 /// The last worker dies, and there are no descriptors for another one: what waits is refused with the
 /// reason, and so is what comes.
-fn broken_for_want_of_descriptors() -> Result<(), Box<dyn Error>> {
+fn broken_for_want_of_descriptors() {
     let oracle = Oracle::begin();
-    let (pool, told) = pool_that_tells(1)?;
+    let (pool, told) = pool_that_tells(1);
     let allowed = allow_descriptors(3);
-    lose_a_worker(&pool)?;
-    let refused = pool.map(0..100u64, |x| x);
-    let says_why = |refusal: &Refusal| matches!(refusal, Refusal::Broken { cause } if is_want_of_descriptors(cause));
-    assert!(matches!(&refused, Err(TaskError::Refused(why)) if says_why(why)), "{refused:?}");
-    let report = pool.close()?;
+    lose_a_worker(&pool);
+    let refused = pool.map(0..100u64, |x| x).unwrap_err();
+    let TaskError::Refused(Refusal::Broken { cause }) = refused else { panic!("{refused:?}") };
+    assert!(is_want_of_descriptors(&cause), "{cause}");
+    let report = pool.close().unwrap();
     assert!(report.broken.as_deref().is_some_and(is_want_of_descriptors), "{report}");
     allow_descriptors(allowed);
     drop((pool, told));
-    assert_eq!(Pool::new(1)?.map(0..100u64, |x| x)?.len(), 100);
+    assert_eq!(Pool::new(1).unwrap().map(0..100u64, |x| x).unwrap().len(), 100);
     oracle.nothing_left();
-    Ok(())
 }
 
 fn marks() -> PathBuf {
