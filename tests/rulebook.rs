@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{self, Pid};
-use support::{Gate, Marks, Program, begin, hooks, not_tried, procfs, sys};
+use support::{Gate, Marks, Oracle, Program, Watchdog, begin, hooks, not_tried, procfs, sys};
 
 /// When everything must be gone of a parent that died.
 const BOUND: Duration = Duration::from_secs(1);
@@ -232,7 +232,8 @@ fn no_limit_is_reached_by_time_in_which_all_were_stopped() {
 
 #[test]
 fn processes_and_workers_are_started_while_every_lock_is_taken() {
-    let (oracle, _watchdog) = begin();
+    // A thousand of them: a minute where there is an eighth of a core for it.
+    let (oracle, _watchdog) = (Oracle::begin(), Watchdog::start(Duration::from_secs(600)));
     let marks = Marks::new();
     let ending = Program::start(&mut command("logs", &marks)).finish();
     assert_eq!(ending.code(), Some(0), "{}", ending.status);
