@@ -309,6 +309,7 @@ fn a_finalizer_that_finds_the_disk_full_is_told_of_and_the_others_run() {
     let failed: Vec<_> = ran.iter().filter(|one| one.failure.is_some()).collect();
     assert!(failed.len() == 1 && failed[0].name == "full", "{report}");
     assert!(report.to_string().contains("No space left on device"), "{report}");
+    assert!(report.is_clean(), "a finalizer does not change what its worker exits with: {report}");
     assert_eq!((marks.count("last"), hooks::all_ran_once(&marks)), (1, 1));
     drop((pool, marks));
     oracle.nothing_left();
