@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use libc::pid_t;
+
 use crate::state::{lock, state};
+use crate::sys::action::this_thread;
 use crate::sys::timer::KillTimer;
 
 /// What finalizers get where nobody says otherwise.
@@ -54,8 +57,8 @@ struct Clock {
     /// Whether it may not stand still any more in this ending, which may not have started it yet.
     hurried: bool,
     running: Option<Running>,
-    /// Of what runs beside that ending.
-    beside: Option<Running>,
+    /// Of what this thread runs beside that ending.
+    beside: Option<(pid_t, Running)>,
 }
 
 /// A clock that runs, or stands still.
@@ -97,17 +100,28 @@ impl Deadline {
         self.run(total, Enforcer::Kernel, KillTimer::new());
     }
 
-    /// Starts a clock of its own for what runs beside another ending, whose clock may have been replaced, or
-    /// stopped at its end, when this is not done.
+    /// Starts a clock of its own for what this thread runs beside another ending, whose clock may have been
+    /// replaced, or stopped at its end, when this is not done.
     pub(crate) fn start_beside(&self) {
         let timer = KillTimer::new();
         let mut clock = lock(&self.0);
-        clock.beside = Some(Running::of_others(clock.of_others(), timer));
+        clock.beside = Some((this_thread(), Running::of_others(clock.of_others(), timer)));
     }
 
-    /// Stops that: it is done, or has become an ending with a clock of its own.
-    pub(crate) fn stop_beside(&self) {
-        lock(&self.0).beside = None;
+    /// Whether this thread runs something beside another ending.
+    pub(crate) fn runs_beside_here(&self) -> bool {
+        // Another thread's clock is not its to stop: what that one runs may hang.
+        lock(&self.0).beside.as_ref().is_some_and(|(thread, _)| *thread == this_thread())
+    }
+
+    /// Stops the clock of what this thread ran beside another ending: it is done, or has become an ending with
+    /// a clock of its own. Whether there was one.
+    pub(crate) fn stop_beside(&self) -> bool {
+        let was_beside = self.runs_beside_here();
+        if was_beside {
+            lock(&self.0).beside = None;
+        }
+        was_beside
     }
 
     /// Starts the clock for an ending that has to begin within `patience`, unless one runs: who asks again
@@ -236,7 +250,21 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
     use super::{Deadline, Enforcer};
+    use crate::state::lock;
+
+    #[test]
+    fn a_clock_beside_an_ending_is_stopped_by_the_thread_that_started_it_and_no_other() {
+        let deadline = Deadline::default();
+        // So long that nobody is killed here.
+        lock(&deadline.0).total = Duration::MAX;
+        deadline.start_beside();
+        let another = thread::scope(|scope| scope.spawn(|| deadline.stop_beside()).join().unwrap());
+        assert_eq!((another, deadline.stop_beside(), deadline.stop_beside()), (false, true, false));
+    }
 
     #[test]
     fn an_ending_that_is_hurried_before_its_clock_starts_is_hurried() {

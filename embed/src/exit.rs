@@ -127,28 +127,35 @@ pub fn exec(command: &mut Command) -> io::Error {
     if is_inside(state) {
         return io::Error::other("this program is ending, and a finalizer cannot replace it");
     }
-    clean_up_for_good(state, Reach::AllBeforeExec);
+    let was_beside = clean_up_for_good(state, Reach::AllBeforeExec);
     coverage::dump_gcov();
     let error = coverage::conclude_for(|| command.exec());
     state.registry.open();
     if state.gate.is_mine() {
         state.gate.open();
     }
+    if was_beside {
+        // The callback goes on.
+        state.deadline.start_beside();
+    }
     error
 }
 
 /// Cleans up and keeps the turn: a thread that got it before this one is gone would hand the coverage
 /// data over to the runtime, and be cut off before that has written it. So would one that is on its
-/// way out already: then this one waits for that.
-fn clean_up_for_good(state: &'static State, reach: Reach) {
+/// way out already: then this one waits for that. Whether it came from a callback beside another ending.
+fn clean_up_for_good(state: &'static State, reach: Reach) -> bool {
+    let mut was_beside = false;
     if state.gate.enter(Cause::Cleanup).is_ok() {
+        was_beside = state.deadline.stop_beside();
         let pass = Pass::new(Cause::Cleanup, reach);
         clean_up(state, pass, Enforcer::Waiter, Place::Apart);
     } else if !state.gate.was_ended_here() {
-        park_for_ever();
+        wait_for_end(state);
     }
     close(state, Cause::Cleanup, reach, Enforcer::Waiter);
-    give_way_to_death(state);
+    give_way_to_death(state, was_beside);
+    was_beside
 }
 
 /// Runs what has been registered since the finalizers ran, until there is nothing, and takes no more: a
@@ -163,10 +170,14 @@ fn close(state: &'static State, cause: Cause, reach: Reach, enforcer: Enforcer) 
         had_any = true;
     }
     // Their clock has replaced the one that ran for what follows.
-    let is_urgent = || cause == Cause::Parent || signals::deferred_death().is_some();
-    if had_any && enforcer == Enforcer::Kernel && is_urgent() {
+    if had_any && enforcer == Enforcer::Kernel && is_urgent(cause) {
         state.deadline.start_for_exit();
     }
+}
+
+/// Whether the hooks of the C library's have a deadline, too, in an ending by `cause`: somebody waits for it.
+fn is_urgent(cause: Cause) -> bool {
+    cause == Cause::Parent || signals::deferred_death().is_some()
 }
 
 /// See [`crate::ending::leave`].
@@ -204,14 +215,14 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         state.deadline.hurry();
     }
     let turn = turn.unwrap_or_else(|| state.gate.enter(cause));
-    // It may be a callback beside another ending that leaves: from here on the time is this ending's.
-    state.deadline.stop_beside();
     if turn.is_err() {
         if is_orphan {
             state.deadline.start_for_exit();
         }
-        park_for_ever();
+        wait_for_end(state);
     }
+    // It may be a callback beside another ending that leaves: from here on the time is this ending's.
+    state.deadline.stop_beside();
     // Another thread may be in `exit` by the end of this, where std keeps this one out: see `last`.
     let _ = state.leaving.set((action::this_thread(), code));
     hook();
@@ -220,8 +231,9 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, place);
     state.gate.end(cause);
-    if is_orphan {
-        // Nor a hook of the C library's that does not return.
+    if is_urgent(cause) {
+        // Nor would anybody end a hook of the C library's that does not return. If this is embed's thread it
+        // serves no later signal.
         state.deadline.start_for_exit();
     }
     go(code, cause, state)
@@ -232,7 +244,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
 fn leave_in_hook(code: c_int, state: &'static State) -> ! {
     close(state, Cause::Cleanup, Reach::All, Enforcer::Kernel);
     sys::exit::flush_streams();
-    give_way_to_death(state);
+    give_way_to_death(state, false);
     coverage::hand_over();
     coverage::dump_gcov();
     coverage::conclude();
@@ -268,14 +280,28 @@ fn stop_here() -> ! {
     park_for_ever()
 }
 
+/// Waits for the end that another thread comes to. A callback beside that ending is over here: who runs it has
+/// signals to serve, this one's first, by which an exit that hangs has its clock.
+fn wait_for_end(state: &State) -> ! {
+    if state.deadline.runs_beside_here() {
+        state.gate.quit_leavers();
+        stop_here();
+    }
+    park_for_ever()
+}
+
 /// Stays here if this process is to die by a signal that waited for the cleanup: to leave by any
-/// other way would lose it.
-fn give_way_to_death(state: &State) {
+/// other way would lose it. Who `serves` the signals dies by it, for nobody else would.
+fn give_way_to_death(state: &State, serves: bool) {
     if let Some(signal) = signals::deferred_death() {
         if state.gate.was_ended_here() {
             // In a hook of the C library: this thread would have died at the end of its exit.
             coverage::conclude();
             action::die_by(signal);
+        }
+        if serves {
+            state.deadline.start_for_exit();
+            die_by(signal, state);
         }
         // For embed's thread, whose callbacks may register what runs then.
         state.registry.open();
@@ -411,6 +437,10 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
+    if state.deadline.stop_beside() {
+        // A callback beside another ending exits. The signal that it was called for hurried that ending only.
+        state.deadline.hurry();
+    }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
     if cause == Cause::Parent {
         // Its own clock has replaced the one that ran for an orphan's hooks.

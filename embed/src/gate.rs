@@ -62,10 +62,7 @@ impl Gate {
                 break turn;
             }
         };
-        let mut leavers = lock(&self.leavers);
-        if let Some(place) = leavers.iter().rposition(|leaver| *leaver == this_thread()) {
-            leavers.swap_remove(place);
-        }
+        self.quit_leavers();
         turn
     }
 
@@ -82,6 +79,14 @@ impl Gate {
     /// This thread waits for who has the turn, or for the end of the process.
     pub(crate) fn join_leavers(&self) {
         lock(&self.leavers).push(this_thread());
+    }
+
+    /// This thread waits no more, or once less than it did.
+    pub(crate) fn quit_leavers(&self) {
+        let mut leavers = lock(&self.leavers);
+        if let Some(place) = leavers.iter().rposition(|leaver| *leaver == this_thread()) {
+            leavers.swap_remove(place);
+        }
     }
 
     /// Whether `thread` has the turn, or waits for who has.

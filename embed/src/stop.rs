@@ -95,7 +95,8 @@ pub fn stop_requested() -> bool {
 /// Calls `callback` once, when this process is asked to stop; at once if it has been. A signal after
 /// which the program went on does not count: the next request is waited for.
 ///
-/// It runs on a thread of this crate, before the finalizers. A panic in it is caught.
+/// It runs on a thread of this crate, before the finalizers. A panic in it is caught. One that leaves the
+/// process where that is ending already is over there, as if it had returned.
 ///
 /// # Examples
 ///

@@ -63,6 +63,7 @@ fn take(verb: &str, what: &str) {
         "mask-of-child" => mask_of_child("main"),
         "wait" => drop(std::io::stdin().read_line(&mut String::new()).unwrap()),
         "waits-at-exit" => sys::at_exit(wait_at_exit),
+        "registers-at-exit" => sys::at_exit(register_at_exit),
         "aborts-at-exit" => sys::at_exit(abort_at_exit),
         "park" => loop {
             thread::park();
@@ -80,6 +81,8 @@ fn take(verb: &str, what: &str) {
         }
         "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
         "exit-on-stop" => embed::on_stop(|_| embed::exit(9)),
+        "exit-now-on-stop" => embed::on_stop(|_| embed::exit_now(9)),
+        "exec-on-stop" => embed::on_stop(|_| drop(embed::exec(&mut this_program("say:new")))),
         "std-exit-on-stop" => embed::on_stop(|_| std::process::exit(7)),
         "parks-on-stop" => embed::on_stop(|_| {
             say("asked");
@@ -141,6 +144,15 @@ fn register(verb: &str, what: &str) {
             say(&format!("{said} begins"));
             take("wait", "");
             say(&format!("{said} ends"));
+        }),
+        "waits-and" => embed::finalizer("waits", move || {
+            say("waits begins");
+            take("wait", "");
+            take_all(&inner(&said));
+        }),
+        "waits-last" => ending::register_last(name, move |ending| {
+            say(&format!("{said} begins {}", ending.remaining().is_some()));
+            take("wait", "");
         }),
         "forks-in" => embed::finalizer("forks", move || fork_and_return(&inner(&said))),
         "exits-now" => embed::finalizer(name, || embed::exit_now(8)),
@@ -271,6 +283,13 @@ fn exec_amid_saves(steps: &str) {
 extern "C" fn wait_at_exit() {
     say(&format!("at exit {}", std::process::id()));
     take("wait", "");
+}
+
+/// Registers a finalizer, which has less time than there was.
+extern "C" fn register_at_exit() {
+    say("registers");
+    take("wait", "");
+    take_all(&inner("deadline:300,finalizer:late"));
 }
 
 extern "C" fn abort_at_exit() {

@@ -42,6 +42,12 @@ pub fn processes() -> Vec<Entry> {
     entries
 }
 
+/// How many timers of the kernel's `pid` has; none where the kernel does not tell.
+pub fn timers_of(pid: Pid) -> Option<usize> {
+    let timers = fs::read_to_string(format!("/proc/{pid}/timers")).ok()?;
+    Some(timers.lines().filter(|line| line.starts_with("ID:")).count())
+}
+
 /// The threads of `pid` that are not already ending.
 pub fn threads_of(pid: Pid) -> Vec<Entry> {
     let look = || entries_below(Path::new(&format!("/proc/{pid}/task")));

@@ -1,0 +1,95 @@
+//! What a callback asks for beside an ending that another thread has begun.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use support::{Ending, Program, not_tried, procfs};
+
+/// Ways to leave, in a callback.
+const LEAVES: [&str; 4] = ["exit-on-stop", "std-exit-on-stop", "exit-now-on-stop", "exec-on-stop"];
+
+fn story(steps: &[&str]) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_embed_story"));
+    Program::start(command.args(steps).env("RUST_BACKTRACE", "0"))
+}
+
+/// Its end, where nothing that is written to it makes it end.
+fn end_of(mut program: Program) -> Ending {
+    let input = program.hold_input();
+    let ending = program.finish();
+    drop(input);
+    ending
+}
+
+#[test]
+fn an_exit_that_hangs_ends_though_a_callback_leaves_as_well() {
+    for leaves in LEAVES {
+        let (oracle, _watchdog) = support::begin();
+        // The hook is older than ours: it hangs when all finalizers have run.
+        let mut program = story(&["waits-at-exit", "handle:15", "deadline:300", leaves]);
+        program.wait_for_line("at exit");
+        program.signal(Signal::SIGTERM);
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
+    let (older, newer) = (&["waits-at-exit", "handle:15"], &["handle:15", "registers-at-exit"]);
+    // In the first the callback finds that the process has ended, in the others it ends the process: there its
+    // thread hangs in a hook behind ours, or before that.
+    for (hook, then) in [(older, "say:return"), (older, "cleanup,park"), (newer, "cleanup,park")] {
+        let (oracle, _watchdog) = support::begin();
+        let begin = ["deadline:100000", "on-stop", "exit-on-stop", "waits-and:deadline:300"];
+        let steps: Vec<_> = then.split(',').collect();
+        let mut program = story(&[&hook[..], &begin, &steps].concat());
+        program.wait_for_line("waits begins");
+        program.signal(Signal::SIGTERM);
+        program.wait_for_line("Signal(15)");
+        program.tell("go on");
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{hook:?} {then}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
+    for leaves in ["exit-on-stop", "exit-now-on-stop", "exec-on-stop"] {
+        let (oracle, _watchdog) = support::begin();
+        let begin = ["waits-at-exit", "user:10", "handle:10", "handle:15", "deadline:100000"];
+        let mut program = story(&[&begin[..], &[leaves]].concat());
+        program.wait_for_line("at exit");
+        program.signal(Signal::SIGUSR1);
+        program.wait_for_line("handler 10");
+        program.signal(Signal::SIGTERM);
+        program.tell("go on");
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_callback_that_leaves_beside_a_cleanup_has_the_time_of_its_own_ending() {
+    for leaves in LEAVES {
+        let (oracle, _watchdog) = support::begin();
+        let begin = ["handle:15", "deadline:100000", "on-stop", leaves, "waits-last:last"];
+        let mut program = story(&[&begin[..], &["waits:slow", "cleanup", "park"]].concat());
+        program.wait_for_line("slow begins");
+        program.signal(Signal::SIGTERM);
+        program.wait_for_line("Signal(15)");
+        program.tell("go on");
+        assert_eq!(program.wait_for_line("last begins"), "true", "{leaves}: there is no deadline");
+        match procfs::timers_of(program.pid()) {
+            Some(timers) => assert_eq!(timers, 1, "{leaves}: a clock is left of what ran beside"),
+            None => not_tried("this kernel does not tell of timers"),
+        }
+        program.tell("go on");
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
