@@ -93,3 +93,21 @@ fn a_callback_that_leaves_beside_a_cleanup_has_the_time_of_its_own_ending() {
         oracle.nothing_left();
     }
 }
+
+#[test]
+fn an_exit_ends_though_finalizers_that_came_late_had_the_clock_of_its_signal() {
+    let (oracle, _watchdog) = support::begin();
+    let begin = ["waits-at-exit", "user:10", "handle:10", "handle:15", "deadline:100000"];
+    let mut program = story(&[&begin[..], &["on-stop", "registers-at-exit", "exit:3"]].concat());
+    program.wait_for_line("registers");
+    program.signal(Signal::SIGTERM);
+    program.wait_for_line("Signal(15)");
+    // What comes behind it shows that embed's thread is done with the first.
+    program.signal(Signal::SIGUSR1);
+    program.wait_for_line("handler 10");
+    program.tell("go on");
+    let ending = end_of(program);
+    assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+    assert!(ending.stdout.contains("late"), "{ending}");
+    oracle.nothing_left();
+}

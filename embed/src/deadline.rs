@@ -76,6 +76,13 @@ impl Clock {
     fn of_others(&self) -> Duration {
         if self.total.is_zero() { DEFAULT } else { self.total }
     }
+
+    fn run(&mut self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
+        let ends = earlier(Instant::now().checked_add(total), self.latest);
+        let running = Running { ends, paused: None, enforcer, timer };
+        running.arm();
+        self.running = Some(running);
+    }
 }
 
 impl Default for Clock {
@@ -98,6 +105,17 @@ impl Deadline {
     pub(crate) fn start_for_exit(&self) {
         let total = lock(&self.0).of_others();
         self.run(total, Enforcer::Kernel, KillTimer::new());
+    }
+
+    /// As [`Deadline::start_for_exit`], unless a clock runs: who asks again and again for an end that is under
+    /// way must not put it off.
+    pub(crate) fn keep_for_exit(&self) {
+        let timer = KillTimer::new();
+        let mut clock = lock(&self.0);
+        if clock.running.is_none() {
+            let total = clock.of_others();
+            clock.run(total, Enforcer::Kernel, timer);
+        }
     }
 
     /// Starts a clock of its own for what this thread runs beside another ending, whose clock may have been
@@ -143,11 +161,7 @@ impl Deadline {
     }
 
     fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
-        let mut clock = lock(&self.0);
-        let ends = earlier(Instant::now().checked_add(total), clock.latest);
-        let running = Running { ends, paused: None, enforcer, timer };
-        running.arm();
-        clock.running = Some(running);
+        lock(&self.0).run(total, enforcer, timer);
     }
 
     /// Stops the clock and disarms the timer. The next ending is not hurried by this one's signal.
@@ -264,6 +278,15 @@ mod tests {
         deadline.start_beside();
         let another = thread::scope(|scope| scope.spawn(|| deadline.stop_beside()).join().unwrap());
         assert_eq!((another, deadline.stop_beside(), deadline.stop_beside()), (false, true, false));
+    }
+
+    #[test]
+    fn what_follows_the_finalizers_has_no_more_than_the_parent_granted() {
+        let deadline = Deadline::default();
+        lock(&deadline.0).total = Duration::MAX;
+        deadline.at_most(Duration::from_secs(1000));
+        deadline.keep_for_exit();
+        assert!(deadline.remaining().is_some());
     }
 
     #[test]

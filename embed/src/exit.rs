@@ -442,9 +442,9 @@ fn finish() {
         state.deadline.hurry();
     }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
-    if cause == Cause::Parent {
-        // Its own clock has replaced the one that ran for an orphan's hooks.
-        state.deadline.start_for_exit();
+    if is_urgent(cause) {
+        // Its own clock may have replaced the one that ran for the hooks.
+        state.deadline.keep_for_exit();
     }
     coverage::hold_back();
     state.gate.end(cause);

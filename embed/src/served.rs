@@ -1,7 +1,6 @@
 //! Embed's own thread: takes the signals that handlers left, and ends the process for each.
 
 use std::ffi::c_int;
-use std::time::Duration;
 
 use crate::coverage;
 use crate::deadline::Enforcer;
@@ -104,7 +103,7 @@ fn follow_exit(letter: &Letter, desk: &Desk, state: &State) {
     let signal = letter.delivery.signal;
     if is_deadly(signal) {
         exit::end_in(signal);
-        state.deadline.start_before(Duration::ZERO);
+        state.deadline.keep_for_exit();
     } else {
         carry_out(letter, desk);
     }
