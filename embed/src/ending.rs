@@ -92,7 +92,7 @@ impl Ending {
 
     /// Asks those that [can be asked](register_asked) and run next, up to the first that is a
     /// finalizer, each once. For a hook that is about to wait: theirs end meanwhile. While a finalizer runs
-    /// nobody is asked: it may need them.
+    /// nobody is asked, for it may need them, unless the deadline has left that behind.
     ///
     /// # Examples
     ///

@@ -105,6 +105,7 @@ struct Lists {
 struct ByHand {
     id: u64,
     name: Cow<'static, str>,
+    kind: Kind,
     thread: pid_t,
 }
 
@@ -136,7 +137,8 @@ impl Lists {
     /// What those are asked by that run next, up to the first finalizer.
     fn asks(&mut self) -> Vec<Work> {
         // It may need what was registered before it.
-        if self.running == Some(Kind::Finalizer) {
+        let mut running = self.by_hand.iter().map(|running| running.kind).chain(self.running);
+        if running.any(|kind| kind == Kind::Finalizer) {
             return Vec::new();
         }
         let next = self.waiting.iter_mut().rev();
@@ -209,7 +211,7 @@ impl Registry {
             let mut lists = lock(&self.lists);
             let entry = lists.take(id)?;
             let name = entry.name.clone();
-            lists.by_hand.push(ByHand { id, name, thread: this_thread() });
+            lists.by_hand.push(ByHand { id, name, kind: entry.kind, thread: this_thread() });
             entry
         };
         let process = std::process::id();
@@ -379,6 +381,20 @@ mod tests {
             state.registry.ask_next(&Ending::new(Cause::Cleanup, Reach::ButLast));
         }
         assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["third", "second"]);
+    }
+
+    #[test]
+    fn nobody_is_asked_while_a_finalizer_runs_by_hand_that_may_need_them() {
+        let state: &'static State = Box::leak(Box::default());
+        let (told, asked) = mpsc::channel();
+        let ask = Box::new(move |_: &Ending| told.send(()).unwrap());
+        state.registry.add("first".into(), Kind::Hook, Some(ask), Box::new(|_| ()), || true);
+        let uses = Box::new(|ending: &Ending| state.registry.ask_next(ending));
+        let by_hand = state.registry.add("uses it".into(), Kind::Finalizer, None, uses, || true);
+        assert_eq!(state.registry.run_by_hand(by_hand.unwrap()), Some(Outcome::Ran));
+        assert_eq!(asked.try_iter().count(), 0);
+        state.registry.ask_next(&Ending::new(Cause::Cleanup));
+        assert_eq!(asked.try_iter().count(), 1);
     }
 
     #[test]
