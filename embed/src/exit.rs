@@ -1,24 +1,25 @@
 //! The ways out: cleaning up now, and leaving after it.
 
+mod hook;
+
 use std::ffi::c_int;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::panic::{self, catch_unwind};
+use std::panic;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+pub(crate) use self::hook::hook;
 use crate::coverage::{self, flush};
 use crate::deadline::Enforcer;
 use crate::ending::Cause;
-use crate::gate::{Phase, park_for_ever};
+use crate::gate::park_for_ever;
 use crate::registry::{LeftEarly, Pass, Reach, inside_finalizer};
 use crate::report::Cleanup;
 use crate::signals::{self, is_handled, is_in_a_hurry};
 use crate::state::{State, state};
 use crate::sys;
 use crate::sys::action;
-use crate::sys::exit::End;
 use crate::sys::mask::{AllBlocked, Mask};
 use crate::sys::thread::Thread;
 
@@ -251,14 +252,11 @@ fn leave_in_hook(code: c_int, state: &'static State) -> ! {
     sys::exit::exit_at_once(code)
 }
 
-/// The process that is in the C library's `exit`, or zero.
-static LEAVING: AtomicU32 = AtomicU32::new(0);
-
 /// Leaves by way of the C library's hooks. Not where this is a copy made by `fork` in the middle of
 /// its original's exit: std and the C library would wait for the thread that is in there, which
 /// does not exist here.
 fn go(code: c_int, cause: Cause, state: &'static State) -> ! {
-    if ![0, std::process::id()].contains(&LEAVING.load(Ordering::Relaxed)) {
+    if hook::was_left_in_exit() {
         close(state, cause, Reach::All, Enforcer::Kernel);
         coverage::dump_gcov();
         coverage::conclude();
@@ -316,41 +314,6 @@ pub(crate) fn end_copy_of(original: u32, code: c_int) {
     if std::process::id() != original {
         leave(code, Cause::Exit);
     }
-}
-
-/// Has this process clean up when it exits normally.
-pub(crate) fn hook() {
-    coverage::prepare();
-    sys::exit::at_exit(at_exit, last);
-}
-
-/// The last thing at an exit, behind all hooks.
-///
-/// Not in our own hook: behind that the data still changes, finalizers are registered, and a signal may
-/// come. The exit does not wait for embed's thread, which would tell of it.
-fn last(told: Option<c_int>) -> Option<End> {
-    run_late_ones(state());
-    coverage::hand_over();
-    let death = told.or_else(signals::deferred_death).map(End::Death);
-    death.or_else(code_of_another).inspect(|_| coverage::conclude())
-}
-
-/// Runs what has been registered behind our hook, where this thread has the exit.
-fn run_late_ones(state: &'static State) {
-    let cause = match state.gate.enter(Cause::Exit) {
-        Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
-        // A copy that was made by `fork` in a later hook has none of ours.
-        Ok(()) | Err(Phase::Open) => Cause::Exit,
-    };
-    state.gate.end(cause);
-    close(state, cause, Reach::All, Enforcer::Kernel);
-}
-
-/// The code of the thread that was first to leave, where this exit is another's, which had no turn: that
-/// began with a code of its own, a success as `main` returned.
-fn code_of_another() -> Option<End> {
-    let (thread, code) = state().leaving.get()?;
-    (*thread != action::this_thread()).then_some(End::Code(*code))
 }
 
 /// Leaves by way of the C library's hooks, and dies by `signal` at their end.
@@ -413,39 +376,4 @@ fn run_apart(work: &mut Option<(Mask, &'static State, Arc<Pass>)>) {
 /// when all that is registered has run.
 pub(crate) fn ends_here(state: &State) -> bool {
     state.gate.is_mine() || state.gate.was_ended_here()
-}
-
-/// The hook in the C library's list. Neither unwinds nor calls `exit`: both would abort.
-extern "C" fn at_exit() {
-    if let Err(payload) = catch_unwind(finish) {
-        std::mem::forget(payload);
-    }
-}
-
-fn finish() {
-    LEAVING.store(std::process::id(), Ordering::Relaxed);
-    let state = state();
-    let entered = match inside_finalizer() {
-        // It called `exit`, in place of its own end: the others have their turn now.
-        true => Ok(()),
-        false => state.gate.enter(Cause::Exit),
-    };
-    let cause = match entered {
-        // Everything is saved, and the clock runs until the death. The thread that had the turn waits
-        // for this one's exit: what its later hooks ask for is for this one to do.
-        Err(Phase::Ended(_, cause @ Cause::Signal(_))) => return state.gate.end(cause),
-        Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
-        Ok(()) | Err(Phase::Open) => Cause::Exit,
-    };
-    if state.deadline.stop_beside() {
-        // A callback beside another ending exits. The signal that it was called for hurried that ending only.
-        state.deadline.hurry();
-    }
-    clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
-    if is_urgent(cause) {
-        // Its own clock may have replaced the one that ran for the hooks.
-        state.deadline.keep_for_exit();
-    }
-    coverage::hold_back();
-    state.gate.end(cause);
 }
