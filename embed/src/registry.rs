@@ -393,7 +393,7 @@ mod tests {
         let by_hand = state.registry.add("uses it".into(), Kind::Finalizer, None, uses, || true);
         assert_eq!(state.registry.run_by_hand(by_hand.unwrap()), Some(Outcome::Ran));
         assert_eq!(asked.try_iter().count(), 0);
-        state.registry.ask_next(&Ending::new(Cause::Cleanup));
+        state.registry.ask_next(&Ending::new(Cause::Cleanup, Reach::ButLast));
         assert_eq!(asked.try_iter().count(), 1);
     }
 
