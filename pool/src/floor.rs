@@ -13,6 +13,7 @@
 
 mod deaths;
 mod ending;
+mod reading;
 mod staffing;
 mod work;
 
@@ -25,6 +26,7 @@ use epilogue_process::bell::Bell;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::ring::Patience;
 
+pub(crate) use self::reading::Reader;
 #[cfg(test)]
 pub(crate) use self::staffing::tests::floor_of_one;
 pub(crate) use self::work::send;
@@ -71,18 +73,6 @@ pub(crate) enum Pace {
     Moving,
     /// They did when it was last looked. The alarm is set to look once more.
     Slowing,
-}
-
-/// Who takes what workers have answered, besides the supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reader {
-    None,
-    /// It looks by itself.
-    Awake,
-    /// It sleeps until a doorbell rings: for each answer, or for several together.
-    Asleep {
-        is_eager: bool,
-    },
 }
 
 #[derive(Debug)]

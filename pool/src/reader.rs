@@ -97,6 +97,15 @@ impl Shared {
         self.leave(&mut floor);
     }
 
+    /// Leaves the floor to whoever reads from here on; that is the supervisor, if nobody waits and
+    /// somebody has to.
+    pub(crate) fn leave(&self, floor: &mut Floor) {
+        floor.tune();
+        if floor.needs_supervisor() && floor.has_answers() {
+            self.bell.ring();
+        }
+    }
+
     /// A reader that needs to hear of many only hears of each from here on, for others wait too.
     fn wake_for_each(&self, floor: &Floor) {
         if floor.reader == (Reader::Asleep { is_eager: false }) {

@@ -260,15 +260,6 @@ impl Shared {
         Ok(Submitted { job, has_room: !floor.is_backed_up() })
     }
 
-    /// Leaves the floor to whoever reads from here on; that is the supervisor, if nobody waits and
-    /// somebody has to.
-    pub(crate) fn leave(&self, floor: &mut Floor) {
-        floor.tune();
-        if floor.needs_supervisor() && floor.has_answers() {
-            self.bell.ring();
-        }
-    }
-
     /// The supervisor is gone: nobody is left who could do anything.
     pub(crate) fn give_up(&self, refusal: Refusal) {
         let _ = self.closed.set(refusal);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use epilogue_process::bell::Bell;
 use epilogue_process::parcel::Parcel;
-use epilogue_process::ring::{Listener, Patience};
+use epilogue_process::ring::Patience;
 
-use super::{Floor, Pace, Phase, Reader};
+use super::{Floor, Pace, Phase};
 use crate::call::Call;
 use crate::error::Refusal;
 use crate::mailbox::Mailbox;
@@ -157,34 +157,6 @@ impl Floor {
         Vec::new()
     }
 
-    /// Says to each worker who sleeps and has to be told of an answer, if anybody does.
-    pub(crate) fn tune(&mut self) {
-        let (listener, is_eager) = match self.reader {
-            Reader::Awake => (None, true),
-            Reader::Asleep { is_eager } => (Some(Listener::Doorbell), is_eager),
-            // Without a reader it is the supervisor who sends the next call.
-            Reader::None if self.needs_supervisor() => {
-                (Some(Listener::Socket), self.wakes.are_awaited())
-            }
-            Reader::None => (None, true),
-        };
-        if listener.is_none() && !self.is_tuned {
-            return;
-        }
-        self.is_tuned = listener.is_some();
-        let wants_room = self.is_backed_up();
-        let tell = |member: &mut Member| member.listen(listener, is_eager, wants_room);
-        self.members.iter_mut().for_each(tell);
-    }
-
-    /// Takes what workers have answered, and hands on what there is room for then.
-    pub(crate) fn collect(&mut self) {
-        if self.take_answers() || self.is_backed_up() {
-            self.dispatch();
-            self.tell_reader();
-        }
-    }
-
     /// Whether there were any.
     pub(super) fn take_answers(&mut self) -> bool {
         let mut has_taken = false;
@@ -208,20 +180,13 @@ impl Floor {
         has_taken
     }
 
-    /// Whether nobody but the supervisor takes what workers answer, and somebody has to.
-    pub(crate) fn needs_supervisor(&self) -> bool {
+    /// Whether there is to be done what nobody does who waits, or maps.
+    pub(super) fn has_to_go_on(&self) -> bool {
         let ends = matches!(self.phase, Phase::Draining { .. } | Phase::Stopping);
-        let is_needed = ends || self.is_backed_up() || self.wakes.are_awaited();
-        let is_needed = is_needed || self.has_to_level() || self.has_to_relieve();
         // Who observes the pool is told of ends that nobody waits for.
         let is_observed =
             self.feed.is_some() && self.members.iter().any(|member| member.load() > 0);
-        self.reader == Reader::None && (is_needed || is_observed)
-    }
-
-    /// Whether somebody sleeps who has to be told of each answer.
-    pub(crate) fn is_listened_to(&self) -> bool {
-        self.reader == (Reader::Asleep { is_eager: true }) || self.needs_supervisor()
+        ends || self.is_backed_up() || self.has_to_level() || self.has_to_relieve() || is_observed
     }
 
     /// Whether a worker that is done has to take something over from another one, and nobody who
@@ -232,40 +197,11 @@ impl Floor {
             && self.members.iter().any(Member::has_spare)
     }
 
-    /// Somebody waits for each answer from here on, of those also that were to be told of together.
-    pub(crate) fn listen_for_each(&mut self) {
-        if self.reader == Reader::None {
-            self.members.iter_mut().for_each(Member::listen_anew);
-        }
-    }
-
-    /// Has one of those who wait read from here on, if nobody does.
-    pub(crate) fn hand_over(&mut self) {
-        if let (Reader::None, Some(follower)) = (self.reader, self.followers.first()) {
-            follower.promote();
-        }
-    }
-
-    /// Whether a worker has answered something that was not taken. What one that is not believed has
-    /// written is never taken: whoever looked for that again and again would never bury it.
-    pub(crate) fn has_answers(&mut self) -> bool {
-        self.members.iter_mut().any(|member| {
-            member.load() > 0 && member.child.is_trusted() && member.child.wire().has_reply()
-        })
-    }
-
     /// Whether a task of this mailbox may be answered while somebody looks. If not, the workers have
     /// better use for the CPU.
     pub(crate) fn answers_soon(&self, mailbox: &Mailbox) -> bool {
         let workers = self.members.len().max(1) as u32;
         mailbox.cost().of(1).is_none_or(|each| each / workers <= Patience::BUDGET)
-    }
-
-    /// Tells the reader of outcomes that it did not take itself.
-    pub(crate) fn tell_reader(&self) {
-        if let Reader::Asleep { .. } = self.reader {
-            self.news.ring();
-        }
     }
 }
 

@@ -5,18 +5,21 @@
 //! [SHUTTLE_RANDOM_SEED=N] cargo run --release -p models --bin pool [MODEL [WHAT IS TAKEN OUT]]
 //! ```
 //!
-//! The floor takes real children, so a small one stands for it, with the same rules of who reads and who
-//! is told; so do workers that are threads. Each model runs as it is, and must pass; and once for each
-//! thing that is taken out, without which it must fail: who waits for ever is a deadlock.
+//! So do its rules of who reads and who is told, over a floor as small as can be, for the pool's takes real
+//! children: here workers are threads. Each model runs as it is, and must pass; and once for each thing that
+//! is taken out, without which it must fail: who waits for ever is a deadlock.
 
 extern crate self as epilogue_process;
 extern crate self as nix;
 
 mod bells;
 mod floor;
+mod member;
 mod models;
 mod outcome;
 mod shared;
+mod taken_out;
+mod worker;
 
 #[path = "../../../../pool/src/mailbox.rs"]
 #[expect(dead_code, reason = "not all of it is modelled")]
@@ -41,10 +44,10 @@ mod sync {
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use floor::{Break, take_out};
 use models::{MODELS, Model};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
+use taken_out::{Break, take_out};
 
 /// The variable in which shuttle itself looks for another seed than it is given.
 const SEED_VARIABLE: &str = "SHUTTLE_RANDOM_SEED";

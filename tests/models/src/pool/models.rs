@@ -7,11 +7,12 @@ use std::task::{Wake, Waker};
 use shuttle::thread;
 
 use crate::bells;
-use crate::floor::{Break, Reader};
+use crate::floor::Reader;
 use crate::mailbox::Mailbox;
 use crate::reader::Need;
 use crate::shared::Shared;
 use crate::sync::{Condvar, Mutex};
+use crate::taken_out::Break;
 use crate::wakes::Told;
 
 pub(crate) struct Model {

@@ -1,4 +1,4 @@
-//! What stands for outcomes: nobody here reads them.
+//! What stands for outcomes, which nobody here reads, and for what else is named of `process`.
 
 pub(crate) mod error {
     #[derive(Debug)]
@@ -21,6 +21,13 @@ pub(crate) mod ring {
     pub(crate) struct Reply {
         pub(crate) count: u32,
         pub(crate) bytes: Vec<u8>,
+    }
+
+    /// Who is told of an answer.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Listener {
+        Socket,
+        Doorbell,
     }
 }
 

@@ -4,15 +4,19 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::bells::{self, Bell};
-use crate::floor::{Break, Floor, is_broken};
+use crate::floor::Floor;
 use crate::sync::{Mutex, MutexGuard};
+use crate::taken_out::{Break, is_broken};
 use crate::wakes::Wakes;
 
 pub(crate) struct Shared {
     floor: Mutex<Floor>,
     pub(crate) wakes: Arc<Wakes>,
     pub(crate) news: Bell,
+    /// Wakes the supervisor.
     pub(crate) bell: Bell,
+    /// The same, as the supervisor hears it.
+    rung: Bell,
 }
 
 /// The lock; who is due is woken when it has been given back.
@@ -45,8 +49,9 @@ impl DerefMut for Held<'_> {
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        let (wakes, news) = (Arc::new(Wakes::default()), Bell::new());
-        Self { floor: Mutex::new(Floor::new(&wakes, &news)), wakes, news, bell: Bell::new() }
+        let (wakes, news, rung) = (Arc::new(Wakes::default()), Bell::new(), Bell::new());
+        let bell = if is_broken(Break::Leave) { Bell::new() } else { rung.clone() };
+        Self { floor: Mutex::new(Floor::new(&wakes, &news)), wakes, news, bell, rung }
     }
 
     pub(crate) fn floor(&self) -> Held<'_> {
@@ -58,22 +63,15 @@ impl Shared {
         Held { floor: self.floor.lock().unwrap(), _after: after }
     }
 
-    pub(crate) fn leave(&self, floor: &mut Floor) {
-        floor.tune();
-        if floor.needs_supervisor() && floor.has_answers() && !is_broken(Break::Leave) {
-            self.bell.ring();
-        }
-    }
-
     pub(crate) fn end(&self) {
         self.floor().is_over = true;
-        self.bell.ring();
+        self.rung.ring();
     }
 
     /// The supervisor, as far as it takes answers and buries workers.
     pub(crate) fn supervise(&self) {
         let sockets = self.floor().sockets();
-        let watched: Vec<&Bell> = sockets.iter().chain([&self.bell]).collect();
+        let watched: Vec<&Bell> = sockets.iter().chain([&self.rung]).collect();
         loop {
             {
                 let mut floor = self.floor();
