@@ -322,7 +322,7 @@ fn however_many_are_woken_at_once_may_use_the_pool() {
 /// More than one thread calls, each within the one before, wait for what the last one does; whoever may call no
 /// more of them sleeps, and leaves them to others.
 #[test]
-fn wakers_may_wait_for_the_one_that_is_due_after_as_many_as_a_thread_calls_at_once() {
+fn wakers_may_wait_for_the_one_that_is_due_after_all_of_them() {
     /// Waits for a task that stands at the gate.
     struct Waits(Arc<Pool>, PathBuf);
     impl Wake for Waits {
@@ -337,7 +337,8 @@ fn wakers_may_wait_for_the_one_that_is_due_after_as_many_as_a_thread_calls_at_on
             drop(self.0.lock().unwrap().take());
         }
     }
-    const WAIT: usize = 70;
+    // Whichever thread it is, it calls 64 at once.
+    const WAIT: usize = 60;
     let (oracle, _watchdog) = begin();
     let (mut first, gate) = (Gate::new(), Gate::new());
     let pool = Arc::new(Pool::builder().workers(1).chunk_size(1000).start().unwrap());

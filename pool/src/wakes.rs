@@ -7,7 +7,9 @@
 //!    been given back, by a thread that neither reads nor follows a reader: it may wait for a task in
 //!    turn. Its panic ends there.
 //! 3. Whoever may not call one more, as it is in the middle of so many, leaves those that are due to the
-//!    supervisor, and sleeps like anybody else who waits.
+//!    supervisor, and sleeps like anybody else who waits. So does the supervisor's own thread, until one of
+//!    its wakers returns: a chain of more than that many, of which each one waits in its `wake` for what the
+//!    next one does, stands still there.
 //!
 //! [`Floor::needs_supervisor`]: crate::floor::Floor::needs_supervisor
 
