@@ -2,20 +2,20 @@
 
 use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
 use epilogue_embed::ending::Ending;
 use epilogue_embed::on_stop;
-use epilogue_process::Limits;
 use epilogue_process::bell::Bell;
 use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::Original;
 use epilogue_process::entry::Request;
 use epilogue_process::parcel::Parcel;
 use epilogue_process::segment::Stock;
+use epilogue_process::{Limits, StartError};
 
 use crate::builder::Builder;
 use crate::call::{Call, time};
@@ -29,6 +29,7 @@ use crate::observer::{Observer, Watched};
 use crate::own_thread::{OwnThread, Until};
 use crate::report::Report;
 use crate::supervisor::Supervisor;
+use crate::sync::{Mutex, MutexGuard};
 use crate::terms::Terms;
 use crate::vigil::Vigil;
 use crate::wakes::Wakes;
@@ -113,8 +114,10 @@ enum Supervision {
 }
 
 impl Shared {
-    /// Starts the workers of a pool, and the thread that looks after them.
-    pub(crate) fn start(builder: Builder) -> Result<Arc<Self>, BuildError> {
+    /// A pool whose workers its supervisor is about to start, and what tells of the first of them.
+    pub(crate) fn prepare(
+        builder: Builder,
+    ) -> Result<(Supervisor, Receiver<Result<(), StartError>>), BuildError> {
         let (size, recycling) = (builder.size()?, builder.recycling()?);
         let at = |step| move |source| BuildError::System { step, source };
         let bell = Arc::new(Bell::new().map_err(at("making an eventfd"))?);
@@ -149,9 +152,15 @@ impl Shared {
             observer,
             on_end,
         });
-        let supervisor = Supervisor { spec, main: builder.main, shared: Arc::clone(&shared) };
+        Ok((Supervisor { spec, main: builder.main, shared }, up))
+    }
+
+    /// Starts the workers of a pool, and the thread that looks after them.
+    pub(crate) fn start(builder: Builder) -> Result<Arc<Self>, BuildError> {
+        let (supervisor, up) = Self::prepare(builder)?;
+        let shared = Arc::clone(&supervisor.shared);
         let (own, thread) = OwnThread::start("epilogue-pool", || supervisor.watch())
-            .map_err(at("starting a thread"))?;
+            .map_err(|source| BuildError::System { step: "starting a thread", source })?;
         // Nothing was submitted yet, so it has nobody to wake.
         let _ = shared.supervisor.set(own);
         match up.recv() {

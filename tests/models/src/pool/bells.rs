@@ -15,7 +15,7 @@ thread_local! {
     static RUNG: RefCell<Arc<Rung>> = RefCell::new(Arc::default());
 }
 
-pub(crate) fn begin() {
+pub fn begin() {
     RUNG.set(Arc::default());
 }
 
@@ -24,14 +24,17 @@ fn rung() -> Arc<Rung> {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Bell(pub(crate) Arc<OwnedFd>);
+pub struct Bell(pub Arc<OwnedFd>);
 
 impl Bell {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(File::open("/dev/null").unwrap().into()))
+    pub fn new() -> Self {
+        let fd: OwnedFd = File::open("/dev/null").unwrap().into();
+        // One that is gone may have had this name, and rung.
+        rung().0.lock().unwrap().remove(&fd.as_raw_fd());
+        Self(Arc::new(fd))
     }
 
-    pub(crate) fn ring(&self) {
+    pub fn ring(&self) {
         let rung = rung();
         rung.0.lock().unwrap().insert(self.0.as_raw_fd());
         rung.1.notify_all();
@@ -44,65 +47,64 @@ impl AsFd for Bell {
     }
 }
 
-/// Sleeps until one of them rings, and silences those that did.
-pub(crate) fn wait(bells: &[&Bell]) {
-    let mut fds: Vec<_> =
-        bells.iter().map(|bell| poll::PollFd::new(bell.as_fd(), poll::PollFlags::POLLIN)).collect();
-    child::wait_for(&mut fds, None);
-    for fd in &fds {
-        bell::silence(fd.as_fd());
-    }
-}
-
-pub(crate) mod poll {
+pub mod poll {
+    use std::cell::Cell;
     use std::os::fd::{AsFd, BorrowedFd};
 
-    pub(crate) struct PollFlags;
+    pub struct PollFlags;
 
     impl PollFlags {
-        pub(crate) const POLLIN: Self = Self;
+        pub const POLLIN: Self = Self;
     }
 
-    pub(crate) struct PollFd<'a>(BorrowedFd<'a>);
+    pub struct PollFd<'a> {
+        fd: BorrowedFd<'a>,
+        pub(super) has_rung: Cell<bool>,
+    }
 
     impl<'a> PollFd<'a> {
-        pub(crate) fn new(fd: BorrowedFd<'a>, _: PollFlags) -> Self {
-            Self(fd)
+        pub fn new(fd: BorrowedFd<'a>, _: PollFlags) -> Self {
+            Self { fd, has_rung: Cell::new(false) }
         }
 
-        /// To read from each is allowed.
-        pub(crate) fn any(&self) -> Option<bool> {
-            None
+        /// Whether it has rung.
+        pub fn any(&self) -> Option<bool> {
+            Some(self.has_rung.get())
         }
     }
 
     impl AsFd for PollFd<'_> {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            self.0
+            self.fd
         }
     }
 }
 
-pub(crate) mod bell {
+pub mod bell {
     use std::os::fd::{AsRawFd, BorrowedFd};
 
-    pub(crate) fn silence(fd: BorrowedFd<'_>) {
+    pub fn silence(fd: BorrowedFd<'_>) {
         super::rung().0.lock().unwrap().remove(&fd.as_raw_fd());
     }
 }
 
-pub(crate) mod child {
+pub mod child {
     use std::os::fd::{AsFd, AsRawFd};
     use std::time::Instant;
 
     use super::poll::PollFd;
 
-    pub(crate) fn wait_for(fds: &mut [PollFd<'_>], _: Option<Instant>) -> bool {
+    pub fn wait_for(fds: &mut [PollFd<'_>], _: Option<Instant>) -> bool {
         let rung = super::rung();
         let mut set = rung.0.lock().unwrap();
-        while !fds.iter().any(|fd| set.contains(&fd.as_fd().as_raw_fd())) {
+        loop {
+            for fd in &*fds {
+                fd.has_rung.set(set.contains(&fd.as_fd().as_raw_fd()));
+            }
+            if fds.iter().any(|fd| fd.has_rung.get()) {
+                return true;
+            }
             set = rung.1.wait(set).unwrap();
         }
-        true
     }
 }

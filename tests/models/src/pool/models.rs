@@ -7,21 +7,14 @@ use std::task::{Wake, Waker};
 use shuttle::thread;
 
 use crate::bells;
+use crate::flag::Flag;
 use crate::floor::Reader;
+use crate::harness::Model;
 use crate::mailbox::Mailbox;
 use crate::reader::Need;
 use crate::shared::Shared;
-use crate::sync::{Condvar, Mutex};
 use crate::taken_out::Break;
 use crate::wakes::Told;
-
-pub(crate) struct Model {
-    pub(crate) name: &'static str,
-    pub(crate) run: fn(),
-    pub(crate) schedules: usize,
-    /// What must not be taken out.
-    pub(crate) needs: &'static [Break],
-}
 
 const SOME: usize = 10_000;
 /// One in some 100,000 is enough to show what was wrong there once.
@@ -160,31 +153,6 @@ fn callers_that_leave() {
         Box::new(move |shared| assert_eq!(take(shared, &mailbox, 1, Need::Each), [0]))
     };
     with_pool(End::Answers, [&[one, two], &[three]], all.map(caller).into());
-}
-
-/// What an event loop sleeps on.
-#[derive(Default)]
-struct Flag(Mutex<bool>, Condvar);
-
-impl Flag {
-    fn set(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut is_set = self.0.lock().unwrap();
-        while !*is_set {
-            is_set = self.1.wait(is_set).unwrap();
-        }
-        *is_set = false;
-    }
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.set();
-    }
 }
 
 /// One caller waits, and two tasks are awaited without a thread: one is woken for, the other called back.

@@ -1,9 +1,13 @@
 //! What a pool's callers and its supervisor share, and the supervisor.
 
 use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use crate::bells::{self, Bell};
+use crate::bells::Bell;
+use crate::bells::bell::silence;
+use crate::bells::child::wait_for;
+use crate::bells::poll::{PollFd, PollFlags};
 use crate::floor::Floor;
 use crate::sync::{Mutex, MutexGuard};
 use crate::taken_out::{Break, is_broken};
@@ -86,8 +90,18 @@ impl Shared {
                     continue;
                 }
             }
-            bells::wait(&watched);
+            wait(&watched);
             self.floor().members.iter_mut().for_each(|member| member.has_told());
         }
+    }
+}
+
+/// Sleeps until one of them rings, and silences those that did.
+fn wait(bells: &[&Bell]) {
+    let mut fds: Vec<_> =
+        bells.iter().map(|bell| PollFd::new(bell.as_fd(), PollFlags::POLLIN)).collect();
+    wait_for(&mut fds, None);
+    for fd in &fds {
+        silence(fd.as_fd());
     }
 }

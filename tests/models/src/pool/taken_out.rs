@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Break {
+pub enum Break {
     /// A reader that leaves tells nobody: it finds no follower.
     HandOver,
     /// A reader that sleeps is not told of what it did not take itself, nor that others have come.
@@ -21,16 +21,16 @@ pub(crate) enum Break {
 }
 
 impl Break {
-    pub(crate) const ALL: [Self; 6] =
+    pub const ALL: [Self; 6] =
         [Self::HandOver, Self::News, Self::Look, Self::Listen, Self::Leave, Self::Quiet];
 }
 
 static BROKEN: OnceLock<Break> = OnceLock::new();
 
-pub(crate) fn take_out(what: Break) {
+pub fn take_out(what: Break) {
     let _ = BROKEN.set(what);
 }
 
-pub(crate) fn is_broken(what: Break) -> bool {
+pub fn is_broken(what: Break) -> bool {
     BROKEN.get() == Some(&what)
 }

@@ -1,0 +1,77 @@
+//! A pool's own state machine: its floor, supervisor, and all else of it, over shuttle's threads.
+
+extern crate stand_in as epilogue_process;
+extern crate stand_in as nix;
+
+#[path = "../pool/flag.rs"]
+mod flag;
+#[path = "../pool/harness.rs"]
+mod harness;
+mod models;
+
+#[path = "../../../../pool/src"]
+#[expect(dead_code, unused_imports, reason = "not all of it is modelled")]
+mod source {
+    pub(crate) mod available;
+    pub(crate) mod buffers;
+    pub(crate) mod builder;
+    pub(crate) mod call;
+    pub(crate) mod callback;
+    pub(crate) mod collect;
+    pub(crate) mod completed;
+    pub(crate) mod course;
+    pub(crate) mod deadline;
+    pub(crate) mod ends;
+    pub(crate) mod error;
+    pub(crate) mod event;
+    pub(crate) mod floor;
+    pub(crate) mod future;
+    pub(crate) mod hiring;
+    pub(crate) mod histogram;
+    pub(crate) mod imap;
+    pub(crate) mod intensity;
+    pub(crate) mod job;
+    pub(crate) mod limits;
+    pub(crate) mod local;
+    pub(crate) mod mailbox;
+    pub(crate) mod map;
+    pub(crate) mod maps;
+    pub(crate) mod member;
+    pub(crate) mod note;
+    pub(crate) mod observer;
+    pub(crate) mod own_thread;
+    pub(crate) mod pool;
+    pub(crate) mod progress;
+    pub(crate) mod reader;
+    pub(crate) mod recycling;
+    pub(crate) mod reduce;
+    pub(crate) mod report;
+    pub(crate) mod resize;
+    pub(crate) mod scope;
+    pub(crate) mod shared;
+    pub(crate) mod size;
+    pub(crate) mod stall;
+    pub(crate) mod stats;
+    pub(crate) mod submit;
+    pub(crate) mod supervisor;
+    pub(crate) mod task;
+    pub(crate) mod terms;
+    pub(crate) mod trace;
+    pub(crate) mod vigil;
+    pub(crate) mod wakes;
+    pub(crate) mod worker;
+}
+
+mod sync {
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
+
+pub(crate) use source::*;
+pub(crate) use stand_in::taken_out;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::run("floor", &models::MODELS)
+}

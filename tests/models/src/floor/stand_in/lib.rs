@@ -1,0 +1,42 @@
+//! `process`, but for its children: those are threads of shuttle's, and what they ring are names.
+//!
+//! Of `nix` it is `poll` that is another one. All else is what it is.
+#![cfg(feature = "shuttle")]
+
+pub mod bell;
+#[path = "../../pool/bells.rs"]
+mod bells;
+pub mod child;
+mod far;
+pub mod ring;
+
+#[path = "../../pool/taken_out.rs"]
+pub mod taken_out;
+
+mod sync {
+    pub use shuttle::sync::{Condvar, Mutex, MutexGuard};
+}
+
+pub use bells::{begin, poll};
+pub use child::End;
+pub use far::{Fate, set_fates};
+pub use process::*;
+pub use real_nix::{libc, sys, unistd};
+
+/// A wire, as far as a pool asks something of it.
+pub mod wire {
+    pub use process::wire::WireError;
+
+    use crate::ring::Ticket;
+    use process::parcel::Parcel;
+
+    pub trait Wire {
+        fn has_room(&mut self, bytes: usize) -> Result<bool, WireError>;
+        fn call(&mut self, id: u64, count: u32, payload: &Parcel) -> Result<Ticket, WireError>;
+        fn share(&mut self, id: u64, payload: &Parcel) -> Result<(), WireError>;
+        fn forget(&mut self, id: u64);
+        fn revoke(&mut self, ticket: Ticket, count: u32) -> bool;
+        fn shorten(&mut self, ticket: Ticket, count: u32, keep: &dyn Fn(u32) -> u32) -> u32;
+        fn begun(&self, ticket: Ticket, count: u32) -> u32;
+    }
+}
