@@ -214,13 +214,14 @@ fn skip(state: &State, entry: Entry) -> FinalizerEnd {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{LazyLock, mpsc};
 
     use super::{Cause, Ending, Kind, Pass, Reach, State};
 
     #[test]
     fn nobody_is_asked_while_a_finalizer_runs_that_may_need_them() {
-        let state: &'static State = Box::leak(Box::default());
+        static STATE: LazyLock<State> = LazyLock::new(State::default);
+        let state = &*STATE;
         let (told, asked) = mpsc::channel();
         let ask = Box::new(move |_: &Ending| told.send(()).unwrap());
         let ended = Box::new(|_: &Ending| ());
@@ -247,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_walk_that_is_over_as_the_time_is_takes_nothing_that_came_after_it() {
-        let state: &'static State = Box::leak(Box::default());
+        static STATE: LazyLock<State> = LazyLock::new(State::default);
+        let state = &*STATE;
         let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
         pass.run(state, || false);
         state.registry.add("late".into(), Kind::Finalizer, None, Box::new(|_| ()), || false);

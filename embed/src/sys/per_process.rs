@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn threads_that_need_it_first_at_once_get_the_same_value() {
-        for _ in 0..1_000 {
-            let place: &'static PerProcess<Box<u8>> = Box::leak(Box::new(PerProcess::new()));
+        static PLACES: [PerProcess<Box<u8>>; 1_000] = [const { PerProcess::new() }; 1_000];
+        for place in &PLACES {
             let barrier = Barrier::new(4);
             let address = || {
                 barrier.wait();
