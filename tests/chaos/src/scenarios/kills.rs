@@ -121,8 +121,10 @@ fn subject(seed: Seed, _: &[String]) {
         while !killer.is_finished() {
             let Tally { done, lost } = round(&pool, &mut random, &progress);
             (all.done, all.lost, rounds) = (all.done + done, all.lost + lost, rounds + 1);
-            let _truce = truce.lock().unwrap();
-            assert_eq!(open_in_calm(&pool, workers), open, "descriptors after round {rounds}");
+            let no_kills = truce.lock().unwrap();
+            let now = open_in_calm(&pool, workers);
+            drop(no_kills);
+            assert_eq!(now, open, "descriptors after round {rounds}");
         }
         killer.join().unwrap()
     });
