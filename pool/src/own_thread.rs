@@ -15,6 +15,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use epilogue_embed::ending::Ending;
 use nix::unistd::{Pid, gettid};
 
+use crate::sync::thread_local;
+
 thread_local! {
     /// Which of the threads that this process has started in this way it is; none of them is 0. The kernel
     /// gives its numbers again.
