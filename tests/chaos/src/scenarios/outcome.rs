@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(told("the child ended too early"), Some(Told::Effect));
         assert_eq!(told("Too many open files (os error 24)"), Some(Told::Effect));
         assert_eq!(told("Cannot allocate memory (os error 12)"), Some(Told::Cause));
-        assert_eq!(told("ENOMEM: Cannot allocate memory"), Some(Told::Cause));
+        assert_eq!(told("ENOMEM: Out of memory"), Some(Told::Cause));
         let second = "the child ended too early\nerror: no luck (os error 12)";
         assert_eq!(told(second), Some(Told::Cause));
         let empty = ["", " ", "()", "None", "Some(\"\")", "[]", "Broken { cause: None }", "failed"];
