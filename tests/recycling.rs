@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::{env, process, thread};
 
 use epilogue::pool::Builder;
 use epilogue::{BuildError, Pool, Report, StartMethod, TaskError};
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use support::{Gate, Marks, begin, hooks};
 
@@ -25,17 +27,25 @@ fn builder(most: usize) -> Builder {
     Pool::builder().workers(WORKERS).max_tasks_per_worker(most)
 }
 
-fn times_three(x: usize) -> (usize, u32) {
-    (3 * x, process::id())
+/// A process and when it was first asked, in nanoseconds: its number alone may be another one's before so
+/// many have ended.
+type Who = (u32, i64);
+
+fn times_three(x: usize) -> (usize, Who) {
+    static SINCE: LazyLock<i64> = LazyLock::new(|| {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        now.num_nanoseconds()
+    });
+    (3 * x, (process::id(), *SINCE))
 }
 
 /// All values are right, and no process has more tasks than it may.
 #[track_caller]
-fn check(values: &[(usize, u32)], most: usize) {
-    let mut tasks = HashMap::<u32, usize>::new();
-    for (x, &(value, pid)) in values.iter().enumerate() {
+fn check(values: &[(usize, Who)], most: usize) {
+    let mut tasks = HashMap::<Who, usize>::new();
+    for (x, &(value, who)) in values.iter().enumerate() {
         assert_eq!(value, 3 * x);
-        *tasks.entry(pid).or_default() += 1;
+        *tasks.entry(who).or_default() += 1;
     }
     assert!(tasks.values().all(|&count| count <= most), "{tasks:?}");
 }
