@@ -2,7 +2,7 @@
 //!
 //! Nothing here blocks, and nobody's code runs: it is a state machine behind one lock. The supervisor
 //! tells it what happened to workers, callers hand it their calls, and whoever waits for an outcome
-//! has it take what workers have answered.
+//! has it take what workers have answered. `tests/models` runs it like this, over children that are threads.
 //!
 //! # Invariants
 //!

@@ -1,4 +1,13 @@
-//! A pool's own state machine: its floor, supervisor, and all else of it, over shuttle's threads.
+//! A pool, all of its own source, over shuttle's threads: its floor, its supervisor and those who wait, in
+//! 10,000 random schedules, the same in each run of the same seed.
+//!
+//! ```sh
+//! [SHUTTLE_RANDOM_SEED=N] cargo run --release -p models --bin floor [MODEL [WHAT IS TAKEN OUT]]
+//! ```
+//!
+//! Only `process` is another one, and only its children, bells and `poll`: see `stand_in`. There is no clock:
+//! no deadline ever passes, so whoever would be helped by one waits for ever, which is a deadlock. Maps that
+//! go on, limits of time and those who observe a pool are not modelled.
 
 extern crate stand_in as epilogue_process;
 extern crate stand_in as nix;
@@ -62,6 +71,7 @@ mod source {
     pub(crate) mod worker;
 }
 
+/// What `pool/src/sync.rs` names, by shuttle.
 mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};

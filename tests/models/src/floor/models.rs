@@ -10,7 +10,7 @@ use epilogue_process::entry::{Entry, Request};
 use shuttle::thread::{self, JoinHandle};
 use stand_in::{Fate, set_fates};
 
-use crate::call::{NO_STATE, head};
+use crate::call::{NO_STATE, Which, head};
 use crate::ends::Order;
 use crate::flag::Flag;
 use crate::floor::Reader;
@@ -27,7 +27,7 @@ use crate::wakes::Told;
 
 const SOME: usize = 10_000;
 
-pub(crate) const MODELS: [Model; 8] = [
+pub(crate) const MODELS: [Model; 10] = [
     Model {
         name: "calls_that_queue",
         run: calls_that_queue,
@@ -39,6 +39,18 @@ pub(crate) const MODELS: [Model; 8] = [
         run: a_call_of_many_tasks,
         schedules: SOME,
         needs: &[Break::Look, Break::Listen],
+    },
+    Model {
+        name: "calls_that_are_cancelled",
+        run: calls_that_are_cancelled,
+        schedules: SOME,
+        needs: &[Break::Look, Break::Listen],
+    },
+    Model {
+        name: "calls_that_nobody_waits_for",
+        run: calls_that_nobody_waits_for,
+        schedules: SOME,
+        needs: &[Break::Listen],
     },
     Model {
         name: "a_worker_that_dies",
@@ -127,11 +139,17 @@ fn end(shared: &Shared, order: Order) {
 
 /// Submits a call of so many tasks, if the pool takes any.
 fn submit(shared: &Shared, mailbox: &Arc<Mailbox>, first: usize, count: u32) -> bool {
+    submit_job(shared, mailbox, first, count).is_some()
+}
+
+/// The same; its number.
+fn submit_job(shared: &Shared, mailbox: &Arc<Mailbox>, first: usize, count: u32) -> Option<u64> {
     let mut request = Request::new(head(Entry::plain(|n: u32| n).unwrap(), NO_STATE));
     for item in 0..count {
         request.push(&item, &Limits::default(), &shared.stock).unwrap();
     }
-    shared.submit(&Terms::default(), None, NO_STATE, request, first, mailbox).is_ok()
+    let submitted = shared.submit(&Terms::default(), None, NO_STATE, request, first, mailbox);
+    submitted.ok().map(|submitted| submitted.job)
 }
 
 /// Waits until so many outcomes have come: each once.
@@ -177,6 +195,38 @@ fn a_call_of_many_tasks() {
     });
     join([many, one]);
     assert_eq!(pool.end(Order::CLOSE, []).done, 6);
+}
+
+/// A caller takes back what it submitted: what lay in the worker's ring has no room there for the calls of
+/// another caller, until the worker has passed it.
+fn calls_that_are_cancelled() {
+    let pool = Running::start(1, &[]);
+    let cancels = pool.call(|shared| {
+        let mailbox = Arc::default();
+        let jobs = [0, 1, 2].map(|first| submit_job(shared, &mailbox, first, 1).unwrap());
+        for job in jobs {
+            shared.floor().cancel(Which::Job(job));
+        }
+        take(shared, &mailbox, 3, Need::Each);
+    });
+    let waits = pool.call(|shared| {
+        let mailbox = Arc::default();
+        (0..3).for_each(|first| assert!(submit(shared, &mailbox, first, 1)));
+        take(shared, &mailbox, 3, Need::Each);
+    });
+    join([cancels, waits]);
+    let report = pool.end(Order::CLOSE, []);
+    assert_eq!(report.done + report.cancelled, 6);
+    assert!(report.cancelled <= 3);
+}
+
+/// The supervisor alone sees to it that they are done before the pool has ended.
+fn calls_that_nobody_waits_for() {
+    let pool = Running::start(2, &[Fate::DiesAfter(1)]);
+    let mailbox = Arc::default();
+    (0..5).for_each(|first| assert!(submit(&pool.shared, &mailbox, first, 1)));
+    let report = pool.end(Order::CLOSE, []);
+    assert_eq!((report.done + report.lost, mailbox.len()), (5, 5));
 }
 
 /// It takes one task along, and another one takes its place.

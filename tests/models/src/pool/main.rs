@@ -5,9 +5,8 @@
 //! [SHUTTLE_RANDOM_SEED=N] cargo run --release -p models --bin pool [MODEL [WHAT IS TAKEN OUT]]
 //! ```
 //!
-//! So do its rules of who reads and who is told, over a floor as small as can be, for the pool's takes real
-//! children: here workers are threads. Each model runs as it is, and must pass; and once for each thing that
-//! is taken out, without which it must fail: who waits for ever is a deadlock.
+//! So do its rules of who reads and who is told, over a floor as small as can be, whose workers are threads:
+//! so a model has few steps, and many schedules. All of a pool is modelled by the program `floor`.
 
 extern crate self as epilogue_process;
 extern crate self as nix;

@@ -1,6 +1,6 @@
 //! What is taken out, on purpose: a model that still passes shows nothing.
 //!
-//! The pool's source does not know of it: it is taken out of what lies below that, and here stands for it.
+//! The pool's source does not know of it: it is taken out of what stands for what lies below that.
 
 use std::sync::OnceLock;
 

@@ -1,6 +1,8 @@
-//! `process`, but for its children: those are threads of shuttle's, and what they ring are names.
+//! What stands for `process` and `nix` below a pool that is modelled: children that are threads of
+//! shuttle's, each with a ring of two calls, bells that are names, and a `poll` that waits for these. All else
+//! is the real one's.
 //!
-//! Of `nix` it is `poll` that is another one. All else is what it is.
+//! What is taken out of a model, so that it must fail, is taken out here.
 #![cfg(feature = "shuttle")]
 
 pub mod bell;

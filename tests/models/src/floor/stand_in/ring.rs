@@ -10,7 +10,7 @@ pub struct Ticket(pub(crate) usize);
 
 /// Looks once: a model has no clock.
 #[derive(Debug, Default)]
-pub struct Patience {}
+pub struct Patience(());
 
 impl Patience {
     pub const BUDGET: Duration = process::ring::Patience::BUDGET;
