@@ -188,7 +188,7 @@ fn register(verb: &str, what: &str) {
         }
         "again-and-again-by-hand" => {
             // It takes longer than the way from one to the next, and on a busy machine not much longer.
-            let work = || (0..100_000).for_each(|number| drop(std::hint::black_box(number)));
+            let work = || (0..100_000).for_each(|number| _ = std::hint::black_box(number));
             thread::spawn(move || {
                 loop {
                     embed::finalizer("again", work).run_now();
