@@ -361,7 +361,7 @@ fn outcome_of(payload: Box<dyn Any + Send>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{LazyLock, mpsc};
 
     use super::{Cause, Ending, FinalizerEnd, KEPT, Kind, Outcome, Reach, Registry, State};
 
@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_while_a_finalizer_runs_by_hand_that_may_need_them() {
-        let state: &'static State = Box::leak(Box::default());
+        static STATE: LazyLock<State> = LazyLock::new(State::default);
+        let state = &*STATE;
         let (told, asked) = mpsc::channel();
         let ask = Box::new(move |_: &Ending| told.send(()).unwrap());
         state.registry.add("first".into(), Kind::Hook, Some(ask), Box::new(|_| ()), || true);

@@ -235,10 +235,10 @@ mod tests {
 
     #[test]
     fn a_hook_is_told_whether_the_program_may_go_on() {
+        static STATES: LazyLock<[State; 3]> = LazyLock::new(Default::default);
         let walks = [(Reach::All, false), (Reach::AllBeforeExec, true), (Reach::ButLast, true)];
-        for (reach, goes_on) in walks {
-            let (state, (told, heard)): (&'static State, _) =
-                (Box::leak(Box::default()), mpsc::channel());
+        for (state, (reach, goes_on)) in STATES.iter().zip(walks) {
+            let (told, heard) = mpsc::channel();
             let hook = Box::new(move |ending: &Ending| told.send(ending.may_go_on()).unwrap());
             state.registry.add("asks".into(), Kind::Hook, None, hook, || true);
             Pass::new(Cause::Cleanup, reach).run(state, || false);
