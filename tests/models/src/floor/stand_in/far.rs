@@ -126,6 +126,8 @@ impl Ends {
                     return Some((position, call.begun - 1));
                 }
                 between.passed += 1;
+                // There is room: who was told that there is nothing to do was not told of that.
+                has_told = false;
             }
             if between.told == Told::Finish {
                 return None;
