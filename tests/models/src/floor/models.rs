@@ -44,13 +44,13 @@ pub(crate) const MODELS: [Model; 10] = [
         name: "calls_that_are_cancelled",
         run: calls_that_are_cancelled,
         schedules: SOME,
-        needs: &[Break::Look, Break::Listen],
+        needs: &[Break::News, Break::Look, Break::Listen],
     },
     Model {
         name: "calls_that_nobody_waits_for",
         run: calls_that_nobody_waits_for,
         schedules: SOME,
-        needs: &[Break::Listen],
+        needs: &[Break::Look, Break::Listen],
     },
     Model {
         name: "a_worker_that_dies",
