@@ -78,6 +78,16 @@ pub fn descriptors_of(pid: Pid) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |listing| listing.count() - own)
 }
 
+/// What `pid` has open, by number.
+pub fn open_by(pid: Pid) -> Vec<String> {
+    let listing = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let look = |entry: fs::DirEntry| {
+        let what = fs::read_link(entry.path()).ok()?;
+        Some(format!("{} {}", entry.file_name().display(), what.display()))
+    };
+    listing.filter_map(look).collect()
+}
+
 /// The children of `pid`, their children, and so on; parents before children.
 pub fn descendants_of(pid: Pid) -> Vec<Entry> {
     family(pid, processes())

@@ -8,7 +8,7 @@ use nix::unistd::getpid;
 use support::{children_of, procfs};
 
 /// How long a pool may take to replace those who were killed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until the pool's workers are all there, and of children so many, each of which lives. `prepare`
 /// is called before a look at which the workers are up.
