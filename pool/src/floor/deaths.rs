@@ -53,7 +53,6 @@ impl Floor {
 
     /// Takes notice of what happened to a worker; how it ended, if it has.
     pub(crate) fn look_at(&mut self, owner: usize) -> Option<ExitStatus> {
-        self.members[owner].has_told();
         self.members[owner].note_end();
         while let Some(event) = self.members[owner].child.event() {
             if let Event::Ended(status) = event {
@@ -62,6 +61,9 @@ impl Floor {
             self.handle(owner, event);
         }
         let member = &mut self.members[owner];
+        // Behind the last look at its wire: what it told meanwhile was taken from there, and nobody would be
+        // told again by who is taken for listened to. What it tells from here on wakes us.
+        member.has_told();
         member.child.wire().made_room();
         // A worker that closed its wire may live on for the whole grace period. What it has not
         // begun does not wait for its end.
