@@ -82,7 +82,7 @@ pub(crate) const MODELS: [Model; 10] = [
         name: "a_pool_that_finishes_what_has_begun",
         run: a_pool_that_finishes_what_has_begun,
         schedules: SOME,
-        needs: &[Break::News, Break::Look, Break::Listen],
+        needs: &[Break::News, Break::Listen],
     },
     Model {
         name: "a_pool_that_stops",
