@@ -71,19 +71,23 @@ impl OwnThread {
 
     /// Waits for its end, but not on the thread itself: whether it has ended.
     pub(crate) fn ends(&self, until: Until<'_>) -> bool {
-        self.ends_beside(None, until)
+        self.ends_beside(|| None, until)
     }
 
-    /// The same, of a thread that may wait for the other one: where that one waits for an ending, so does
+    /// The same, of a thread that may wait for `another` one: where that one waits for an ending, so does
     /// this one.
-    pub(crate) fn ends_beside(&self, other: Option<&Self>, until: Until<'_>) -> bool {
+    pub(crate) fn ends_beside<'a>(
+        &self,
+        another: impl Fn() -> Option<&'a Self>,
+        until: Until<'_>,
+    ) -> bool {
         match until {
             _ if self.is_here() => false,
             Until::Done => self.done.recv().is_err(),
             Until::Within(time) => self.ends_within(time),
             Until::Awaited(ending) => {
                 let waits = |thread: &Self| thread.waits_for(ending);
-                self.ends_before(|| waits(self) || other.is_some_and(waits))
+                self.ends_before(|| waits(self) || another().is_some_and(waits))
             }
         }
     }

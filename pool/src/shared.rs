@@ -332,7 +332,8 @@ impl Shared {
 
     /// Has all told that there is to be told, and waits for that as long as said.
     pub(crate) fn end_observation(&self, until: Until<'_>) {
-        self.observer.iter().for_each(|observer| observer.end(until));
+        let Some(observer) = &self.observer else { return };
+        self.callbacks.await_listeners(|| observer.end(until));
     }
 
     fn order(&self, floor: &mut Floor, order: Order) {

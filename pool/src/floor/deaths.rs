@@ -201,9 +201,13 @@ impl Floor {
         }
         self.hiring_failed(error);
         // What runs may wait for what nobody comes to begin: then nothing else would end it.
-        let is_hopeless = self.hiring.is_hopeless(self.size.wanted());
+        let is_hopeless = self.hiring.is_hopeless(self.size.wanted()) && self.has_unbegun();
         if others_serve && is_hopeless && self.intensity.is_limited() {
             self.give_up(cause);
         }
+    }
+
+    fn has_unbegun(&mut self) -> bool {
+        !self.queue.is_empty() || self.members.iter_mut().any(|member| member.spare() > 0)
     }
 }

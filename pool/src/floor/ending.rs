@@ -32,7 +32,11 @@ impl Floor {
     /// Finishes what there is, then ends; stops if that takes longer than the deadline.
     fn close(&mut self, deadline: Option<Deadline>) {
         match &mut self.phase {
-            Phase::Starting(_) | Phase::Running => self.phase = Phase::Draining { deadline },
+            Phase::Starting(_) | Phase::Running => {
+                self.phase = Phase::Draining { deadline };
+                // Who failed before has cost nobody who serves anything, and is not held against them now.
+                self.hiring.succeeded();
+            }
             Phase::Draining { deadline: earlier } => {
                 let both = earlier.zip(deadline).map(|(one, other)| one.or_sooner(other));
                 *earlier = both.or(*earlier).or(deadline);
