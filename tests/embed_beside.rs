@@ -56,6 +56,23 @@ fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
 }
 
 #[test]
+fn an_exit_of_a_callbacks_that_hangs_ends_though_its_signal_was_to_end_nothing() {
+    for leaves in ["exit-on-stop", "std-exit-on-stop"] {
+        let (oracle, _watchdog) = support::begin();
+        let hook = ["waits-at-exit", "user:10", "handle:10", "deadline:100000", "on-stop", leaves];
+        let mut program =
+            story(&[&hook[..], &["waits-and:deadline:300", "cleanup", "park"]].concat());
+        program.wait_for_line("waits begins");
+        program.signal(Signal::SIGUSR1);
+        program.wait_for_line("Signal(10)");
+        program.tell("go on");
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
 fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
     for leaves in ["exit-on-stop", "exit-now-on-stop", "exec-on-stop"] {
         let (oracle, _watchdog) = support::begin();

@@ -223,7 +223,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         wait_for_end(state);
     }
     // It may be a callback beside another ending that leaves: from here on the time is this ending's.
-    state.deadline.stop_beside();
+    let was_beside = state.deadline.stop_beside();
     // Another thread may be in `exit` by the end of this, where std keeps this one out: see `last`.
     let _ = state.leaving.set((action::this_thread(), code));
     hook();
@@ -232,9 +232,9 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, place);
     state.gate.end(cause);
-    if is_urgent(cause) {
-        // Nor would anybody end a hook of the C library's that does not return. If this is embed's thread it
-        // serves no later signal.
+    if is_urgent(cause) || was_beside {
+        // Nor would anybody end a hook of the C library's that does not return: embed's thread, if this is
+        // that, serves no later signal.
         state.deadline.start_for_exit();
     }
     go(code, cause, state)
@@ -282,8 +282,14 @@ fn stop_here() -> ! {
 /// signals to serve, this one's first, by which an exit that hangs has its clock.
 fn wait_for_end(state: &State) -> ! {
     if state.deadline.runs_beside_here() {
-        state.gate.quit_leavers();
-        stop_here();
+        if cfg!(panic = "unwind") {
+            state.gate.quit_leavers();
+            stop_here();
+        }
+        if signals::deferred_death().is_none() {
+            // It would end by force what another thread's exit does well, since nobody goes on to stop it.
+            state.deadline.stop_beside();
+        }
     }
     park_for_ever()
 }

@@ -81,12 +81,13 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
-    if state.deadline.stop_beside() {
+    let was_beside = state.deadline.stop_beside();
+    if was_beside {
         // A callback beside another ending exits. The signal that it was called for hurried that ending only.
         state.deadline.hurry();
     }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
-    if is_urgent(cause) {
+    if is_urgent(cause) || was_beside {
         // Its own clock may have replaced the one that ran for the hooks.
         state.deadline.keep_for_exit();
     }
