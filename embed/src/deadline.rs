@@ -128,18 +128,14 @@ impl Deadline {
 
     /// Whether this thread runs something beside another ending.
     pub(crate) fn runs_beside_here(&self) -> bool {
-        // Another thread's clock is not its to stop: what that one runs may hang.
         lock(&self.0).beside.as_ref().is_some_and(|(thread, _)| *thread == this_thread())
     }
 
     /// Stops the clock of what this thread ran beside another ending: it is done, or has become an ending with
     /// a clock of its own. Whether there was one.
     pub(crate) fn stop_beside(&self) -> bool {
-        let was_beside = self.runs_beside_here();
-        if was_beside {
-            lock(&self.0).beside = None;
-        }
-        was_beside
+        // Another thread's clock is not its to stop: what that one runs may hang.
+        lock(&self.0).beside.take_if(|(thread, _)| *thread == this_thread()).is_some()
     }
 
     /// Starts the clock for an ending that has to begin within `patience`, unless one runs: who asks again

@@ -31,6 +31,6 @@ pub(super) fn settled(pool: &Pool, workers: usize, children: usize, prepare: imp
             begun.elapsed() < PATIENCE,
             "of {there:?} {living} live, not {children}: {counts:?}"
         );
-        thread::sleep(Duration::from_millis(1));
+        thread::yield_now();
     }
 }
