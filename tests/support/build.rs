@@ -4,7 +4,7 @@
 //! place of a program that runs: the result is moved to a path of its own.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
@@ -90,6 +90,7 @@ impl Build {
     pub fn build(&self) -> PathBuf {
         let _turn = turn();
         let (target, host) = (target_directory().join("tmp/build"), host());
+        let _alone = alone(&target);
         let mut cargo = cargo();
         cargo.args(["build", "--package", &self.package, self.target]);
         if self.target != "--lib" {
@@ -114,6 +115,17 @@ impl Build {
         fs::rename(&fresh, &kept).unwrap();
         kept
     }
+}
+
+/// Waits until no other process builds a program in `target`, and bars them while the result lives.
+///
+/// Cargo's own lock ends with the build: the next one may put a program of other flags in the place of this
+/// one before it is copied from there.
+fn alone(target: &Path) -> File {
+    fs::create_dir_all(target).unwrap();
+    let file = File::create(target.join("alone")).unwrap();
+    file.lock().unwrap();
+    file
 }
 
 /// `cargo test` of the fixture package `package`, as its author would run it.
@@ -165,4 +177,29 @@ fn host() -> String {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_build_waits_for_that_of_another_process() {
+        let other = alone(&target_directory().join("tmp/build"));
+        let build = thread::spawn(|| Build::program("embed_story", "awaited").build());
+        let waiter = format!(" -> FLOCK ADVISORY WRITE {} ", process::id());
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
+        while !fs::read_to_string("/proc/locks")
+            .unwrap()
+            .lines()
+            .any(|line| words(line).contains(&waiter))
+        {
+            assert!(!build.is_finished(), "it has not waited");
+            thread::yield_now();
+        }
+        drop(other);
+        assert!(build.join().unwrap().exists());
+    }
 }
