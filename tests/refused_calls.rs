@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::{
-    JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Rung, Sender, StallKind,
-    StartError, StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
+    JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Refusal, Rung, Sender,
+    StallKind, StartError, StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -241,6 +241,27 @@ fn a_worker_that_the_kernel_never_has_room_for_is_told_of_and_holds_up_no_end() 
         let report = pool.close().unwrap();
         assert!(report.stalls.iter().all(|stall| stall.kind == StallKind::Deaf), "{report}");
         assert!(!report.stalls.is_empty(), "{report}");
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_closes_gives_up_where_the_kernel_starts_nobody_for_what_a_task_waits_for() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        let mut gate = Gate::new();
+        let pool = Pool::builder().min_workers(1).workers(2).grace_period(Duration::from_secs(1));
+        let pool = pool.restart_intensity(0, Duration::from_secs(3600)).start().unwrap();
+        refuse(libc::SYS_execve, libc::EAGAIN);
+        // As one does that waits for the second.
+        let first = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
+        gate.wait();
+        let second = pool.submit(1u64, |x| x).unwrap();
+        let report = pool.close().unwrap();
+        assert!(report.broken.is_some(), "{report}");
+        assert!(matches!(second.join(), Err(TaskError::Refused(Refusal::Broken { .. }))));
+        assert!(matches!(first.join(), Err(TaskError::Cancelled { begun: true })));
     });
     program.unwrap().join().unwrap();
     oracle.nothing_left();

@@ -107,8 +107,7 @@ impl Supervisor {
                 Err(error) => {
                     let mut floor = self.shared.floor();
                     floor.tell(|| Event::StartFailed { cause: error.to_string() });
-                    floor.hiring_failed(error);
-                    return floor.start_failed();
+                    return floor.start_failed(error);
                 }
             }
         }

@@ -18,7 +18,7 @@ const LIVED: Duration = Duration::from_millis(500);
 
 impl Floor {
     /// A worker ended without having done anything, or could not be started at all.
-    pub(crate) fn hiring_failed(&mut self, error: StartError) {
+    fn hiring_failed(&mut self, error: StartError) {
         let cause = error.to_string();
         if let Phase::Starting(started) = &self.phase {
             // Nobody waits for the first worker only if the caller is gone.
@@ -195,12 +195,28 @@ impl Floor {
         if !others_serve && self.queue.is_empty() {
             return;
         }
-        let cause = error.to_string();
         if !others_serve && self.intensity.is_exceeded_by(Instant::now()) {
-            return self.give_up(self.intensity.cause(&cause));
+            return self.give_up(self.intensity.cause(&error.to_string()));
         }
+        self.nobody_comes(error);
+    }
+
+    /// A worker could not even be started: none is for a moment, whatever the others get done. It was none
+    /// that died.
+    pub(crate) fn start_failed(&mut self, error: StartError) {
+        if self.closed.get().is_some() {
+            self.nobody_comes(error);
+        } else {
+            self.hiring_failed(error);
+        }
+        self.hiring.start_failed(Instant::now());
+    }
+
+    /// What runs in a pool that closes may wait for what nobody comes to begin: then nothing else would
+    /// end it.
+    fn nobody_comes(&mut self, error: StartError) {
+        let (cause, others_serve) = (error.to_string(), self.members.iter().any(Member::serves));
         self.hiring_failed(error);
-        // What runs may wait for what nobody comes to begin: then nothing else would end it.
         let is_hopeless = self.hiring.is_hopeless(self.size.wanted()) && self.has_unbegun();
         if others_serve && is_hopeless && self.intensity.is_limited() {
             self.give_up(cause);

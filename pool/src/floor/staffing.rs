@@ -10,11 +10,6 @@ use crate::recycling::Recycling;
 use crate::size::Size;
 
 impl Floor {
-    /// A worker could not even be started: none is for a moment, whatever the others get done.
-    pub(crate) fn start_failed(&mut self) {
-        self.hiring.start_failed(Instant::now());
-    }
-
     /// How many workers are missing, and may be started now.
     pub(crate) fn missing(&mut self, now: Instant) -> usize {
         self.told_to_hire = 0;
