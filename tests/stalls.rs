@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use epilogue::pool::Builder;
@@ -10,7 +11,7 @@ use epilogue::{OnStall, Pool, Reaction, Report, Stall, StallKind, Task, TaskErro
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
-use support::{Gate, Marks, begin, park_for_ever, stop, through};
+use support::{Gate, Marks, begin, block_on, park_for_ever, stop, through};
 
 /// So short that a test sees several of them.
 const SOON: Duration = Duration::from_millis(100);
@@ -84,6 +85,48 @@ fn a_task_that_waits_in_a_stopped_worker_waits_for_no_more_than_a_while() {
         assert_eq!(report.stalls[0].pid, pid.as_raw() as u32);
         oracle.nothing_left();
     }
+}
+
+/// Whoever waits without a thread does so as long as the pools' own threads sleep, which nothing wakes.
+fn stopped(wait: impl Fn(Vec<Task<u32>>) -> u32, pools: u32) {
+    let (oracle, _watchdog) = begin();
+    let pools: Vec<_> =
+        (0..pools).map(|_| builder(1, OnStall::Continue).start().unwrap()).collect();
+    // The second time they may still be about to wake for the first.
+    for round in 1..=2 {
+        pools.iter().for_each(|pool| stop(worker_of(pool)));
+        let tasks: Vec<_> = (5..).zip(&pools).map(|(n, pool)| pool.submit(n, |n| n)).collect();
+        let tasks = tasks.into_iter().map(Result::unwrap).collect();
+        assert_eq!(wait(tasks), (5..).zip(&pools).map(|(n, _)| n).sum::<u32>());
+        let found = [(StallKind::Stopped, Reaction::Continued)].repeat(round);
+        pools.iter().for_each(|pool| assert_eq!(kinds(&pool.stalls()), found));
+    }
+    pools.into_iter().for_each(|pool| assert_eq!(end(pool).done, 4));
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_task_that_is_awaited_waits_in_a_stopped_worker_for_no_more_than_a_while() {
+    stopped(|tasks| tasks.into_iter().map(|task| block_on(task).unwrap()).sum(), 1);
+}
+
+#[test]
+fn a_callback_waits_for_a_stopped_worker_for_no_more_than_a_while() {
+    let called_back = |tasks: Vec<Task<u32>>| {
+        let (sender, outcomes) = mpsc::channel();
+        for task in tasks {
+            let sender = sender.clone();
+            task.on_done(move |outcome| sender.send(outcome.unwrap()).unwrap());
+        }
+        drop(sender);
+        outcomes.into_iter().sum()
+    };
+    stopped(called_back, 1);
+}
+
+#[test]
+fn tasks_of_several_pools_wait_in_stopped_workers_for_no_more_than_a_while() {
+    stopped(|tasks| epilogue::pool::as_completed(tasks).map(|(_, n)| n.unwrap()).sum(), 2);
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Shared {
     /// somebody has to.
     pub(crate) fn leave(&self, floor: &mut Floor) {
         floor.tune();
-        if floor.needs_supervisor() && floor.has_answers() {
+        if floor.needs_supervisor() && (floor.has_answers() || floor.leave_vigil()) {
             self.bell.ring();
         }
     }

@@ -69,10 +69,8 @@ impl Supervisor {
                 }
                 let due = floor.members.iter().filter_map(|member| member.child.due());
                 let due = due.chain(floor.staffing_due()).chain(floor.ending_due());
-                let mut due = due.chain(floor.alarm.at()).min();
-                if floor.needs_supervisor() {
-                    due = earlier(due, floor.keep_vigil(Instant::now()).0);
-                }
+                let due = due.chain(floor.alarm.at()).min();
+                let due = earlier(due, floor.vigil_due(Instant::now()));
                 let watches: Vec<_> = floor.members.iter().map(|one| one.child.watch()).collect();
                 (watches, due)
             };

@@ -1,9 +1,10 @@
 //! The vigil: who waits for outcomes, and gets none, has the workers looked at.
 //!
 //! Healthy workers are not polled, and nobody wakes while nobody waits. Whoever sleeps for an outcome
-//! does not sleep for longer than the time after which a worker counts as stalled; then the
-//! supervisor looks at those whose first call is the same as it was when the vigil began, with as
-//! many of its items begun and answered. Only these are looked up in `/proc`.
+//! does not sleep for longer than the time after which a worker counts as stalled; where somebody waits
+//! without a thread, the supervisor does not. Then that looks at those whose first call is the same as it
+//! was when the vigil began, with as many of its items begun and answered. Only these are looked up in
+//! `/proc`.
 //!
 //! # Invariants
 //!
@@ -22,6 +23,7 @@ use crate::event::Event;
 use crate::floor::{Floor, send};
 use crate::member::{Member, Standing};
 use crate::stall::{Look, OnStall, Reaction, Stall, StallKind};
+use crate::terms::earlier;
 
 /// When to look at the workers.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub(crate) struct Vigil {
     after: Duration,
     policy: OnStall,
     stage: Stage,
+    /// Until when the supervisor sleeps at most, as somebody waited without a thread: whoever does so
+    /// before need not wake it. If nobody does any more, it wakes then in vain, once.
+    wakes_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +51,7 @@ impl Vigil {
     pub(crate) const DEFAULT: Duration = Duration::from_secs(5);
 
     pub(crate) fn new(after: Duration, policy: OnStall) -> Self {
-        Self { after, policy, stage: Stage::Off }
+        Self { after, policy, stage: Stage::Off, wakes_at: None }
     }
 
     fn next(&self, now: Instant) -> Stage {
@@ -102,6 +107,23 @@ impl Floor {
                 (now.checked_add(self.vigil.after), false)
             }
         }
+    }
+
+    /// Leaves the vigil to the supervisor, if somebody waits without a thread. True if that has to be
+    /// woken, which sleeps for longer: once in a period, however many wait, one after the other.
+    pub(crate) fn leave_vigil(&mut self) -> bool {
+        if self.vigil.wakes_at.is_some() || !self.wakes.are_awaited() {
+            return false;
+        }
+        self.vigil.wakes_at = self.keep_vigil(Instant::now()).0;
+        self.vigil.wakes_at.is_some()
+    }
+
+    /// Until when the supervisor may sleep.
+    pub(crate) fn vigil_due(&mut self, now: Instant) -> Option<Instant> {
+        self.vigil.wakes_at.take_if(|at| *at <= now);
+        let kept = self.needs_supervisor().then(|| self.keep_vigil(now).0).flatten();
+        earlier(self.vigil.wakes_at, kept)
     }
 
     /// Those who have not got on since they were marked, if it is time to look.
@@ -258,6 +280,7 @@ mod tests {
     use crate::mailbox::Mailbox;
     use crate::member::Standing;
     use crate::stall::{Look, OnStall};
+    use crate::wakes::Presence;
 
     fn call(id: u64) -> Call {
         let mut request = Request::new(head(Entry::plain(|n: u32| n).unwrap(), NO_STATE));
@@ -284,5 +307,24 @@ mod tests {
         floor.judge(&suspects[0], stopped);
         assert!(floor.report.stalls.is_empty());
         assert_eq!(floor.members[0].standing, Standing::Serving);
+    }
+
+    #[test]
+    fn whoever_waits_without_a_thread_wakes_the_supervisor_once_in_a_period() {
+        let (mut floor, period) = (floor_of_one(), Duration::from_secs(3600));
+        floor.vigil = Vigil::new(period, OnStall::default());
+        assert!(!floor.leave_vigil());
+        for _ in 0..2 {
+            let waits = Presence::new(&floor.wakes);
+            assert!(floor.leave_vigil() && !floor.leave_vigil());
+            drop(waits);
+            // The next one waits.
+            let waits = Presence::new(&floor.wakes);
+            assert!(!floor.leave_vigil());
+            drop(waits);
+            let now = Instant::now();
+            assert!(floor.vigil_due(now).is_some());
+            assert_eq!(floor.vigil_due(now + period), None);
+        }
     }
 }

@@ -121,4 +121,8 @@ impl Floor {
     pub(crate) fn keep_vigil(&mut self, _: Instant) -> (Option<Instant>, bool) {
         (None, false)
     }
+
+    pub(crate) fn leave_vigil(&mut self) -> bool {
+        false
+    }
 }
