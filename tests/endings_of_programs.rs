@@ -118,9 +118,11 @@ fn exit_in_a_waker_of_a_task_that_the_programs_end_cancels_does_not_hold_that_up
 
 #[test]
 fn exit_in_a_listener_is_not_waited_for_by_a_callback_that_closes_the_pool() {
-    let stage = Stage::new();
-    let ending = tell("exit-in-listener-that-a-callback-waits-for", &stage);
-    assert_eq!(ending.code(), Some(7), "{ending}");
+    for whose in ["a-callback", "a-callback-of-another-pool"] {
+        let stage = Stage::new();
+        let ending = tell(&format!("exit-in-listener-that-{whose}-waits-for"), &stage);
+        assert_eq!(ending.code(), Some(7), "{whose}: {ending}");
+    }
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -65,11 +64,7 @@ pub(crate) type Callback = Box<dyn FnOnce() + Send>;
 
 /// The thread that calls back.
 #[derive(Debug, Default)]
-pub(crate) struct Callbacks {
-    state: Mutex<State>,
-    /// Whether a callback waits for the listeners, as it ends the pool.
-    awaits_listeners: AtomicBool,
-}
+pub(crate) struct Callbacks(Mutex<State>);
 
 #[derive(Debug, Default)]
 enum State {
@@ -113,8 +108,7 @@ impl Callbacks {
 
     /// Calls what there is and ends the thread; waits for that as long as said. All tasks have their outcomes.
     /// One that is called by it cannot wait for it; each other one who ends the pool does, but for the thread
-    /// that tells of events, which a callback may wait for as it ends the pool; and while one does, and that
-    /// thread waits for a program's ending, nor does the ending.
+    /// that tells of events, which a callback may wait for as it ends the pool.
     pub(crate) fn end(&self, observer: Option<&OwnThread>, until: Until<'_>) {
         let mut state = self.lock();
         let mut caller = match std::mem::replace(&mut *state, State::Ended) {
@@ -127,25 +121,13 @@ impl Callbacks {
         *state = State::Leaving(caller);
         // A callback may ask for the state.
         drop(state);
-        let awaited = || observer.filter(|_| self.awaits_listeners.load(Ordering::Acquire));
-        if waits && own.ends_beside(awaited, until) {
+        if waits && own.ends(until) {
             let _ = thread.map(JoinHandle::join);
         }
     }
 
-    /// Waits for the listeners by `wait`, on whatever thread that is.
-    pub(crate) fn await_listeners(&self, wait: impl FnOnce()) {
-        let is_here = match &*self.lock() {
-            State::Running(_, caller) | State::Leaving(caller) => caller.own.is_here(),
-            State::Idle | State::Ended => false,
-        };
-        self.awaits_listeners.fetch_or(is_here, Ordering::AcqRel);
-        wait();
-        self.awaits_listeners.fetch_and(!is_here, Ordering::AcqRel);
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

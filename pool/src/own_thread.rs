@@ -1,13 +1,13 @@
 //! The threads of a pool's own, and the wait for their ends.
 //!
 //! On each of them code of the user's is called, which may end the pool or the program: then whoever ends
-//! that must not wait for the thread, for it waits for them.
+//! that must not wait for the thread, for it waits for them; nor for one that waits for such a one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,7 +21,13 @@ thread_local! {
     /// Which of the threads that this process has started in this way it is; none of them is 0. The kernel
     /// gives its numbers again.
     static HERE: Cell<u64> = const { Cell::new(0) };
+    /// Which of them it waits for; of the others nobody looks at that.
+    static AWAITED: RefCell<Awaited> = RefCell::default();
 }
+
+/// The thread for whose end another one waits, of whatever pools these are.
+#[derive(Debug, Clone, Default)]
+struct Awaited(Arc<Mutex<Option<OwnThread>>>);
 
 /// A thread, for whoever may have to wait for it.
 #[derive(Debug, Clone)]
@@ -31,6 +37,7 @@ pub(crate) struct OwnThread {
     number: u64,
     /// The kernel's number of it, once it has begun. Another thread may have it when this one has ended.
     id: Arc<OnceLock<Pid>>,
+    awaited: Awaited,
 }
 
 /// Until when somebody waits for a thread.
@@ -55,13 +62,16 @@ impl OwnThread {
         let (working, done) = bounded(0);
         let id = Arc::new(OnceLock::new());
         let told = Arc::clone(&id);
+        let awaited = Awaited::default();
+        let here = awaited.clone();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             HERE.with(|here| here.set(number));
+            AWAITED.with(|awaited| awaited.replace(here));
             let _ = told.set(gettid());
             let _working: crossbeam_channel::Sender<Infallible> = working;
             body()
         })?;
-        Ok((Self { done, number, id }, thread))
+        Ok((Self { done, number, id, awaited }, thread))
     }
 
     /// Whether it is the calling thread.
@@ -71,25 +81,21 @@ impl OwnThread {
 
     /// Waits for its end, but not on the thread itself: whether it has ended.
     pub(crate) fn ends(&self, until: Until<'_>) -> bool {
-        self.ends_beside(|| None, until)
-    }
-
-    /// The same, of a thread that may wait for `another` one: where that one waits for an ending, so does
-    /// this one.
-    pub(crate) fn ends_beside<'a>(
-        &self,
-        another: impl Fn() -> Option<&'a Self>,
-        until: Until<'_>,
-    ) -> bool {
         match until {
             _ if self.is_here() => false,
-            Until::Done => self.done.recv().is_err(),
+            Until::Done => self.ends_at_last(),
             Until::Within(time) => self.ends_within(time),
-            Until::Awaited(ending) => {
-                let waits = |thread: &Self| thread.waits_for(ending);
-                self.ends_before(|| waits(self) || another().is_some_and(waits))
-            }
+            Until::Awaited(ending) => self.ends_before(|| self.waits_for(ending)),
         }
+    }
+
+    fn ends_at_last(&self) -> bool {
+        // A thread that has dropped its own is seen as one that has ended.
+        let awaited = AWAITED.try_with(|awaited| awaited.borrow().clone()).unwrap_or_default();
+        awaited.set(Some(self.clone()));
+        let has_ended = self.done.recv().is_err();
+        awaited.set(None);
+        has_ended
     }
 
     fn ends_within(&self, time: Duration) -> bool {
@@ -107,13 +113,39 @@ impl OwnThread {
         self.has_ended()
     }
 
+    /// Whether it waits for this ending, or for the end of one that does.
     fn waits_for(&self, ending: &Ending) -> bool {
-        // In this order: as long as it has not ended, its number is its own.
-        self.id.get().is_some_and(|id| ending.is_awaited_by(id.as_raw())) && !self.has_ended()
+        self.and_awaited().iter().any(|thread| {
+            // In this order: as long as it has not ended, its number is its own.
+            thread.id.get().is_some_and(|id| ending.is_awaited_by(id.as_raw()))
+                && !thread.has_ended()
+        })
+    }
+
+    /// It, the one that it waits for, the one that that waits for, and so on.
+    fn and_awaited(&self) -> Vec<Self> {
+        let mut all = vec![self.clone()];
+        // Some may wait for each other.
+        while let Some(next) = all.last().and_then(|last| last.awaited.get())
+            && all.iter().all(|one| one.number != next.number)
+        {
+            all.push(next);
+        }
+        all
     }
 
     fn has_ended(&self) -> bool {
         self.done.try_recv() == Err(TryRecvError::Disconnected)
+    }
+}
+
+impl Awaited {
+    fn get(&self) -> Option<OwnThread> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, thread: Option<OwnThread>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = thread;
     }
 }
 
@@ -131,5 +163,21 @@ mod tests {
         thread.join().unwrap();
         let own = OwnThread { id: Arc::new(gettid().into()), ..own };
         assert!(!own.is_here() && own.ends(Until::Done));
+    }
+
+    #[test]
+    fn whom_a_thread_waits_for_is_found_also_if_they_wait_for_each_other() {
+        let [(one, first), (other, second), (last, third)] =
+            [(); 3].map(|()| OwnThread::start("own", || ()).unwrap());
+        for thread in [first, second, third] {
+            thread.join().unwrap();
+        }
+        let numbers = || one.and_awaited().iter().map(|one| one.number).collect::<Vec<_>>();
+        one.awaited.set(Some(other.clone()));
+        other.awaited.set(Some(last.clone()));
+        assert_eq!(numbers(), [one.number, other.number, last.number]);
+        other.awaited.set(Some(one.clone()));
+        assert_eq!(numbers(), [one.number, other.number]);
+        one.awaited.set(None);
     }
 }

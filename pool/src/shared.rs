@@ -332,8 +332,9 @@ impl Shared {
 
     /// Has all told that there is to be told, and waits for that as long as said.
     pub(crate) fn end_observation(&self, until: Until<'_>) {
-        let Some(observer) = &self.observer else { return };
-        self.callbacks.await_listeners(|| observer.end(until));
+        if let Some(observer) = &self.observer {
+            observer.end(until);
+        }
     }
 
     fn order(&self, floor: &mut Floor, order: Order) {

@@ -122,15 +122,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             let task = exits_with(pool.submit(1u8, |x| x)?);
             std::mem::forget((pool, busy, task));
         }
-        "exit-in-listener-that-a-callback-waits-for" => {
+        "exit-in-listener-that-a-callback-waits-for"
+        | "exit-in-listener-that-a-callback-of-another-pool-waits-for" => {
             let builder = Pool::builder().workers(1).on_event(|event| {
                 // As the last, when who closes the pool waits for nobody else.
                 if let Event::Closed = event {
                     process::exit(7);
                 }
             });
-            let pool = Arc::new(builder.start()?);
-            let closed = Arc::clone(&pool);
+            let closed = Arc::new(builder.start()?);
+            let pool = match story == "exit-in-listener-that-a-callback-waits-for" {
+                true => Arc::clone(&closed),
+                false => Arc::new(Pool::new(1)?),
+            };
             pool.submit((), |()| ())?.on_done(move |_| drop(closed.close()));
             loop {
                 thread::park();
