@@ -8,6 +8,7 @@ use std::{mem, ptr};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
+use nix::time::ClockId;
 use nix::unistd::Pid;
 
 /// Opens a descriptor that names the process `pid` for good, or fails if there is none.
@@ -79,6 +80,55 @@ pub fn may_see_limits(pid: Pid) -> io::Result<()> {
     let (resource, new) = (libc::RLIMIT_NOFILE, ptr::null());
     // SAFETY: a null limit sets nothing; the other one lives through the call.
     done(unsafe { libc::prlimit(pid.as_raw(), resource, new, &raw mut found) }.into())
+}
+
+/// Whether this process may look where the main thread of `pid` keeps its list of locks, an address in its memory.
+pub fn may_see_locks(pid: Pid) -> io::Result<()> {
+    let (mut head, mut length) = (ptr::null_mut::<libc::c_void>(), 0_usize);
+    let (pid, head, length) = (pid.as_raw(), &raw mut head, &raw mut length);
+    // SAFETY: the kernel writes two words, for which there is room during the call.
+    done(unsafe { libc::syscall(libc::SYS_get_robust_list, pid, head, length) })
+}
+
+/// Whether this process may look by which policy `pid` is scheduled.
+pub fn may_see_policy(pid: Pid) -> io::Result<()> {
+    // SAFETY: takes an integer and touches no memory of ours.
+    done(unsafe { libc::syscall(libc::SYS_sched_getscheduler, pid.as_raw()) })
+}
+
+/// Whether this process may look how urgent `pid` is for that policy.
+pub fn may_see_urgency(pid: Pid) -> io::Result<()> {
+    let mut found = 0 as libc::c_int;
+    // SAFETY: the kernel writes one such number, all that there is of the structure.
+    done(unsafe { libc::syscall(libc::SYS_sched_getparam, pid.as_raw(), &raw mut found) })
+}
+
+/// Whether this process may look at the priority of `whose`, a process or a user.
+pub fn may_see_priority(which: libc::c_int, whose: libc::id_t) -> io::Result<()> {
+    // SAFETY: takes two integers and touches no memory of ours.
+    done(unsafe { libc::syscall(libc::SYS_getpriority, which, whose) })
+}
+
+/// Whether this process may read the clock of the CPU time that `pid` has used.
+pub fn may_see_cpu_time(pid: Pid) -> io::Result<()> {
+    // The kernel's number for it: the process's, inverted, and the kind of time in the last three bits.
+    let clock = ClockId::from_raw(!pid.as_raw() << 3 | 0b10);
+    Ok(clock.now().map(drop)?)
+}
+
+/// Whether the C library can tell where the stack of this thread is.
+pub fn may_see_stack_of_this_thread() -> io::Result<()> {
+    let mut found = mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: always sound.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: this thread is there, and there is room for what is told of it.
+    let refused = unsafe { libc::pthread_getattr_np(this, found.as_mut_ptr()) };
+    if refused != 0 {
+        return Err(io::Error::from_raw_os_error(refused));
+    }
+    // SAFETY: it was told, as there was no error, and nobody looks at it any more.
+    unsafe { libc::pthread_attr_destroy(found.as_mut_ptr()) };
+    Ok(())
 }
 
 /// Sets a limit of this process by the older system call, which C libraries do not make any more.

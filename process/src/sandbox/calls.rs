@@ -2,9 +2,9 @@
 //!
 //! What has a number here is left, all else is not: a call that the kernel gets later is forbidden.
 //! It holds what Rust's standard library, the C library's allocator and threads, and this crate's
-//! own watcher, ring, channels and finalizers call. Left out on purpose: all that makes or looks
-//! into a process, that names a file, that makes a socket of a kind that can be given an address
-//! later, and `io_uring`, whose calls no filter sees.
+//! own watcher, ring, channels and finalizers call. Left out on purpose: all that makes a process
+//! or looks into another one, that names a file, that makes a socket of a kind that can be given an
+//! address later, and `io_uring`, whose calls no filter sees.
 
 use libc::{c_int, c_long};
 
@@ -29,26 +29,20 @@ pub(super) const COMPUTING: &[c_long] = &[
     libc::SYS_exit_group,
     libc::SYS_futex,
     libc::SYS_getcpu,
-    libc::SYS_get_robust_list,
     libc::SYS_gettid,
     libc::SYS_membarrier,
     libc::SYS_restart_syscall,
     libc::SYS_rseq,
+    // The other filter has it look likewise for another process.
     libc::SYS_sched_getaffinity,
-    libc::SYS_sched_getparam,
-    libc::SYS_sched_getscheduler,
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
-    // Clocks and timers.
-    libc::SYS_clock_getres,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
+    // Timers.
     libc::SYS_getitimer,
     libc::SYS_gettimeofday,
     libc::SYS_nanosleep,
     libc::SYS_setitimer,
-    libc::SYS_timer_create,
     libc::SYS_timer_delete,
     libc::SYS_timer_getoverrun,
     libc::SYS_timer_gettime,
@@ -106,16 +100,31 @@ pub(super) const COMPUTING: &[c_long] = &[
     libc::SYS_getegid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
-    libc::SYS_getpgid,
     libc::SYS_getpid,
     libc::SYS_getppid,
-    libc::SYS_getpriority,
     libc::SYS_getrandom,
     libc::SYS_getrusage,
     libc::SYS_getuid,
     libc::SYS_sysinfo,
     libc::SYS_times,
     libc::SYS_uname,
+];
+
+/// Left with the caller's own number, or 0, as their first argument: they look into any process.
+/// The threads of this one have numbers, too, which no filter knows.
+pub(super) const OF_ITSELF: &[c_long] = &[
+    libc::SYS_get_robust_list,
+    libc::SYS_getpgid,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_getscheduler,
+];
+
+/// Left with a clock of everybody's, or of the caller's own, as their first argument.
+pub(super) const CLOCKS: &[c_long] = &[
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_timer_create,
 ];
 
 /// As [`COMPUTING`], where the architecture has the older calls as well.

@@ -5,13 +5,15 @@ use std::process;
 
 use libc::c_long;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
-use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
+use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
 use seccompiler::{
     BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-use super::calls::{COMPUTING, FCNTL, FILES, IOCTL, OLDER, OLDER_FILES, PRCTL, SOCKETS};
+use super::calls::{
+    CLOCKS, COMPUTING, FCNTL, FILES, IOCTL, OF_ITSELF, OLDER, OLDER_FILES, PRCTL, SOCKETS,
+};
 
 /// System calls, and what has to hold for one of their arguments. Without any it always may.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
@@ -20,7 +22,7 @@ type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 pub(super) fn install(opens_files: bool, opens_sockets: bool) -> Result<(), Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     // Before the list: it forbids to install another.
-    let hidden = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    let hidden = hidden()?;
     let hide = SeccompAction::Errno(libc::ENOSYS as u32);
     let hidden = SeccompFilter::new(hidden, SeccompAction::Allow, hide, arch)?;
     let forbid = SeccompAction::Errno(libc::EPERM as u32);
@@ -28,6 +30,17 @@ pub(super) fn install(opens_files: bool, opens_sockets: bool) -> Result<(), Erro
     let allowed = SeccompFilter::new(allowed, forbid, SeccompAction::Allow, arch)?;
     let programs = [BpfProgram::try_from(hidden)?, BpfProgram::try_from(allowed)?];
     programs.iter().try_for_each(|program| apply_filter_all_threads(program))
+}
+
+/// What looks as if this kernel did not have it.
+fn hidden() -> Result<Rules, BackendError> {
+    // The C library asks for a thread's processors by its number to tell where its stack is, and
+    // tells that all the same where there is no such call. With another error it would not.
+    let another = SeccompRule::new(vec![
+        SeccompCondition::new(0, Dword, Ne, 0)?,
+        SeccompCondition::new(0, Dword, Ne, process::id().into())?,
+    ])?;
+    Ok(Rules::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_sched_getaffinity, vec![another])]))
 }
 
 fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> {
@@ -51,6 +64,13 @@ fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> 
     // A thread of this process, where a thread is what it makes.
     let thread = libc::CLONE_THREAD as u64;
     rules.insert(libc::SYS_clone, vec![when(0, Qword, MaskedEq(thread), thread)?]);
+    for call in OF_ITSELF {
+        rules.insert(*call, one_of(0, [0, this].into_iter())?);
+    }
+    for call in CLOCKS {
+        rules.insert(*call, clocks()?);
+    }
+    rules.insert(libc::SYS_getpriority, vec![priority_of(0)?, priority_of(this)?]);
     rules.insert(libc::SYS_prlimit64, vec![limits_of(0)?, limits_of(this)?]);
     rules.insert(libc::SYS_sched_setaffinity, vec![when(0, Dword, Eq, 0)?]);
     rules.insert(libc::SYS_socketpair, pairs()?);
@@ -64,6 +84,28 @@ fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> 
     rules.insert(libc::SYS_ioctl, one_of(1, IOCTL.iter().map(|request| *request as u64))?);
     rules.insert(libc::SYS_prctl, one_of(0, PRCTL.iter().map(|option| *option as u64))?);
     Ok(rules)
+}
+
+/// The clocks of everybody, whose numbers are not negative, and those of CPU time of this process,
+/// by 0 or its number, or of a thread, of which the kernel asks that it is the caller's process's.
+fn clocks() -> Result<Vec<SeccompRule>, BackendError> {
+    // The number of a process is all but the lowest three bits, inverted.
+    let of = |process: u32| when(0, Dword, MaskedEq(!0b111), u64::from(!process << 3));
+    let thread = 0b100;
+    Ok(vec![
+        when(0, Dword, MaskedEq(1 << 31), 0)?,
+        when(0, Dword, MaskedEq(thread), thread)?,
+        of(0)?,
+        of(process::id())?,
+    ])
+}
+
+/// A look at the priority of `process`, of which 0 is the caller: neither of a group nor of a user.
+fn priority_of(process: u64) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![
+        SeccompCondition::new(0, Dword, Eq, libc::PRIO_PROCESS as u64)?,
+        SeccompCondition::new(1, Dword, Eq, process)?,
+    ])
 }
 
 /// TCP over IPv4 and IPv6.
