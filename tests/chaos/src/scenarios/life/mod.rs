@@ -1,5 +1,6 @@
-//! The life-cycle table: a fault at every step of a worker's life, of every kind, in a pool, a
-//! process and a scope, which ends it through its handle or by itself.
+//! The life-cycle table: a fault at every step of a worker's life at which a program may run code of its
+//! own, of every kind, in a pool, a process and a scope, which ends it through its handle or by itself.
+//! What there is for the steps between is in `FIGURES.md`, among what is not held.
 //!
 //! The faults are injected by what a program may do anyway, so no build has hooks for them: a
 //! constructor that runs before the library's, an initializer, the (de)serialization of an argument
@@ -26,7 +27,7 @@ use worker::reach;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "life",
-    story: "every step of a life x KILL, STOP, TERM, exit, hang x pool, process, scope",
+    story: "eleven steps of a life x KILL, STOP, TERM, exit, hang x pool, process, scope",
     cases: |_| cells().count() as u64,
     patience: |_| Duration::from_secs(30),
     least: None,
