@@ -2,8 +2,8 @@
 //! first on: no hang, no leak, no panic; a clear error or no effect, and all works again.
 //!
 //! The kernel asks for each call (`man 2 seccomp_unotify`). One that fails is not done at all, so only
-//! those errors are here with which the kernel itself leaves a call undone. It does not matter which
-//! process makes the call.
+//! those errors are here with which the kernel itself leaves a call undone, chosen as in `syscalls`. It
+//! does not matter which process makes the call.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::errno::Errno::{
     self, EACCES, EAGAIN, EBUSY, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM,
-    ENOPROTOOPT, ENOSPC, EPERM,
+    ENOPROTOOPT, ENOSPC, EPERM, ETOOMANYREFS,
 };
 use support::{Program, Random};
 
@@ -26,7 +26,7 @@ use crate::seed::Seed;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "nth",
-    story: "the n-th system call of a whole tree of processes x its errors, by seccomp",
+    story: "the n-th system call of a whole tree of processes x errors of its own, by seccomp",
     cases: |extent| extent.either(200, cells(0).len() as u64),
     patience: |_| Duration::from_secs(30),
     least: Some(MOST_NAME_IT),
@@ -79,8 +79,10 @@ const KINDS: &[Kind] = &[
     ("rmdir", libc::SYS_rmdir, &[EBUSY, ENOMEM], 4),
     ("sched_setaffinity", libc::SYS_sched_setaffinity, &[EINVAL, EPERM], 2),
     ("seccomp", libc::SYS_seccomp, &[EINVAL, ENOMEM], 4),
-    ("sendmsg", libc::SYS_sendmsg, &[EINTR, ENOBUFS, ENOMEM], 38),
+    ("sendmsg", libc::SYS_sendmsg, &[EINTR, ENOBUFS, ENOMEM, ETOOMANYREFS], 38),
+    ("sendmsg", libc::SYS_sendmsg, &[EAGAIN], 24),
     ("sendto", libc::SYS_sendto, &[EINTR, ENOBUFS, ENOMEM], 184),
+    ("sendto", libc::SYS_sendto, &[EAGAIN], 110),
     ("setpgid", libc::SYS_setpgid, &[EPERM], 4),
     ("setpriority", libc::SYS_setpriority, &[EACCES, EPERM], 2),
     ("setsockopt", libc::SYS_setsockopt, &[ENOMEM], 6),
@@ -99,8 +101,12 @@ const FIRST: u64 = 5;
 const LATER: usize = 3;
 
 /// Not every call of a kind may fail in its ways.
-fn counts(call: libc::c_long) -> fn(&[u64; 6]) -> bool {
+fn counts(call: libc::c_long, error: Errno) -> fn(&[u64; 6]) -> bool {
     match call {
+        // One that waits is never told to come again. What receives is told so where there is nothing,
+        // which is not for us to say.
+        libc::SYS_sendmsg if error == EAGAIN => |[_, _, flags, ..]| is_without_a_wait(*flags),
+        libc::SYS_sendto if error == EAGAIN => |[_, _, _, flags, ..]| is_without_a_wait(*flags),
         // One that wakes only fails where it is wrong.
         libc::SYS_futex => |[_, operation, ..]| {
             let plain = *operation as libc::c_int & libc::FUTEX_CMD_MASK;
@@ -112,6 +118,10 @@ fn counts(call: libc::c_long) -> fn(&[u64; 6]) -> bool {
     }
 }
 
+fn is_without_a_wait(flags: u64) -> bool {
+    flags as libc::c_int & libc::MSG_DONTWAIT != 0
+}
+
 type Cell = (Kind, Errno, u64);
 
 /// What once broke a promise, which every run tries first.
@@ -120,6 +130,9 @@ const ONCE_BROKEN: &[(&str, Errno, u64)] = &[
     ("pidfd_send_signal", EPERM, 4),
     ("write", EINTR, 5),
     ("getdents64", ENOMEM, 1),
+    ("sendmsg", ENOMEM, 3),
+    ("sendmsg", ENOBUFS, 13),
+    ("sendto", EINTR, 58),
 ];
 
 /// All cells of a run, in an order that is the run's.
@@ -160,7 +173,7 @@ fn case(case: &mut Case) -> Figures {
     let Some(listener) = listener(&socket, program.pid()) else {
         return skipped(program);
     };
-    let answers = Answers::start(listener, Fault { time, error, counts: counts(call) });
+    let answers = Answers::start(listener, Fault { time, error, counts: counts(call, error) });
     let ending = case.ends_within(program, BOUND);
     case.may_leave_cgroups = name == "rmdir" || !ending.status.success();
     let failed = answers.end();

@@ -40,6 +40,8 @@ pub(super) enum Told {
     Cause,
     /// What went wrong by it. A child that dies of it before it can tell takes the cause along.
     Effect,
+    /// Nothing of the library's: it had no memory, and Rust ended it, whose last words say so.
+    Abort,
 }
 
 impl Told {
@@ -49,6 +51,7 @@ impl Told {
         figures.count("calls failed", 1);
         match self {
             Self::Nothing => figures.count("without effect", 1),
+            Self::Abort => figures.count("ended by Rust, without memory", 1),
             Self::Cause | Self::Effect => {
                 figures.count("errors told", 1);
                 figures.count(NAMING, u64::from(self == Self::Cause));
@@ -73,7 +76,7 @@ pub(super) fn verdict(ending: &Ending, fault: Option<(&str, Errno)>) -> Result<T
     // Those of a process that it started are no excuse: that has an owner, who tells.
     let died_of_it = of_memory && ending.signal() == Some(Signal::SIGABRT);
     if died_of_it && LAST_WORDS.iter().any(|words| ending.stderr.contains(words)) {
-        return Ok(Told::Effect);
+        return Ok(Told::Abort);
     }
     if ending.stderr.contains("panicked") || !ending.status.success() {
         return Err(ending.to_string());
@@ -230,7 +233,9 @@ mod tests {
     fn last_words_excuse_the_program_that_died_of_them_and_no_other() {
         let words = "memory allocation of 8 bytes failed\n";
         let died = "error: it died of something\n";
-        assert_eq!(judge(ABORTED, "", words, "mmap"), Some(Told::Effect));
+        assert_eq!(judge(ABORTED, "", words, "mmap"), Some(Told::Abort));
+        let figures = Told::Abort.figures();
+        assert_eq!((figures.counted("calls failed"), figures.counted("errors told")), (1, 0));
         assert_eq!(judge(ABORTED, "", words, "read"), None);
         assert_eq!(judge(FAILED, "", words, "mmap"), None);
         assert_eq!(judge(GOOD, "", words, "mmap"), None);
