@@ -42,7 +42,7 @@ fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
     // thread hangs in a hook behind ours, or before that.
     for (hook, then) in [(older, "say:return"), (older, "cleanup,park"), (newer, "cleanup,park")] {
         let (oracle, _watchdog) = support::begin();
-        let begin = ["deadline:100000", "on-stop", "exit-on-stop", "waits-and:deadline:300"];
+        let begin = ["deadline:100000", "exit-on-stop", "on-stop", "waits-and:deadline:300"];
         let steps: Vec<_> = then.split(',').collect();
         let mut program = story(&[&hook[..], &begin, &steps].concat());
         program.wait_for_line("waits begins");
@@ -59,7 +59,7 @@ fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
 fn an_exit_of_a_callbacks_that_hangs_ends_though_its_signal_was_to_end_nothing() {
     for leaves in ["exit-on-stop", "std-exit-on-stop"] {
         let (oracle, _watchdog) = support::begin();
-        let hook = ["waits-at-exit", "user:10", "handle:10", "deadline:100000", "on-stop", leaves];
+        let hook = ["waits-at-exit", "user:10", "handle:10", "deadline:100000", leaves, "on-stop"];
         let mut program =
             story(&[&hook[..], &["waits-and:deadline:300", "cleanup", "park"]].concat());
         program.wait_for_line("waits begins");
@@ -68,6 +68,21 @@ fn an_exit_of_a_callbacks_that_hangs_ends_though_its_signal_was_to_end_nothing()
         program.tell("go on");
         let ending = end_of(program);
         assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
+fn a_callback_that_leaves_beside_an_exit_does_so_when_those_have_heard_that_the_exit_waits_for() {
+    for leaves in LEAVES {
+        let (oracle, _watchdog) = support::begin();
+        let begin = ["handle:15", "deadline:20000", "finalizer:older", leaves];
+        let mut program = story(&[&begin[..], &["hook-until-stop"]].concat());
+        program.wait_for_line("drains");
+        program.signal(Signal::SIGTERM);
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leaves}: {ending}");
+        assert!(ending.stdout.contains("older"), "{leaves}: {ending}");
         oracle.nothing_left();
     }
 }
@@ -93,7 +108,7 @@ fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
 fn a_callback_that_leaves_beside_a_cleanup_has_the_time_of_its_own_ending() {
     for leaves in LEAVES {
         let (oracle, _watchdog) = support::begin();
-        let begin = ["handle:15", "deadline:100000", "on-stop", leaves, "waits-last:last"];
+        let begin = ["handle:15", "deadline:100000", leaves, "on-stop", "waits-last:last"];
         let mut program = story(&[&begin[..], &["waits:slow", "cleanup", "park"]].concat());
         program.wait_for_line("slow begins");
         program.signal(Signal::SIGTERM);

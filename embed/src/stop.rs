@@ -93,10 +93,13 @@ pub fn stop_requested() -> bool {
 }
 
 /// Calls `callback` once, when this process is asked to stop; at once if it has been. A signal after
-/// which the program went on does not count: the next request is waited for.
+/// which the program went on does not count: the next request is waited for. Of several, the last
+/// registered is called first, as of finalizers.
 ///
 /// It runs on a thread of this crate, before the finalizers. A panic in it is caught. One that leaves the
-/// process where that is ending already is over there, as if it had returned.
+/// process where that is ending already is over there, as if it had returned: at once if it is called in
+/// that ending, else when the finalizers have run that another thread has begun with. Those that were
+/// registered before it are called after that.
 ///
 /// # Examples
 ///
@@ -124,7 +127,9 @@ pub(crate) fn request(reason: StopReason) {
     mark_requested();
     let callbacks = lock(&state().stop.0).ask(reason);
     let process = std::process::id();
-    for callback in callbacks {
+    // What an ending waits for while one leaves the process, which waits for that ending, was registered
+    // later: by its hooks.
+    for callback in callbacks.into_iter().rev() {
         let code = call(callback, reason);
         exit::end_copy_of(process, code);
     }

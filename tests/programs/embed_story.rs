@@ -114,6 +114,12 @@ fn register(verb: &str, what: &str) {
         "hook" => ending::register(name, move |ending| {
             say(&format!("{said} {:?} {}", ending.cause(), ending.remaining().is_some()));
         }),
+        "hook-until-stop" => ending::register(name, |_| {
+            let (asked, stop) = mpsc::channel();
+            embed::on_stop(move |_| asked.send(()).unwrap());
+            say("drains");
+            stop.recv().unwrap();
+        }),
         "slow-hook" => ending::register(name, move |_| {
             thread::sleep(Duration::from_millis(300));
             say(&said);
