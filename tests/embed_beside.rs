@@ -88,6 +88,25 @@ fn a_callback_that_leaves_beside_an_exit_does_so_when_those_have_heard_that_the_
 }
 
 #[test]
+fn an_exit_of_a_callbacks_that_hangs_ends_though_finalizers_came_late() {
+    for leaves in ["exit-on-stop", "std-exit-on-stop"] {
+        let (oracle, _watchdog) = support::begin();
+        let hooks = ["waits-at-exit", "user:10", "handle:10", "registers-at-exit"];
+        let begin = ["deadline:100000", leaves, "on-stop", "waits:slow", "cleanup", "park"];
+        let mut program = story(&[&hooks[..], &begin].concat());
+        program.wait_for_line("slow begins");
+        program.signal(Signal::SIGUSR1);
+        program.wait_for_line("Signal(10)");
+        program.tell("go on");
+        program.wait_for_line("registers");
+        program.tell("go on");
+        let ending = end_of(program);
+        assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{leaves}: {ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
 fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
     for leaves in ["exit-on-stop", "exit-now-on-stop", "exec-on-stop"] {
         let (oracle, _watchdog) = support::begin();

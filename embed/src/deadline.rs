@@ -77,11 +77,12 @@ impl Clock {
         if self.total.is_zero() { DEFAULT } else { self.total }
     }
 
-    fn run(&mut self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
+    /// Whether one ran, which this one replaces.
+    fn run(&mut self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) -> bool {
         let ends = earlier(Instant::now().checked_add(total), self.latest);
         let running = Running { ends, paused: None, enforcer, timer };
         running.arm();
-        self.running = Some(running);
+        self.running.replace(running).is_some()
     }
 }
 
@@ -92,12 +93,12 @@ impl Default for Clock {
 }
 
 impl Deadline {
-    /// Starts the clock. It runs until [`Deadline::stop`].
-    pub(crate) fn start(&self, enforcer: Enforcer) {
+    /// Starts the clock. It runs until [`Deadline::stop`]. Whether one ran, which it replaces.
+    pub(crate) fn start(&self, enforcer: Enforcer) -> bool {
         let total = lock(&self.0).total;
         // Where there is no time nothing is started, and nobody needs the kernel to be ended.
         let timer = if total.is_zero() { None } else { KillTimer::new() };
-        self.run(total, enforcer, timer);
+        self.run(total, enforcer, timer)
     }
 
     /// Starts the clock for what follows the finalizers at an exit. It is other people's code, and
@@ -156,8 +157,8 @@ impl Deadline {
         until_latest.map_or(clock.total, |left| left.min(clock.total))
     }
 
-    fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) {
-        lock(&self.0).run(total, enforcer, timer);
+    fn run(&self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) -> bool {
+        lock(&self.0).run(total, enforcer, timer)
     }
 
     /// Stops the clock and disarms the timer. The next ending is not hurried by this one's signal.

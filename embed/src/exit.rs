@@ -348,7 +348,7 @@ fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place)
     if pass.is_needless(state) {
         return Cleanup::new(Vec::new(), saved);
     }
-    state.deadline.start(enforcer);
+    let ran = state.deadline.start(enforcer);
     let pass = Arc::new(pass);
     if place == Place::Apart && start(state, Arc::clone(&pass)).is_ok() {
         pass.wait(state, enforcer);
@@ -357,6 +357,10 @@ fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place)
         pass.run(state, is_in_a_hurry);
     }
     state.deadline.stop();
+    if ran && state.gate.has_ended() {
+        // It was the clock of the hooks, among which these came late.
+        state.deadline.keep_for_exit();
+    }
     Cleanup::new(pass.done(), flush())
 }
 

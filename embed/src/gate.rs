@@ -110,6 +110,11 @@ impl Gate {
         matches!(*phase, Phase::Ended(owner, _) if owner == this_thread())
     }
 
+    /// Whether a thread takes the process to its exit.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(*lock(&self.phase), Phase::Ended(..))
+    }
+
     /// Gives the turn back: the program goes on.
     pub(crate) fn open(&self) {
         self.set(Phase::Open);
