@@ -1,6 +1,7 @@
 //! What a callback asks for beside an ending that another thread has begun.
 
 use std::process::Command;
+use std::thread;
 
 use nix::sys::signal::Signal;
 use support::{Ending, Program, not_tried, procfs};
@@ -132,6 +133,10 @@ fn a_callback_that_leaves_beside_a_cleanup_has_the_time_of_its_own_ending() {
         program.wait_for_line("slow begins");
         program.signal(Signal::SIGTERM);
         program.wait_for_line("Signal(15)");
+        // It waits for its turn by no clock but the cleanup's.
+        while procfs::timers_of(program.pid()).is_some_and(|timers| timers > 1) {
+            thread::yield_now();
+        }
         program.tell("go on");
         assert_eq!(program.wait_for_line("last begins"), "true", "{leaves}: there is no deadline");
         match procfs::timers_of(program.pid()) {

@@ -127,13 +127,8 @@ impl Deadline {
         clock.beside = Some((this_thread(), Running::of_others(clock.of_others(), timer)));
     }
 
-    /// Whether this thread runs something beside another ending.
-    pub(crate) fn runs_beside_here(&self) -> bool {
-        lock(&self.0).beside.as_ref().is_some_and(|(thread, _)| *thread == this_thread())
-    }
-
-    /// Stops the clock of what this thread ran beside another ending: it is done, or has become an ending with
-    /// a clock of its own. Whether there was one.
+    /// Stops the clock of what this thread ran beside another ending: it is done, or waits for its turn to be
+    /// an ending with a clock of its own. Whether there was one.
     pub(crate) fn stop_beside(&self) -> bool {
         // Another thread's clock is not its to stop: what that one runs may hang.
         lock(&self.0).beside.take_if(|(thread, _)| *thread == this_thread()).is_some()

@@ -146,13 +146,13 @@ pub fn exec(command: &mut Command) -> io::Error {
 /// data over to the runtime, and be cut off before that has written it. So would one that is on its
 /// way out already: then this one waits for that. Whether it came from a callback beside another ending.
 fn clean_up_for_good(state: &'static State, reach: Reach) -> bool {
-    let mut was_beside = false;
+    // A callback beside another ending waits for its turn by that ending's clock, as if it had returned.
+    let was_beside = state.deadline.stop_beside();
     if state.gate.enter(Cause::Cleanup).is_ok() {
-        was_beside = state.deadline.stop_beside();
         let pass = Pass::new(Cause::Cleanup, reach);
         clean_up(state, pass, Enforcer::Waiter, Place::Apart);
     } else if !state.gate.was_ended_here() {
-        wait_for_end(state);
+        wait_for_end(state, was_beside);
     }
     close(state, Cause::Cleanup, reach, Enforcer::Waiter);
     give_way_to_death(state, was_beside);
@@ -215,15 +215,16 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
         // Nobody else would end what takes all the time it needs at an exit of the program's own.
         state.deadline.hurry();
     }
+    // It may be a callback beside another ending that leaves: it waits as one that has returned, by that
+    // ending's clock, and from then on the time is this ending's.
+    let was_beside = state.deadline.stop_beside();
     let turn = turn.unwrap_or_else(|| state.gate.enter(cause));
     if turn.is_err() {
         if is_orphan {
             state.deadline.start_for_exit();
         }
-        wait_for_end(state);
+        wait_for_end(state, was_beside);
     }
-    // It may be a callback beside another ending that leaves: from here on the time is this ending's.
-    let was_beside = state.deadline.stop_beside();
     // Another thread may be in `exit` by the end of this, where std keeps this one out: see `last`.
     let _ = state.leaving.set((action::this_thread(), code));
     hook();
@@ -278,18 +279,19 @@ fn stop_here() -> ! {
     park_for_ever()
 }
 
-/// Waits for the end that another thread comes to. A callback beside that ending is over here: who runs it has
-/// signals to serve, this one's first, by which an exit that hangs has its clock.
-fn wait_for_end(state: &State) -> ! {
-    if state.deadline.runs_beside_here() {
-        if cfg!(panic = "unwind") {
-            state.gate.quit_leavers();
-            stop_here();
-        }
-        if signals::deferred_death().is_none() {
-            // It would end by force what another thread's exit does well, since nobody goes on to stop it.
-            state.deadline.stop_beside();
-        }
+/// Waits for the end that another thread comes to. A callback that `was_beside` that ending is over here: who
+/// runs it has signals to serve, this one's first, by which an exit that hangs has its clock.
+fn wait_for_end(state: &State, was_beside: bool) -> ! {
+    if was_beside && cfg!(panic = "unwind") {
+        // For those that are called after it.
+        state.deadline.start_beside();
+        state.gate.quit_leavers();
+        stop_here();
+    }
+    if was_beside && signals::deferred_death().is_some() {
+        // Nobody goes on to start that clock. For another signal's there is none: it would end by force what
+        // the other thread's exit does well.
+        state.deadline.start_beside();
     }
     park_for_ever()
 }

@@ -69,6 +69,8 @@ extern "C" fn at_exit() {
 fn finish() {
     LEAVING.store(std::process::id(), Ordering::Relaxed);
     let state = state();
+    // A callback beside another ending that exits waits for its turn by that ending's clock.
+    let was_beside = state.deadline.stop_beside();
     let entered = match inside_finalizer() {
         // It called `exit`, in place of its own end: the others have their turn now.
         true => Ok(()),
@@ -81,9 +83,8 @@ fn finish() {
         Err(Phase::Ended(_, cause) | Phase::Busy(_, cause)) => cause,
         Ok(()) | Err(Phase::Open) => Cause::Exit,
     };
-    let was_beside = state.deadline.stop_beside();
     if was_beside {
-        // A callback beside another ending exits. The signal that it was called for hurried that ending only.
+        // The signal that the callback was called for hurried that ending only.
         state.deadline.hurry();
     }
     clean_up(state, Pass::new(cause, Reach::All), Enforcer::Kernel, Place::Apart);
