@@ -108,6 +108,23 @@ fn an_exit_of_a_callbacks_that_hangs_ends_though_finalizers_came_late() {
 }
 
 #[test]
+fn a_program_that_a_callback_puts_in_the_place_of_this_one_begins_with_its_mask() {
+    let (oracle, _watchdog) = support::begin();
+    let begin = ["mask:12", "user:10", "handle:10", "deadline:100000"];
+    let then = ["exec-on-stop:mask-of-child", "on-stop", "waits:slow", "cleanup", "park"];
+    let mut program = story(&[&begin[..], &then].concat());
+    program.wait_for_line("slow begins");
+    program.signal(Signal::SIGUSR1);
+    program.wait_for_line("Signal(10)");
+    program.tell("go on");
+    let ending = end_of(program);
+    assert_eq!(ending.code(), Some(0), "{ending}");
+    // In the background the terminal must not stop what ends.
+    assert_eq!(ending.after("main "), ["SigBlk:\t0000000000300800"], "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
     for leaves in ["exit-on-stop", "exit-now-on-stop", "exec-on-stop"] {
         let (oracle, _watchdog) = support::begin();

@@ -7,11 +7,12 @@ use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::exit;
 use crate::registry::{Pass, Reach};
-use crate::signals::{Desk, deferred_death, is_in_a_hurry, let_in_handled};
+use crate::signals::{Desk, deferred_death, is_handled, is_in_a_hurry, let_in_handled};
 use crate::state::State;
 use crate::stop::{self, StopReason};
 use crate::sys::action::{self, Previous};
 use crate::sys::inbox::Letter;
+use crate::sys::mask::Mask;
 
 /// What the kernel does on a signal that nobody handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +35,19 @@ pub(crate) fn is_deadly(signal: c_int) -> bool {
     action::previous(signal) == Previous::Default && default_of(signal) == Default::Death
 }
 
-/// Serves the desk for ever.
-pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
+/// Serves the desk for ever, with the mask of the `program`.
+pub(crate) fn collect(desk: &Desk, state: &'static State, program: &Mask) -> ! {
     // A finalizer may overflow this thread's own.
     let _stack = action::StackApart::new();
     loop {
-        // Handlers may have been installed since; one nudge follows each.
+        if desk.inbox.has_any() {
+            // A finalizer that starts a program hands its mask on, and a callback may do that by `exec`.
+            program.take_over(is_handled);
+            serve_all(desk, state);
+        }
+        // Handlers may have been installed since; one nudge follows each. No other signal is this thread's
+        // business while it only waits.
         let_in_handled();
-        serve_all(desk, state);
         desk.inbox.wait();
     }
 }

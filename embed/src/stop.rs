@@ -96,7 +96,8 @@ pub fn stop_requested() -> bool {
 /// which the program went on does not count: the next request is waited for. Of several, the last
 /// registered is called first, as of finalizers.
 ///
-/// It runs on a thread of this crate, before the finalizers. A panic in it is caught. One that leaves the
+/// It runs on a thread of this crate, before the finalizers, with their signal mask (see
+/// [`cleanup_on_signal`](crate::cleanup_on_signal)). A panic in it is caught. One that leaves the
 /// process where that is ending already is over there, as if it had returned: at once if it is called in
 /// that ending, else when the finalizers have run that another thread has begun with. Those that were
 /// registered before it are called after that.

@@ -82,7 +82,10 @@ fn take(verb: &str, what: &str) {
         "on-stop" => embed::on_stop(|reason| say(&format!("{reason:?}"))),
         "exit-on-stop" => embed::on_stop(|_| embed::exit(9)),
         "exit-now-on-stop" => embed::on_stop(|_| embed::exit_now(9)),
-        "exec-on-stop" => embed::on_stop(|_| drop(embed::exec(&mut this_program("say:new")))),
+        "exec-on-stop" => {
+            let steps = if what.is_empty() { "say:new" } else { what }.to_owned();
+            embed::on_stop(move |_| drop(embed::exec(&mut this_program(&steps))));
+        }
         "std-exit-on-stop" => embed::on_stop(|_| std::process::exit(7)),
         "parks-on-stop" => embed::on_stop(|_| {
             say("asked");

@@ -31,8 +31,29 @@ impl AllBlocked {
 pub(crate) struct Mask(libc::sigset_t);
 
 impl Mask {
+    /// This thread's.
+    pub(crate) fn of_this_thread() -> Self {
+        Self(set_mask(libc::SIG_BLOCK, &none()))
+    }
+
+    /// One that lets every signal in.
+    pub(crate) fn none() -> Self {
+        Self(none())
+    }
+
+    /// The same, with the terminal's signals blocked that stop a program in the background for what it does
+    /// there.
+    pub(crate) fn in_background(self) -> Self {
+        let Self(mut set) = self;
+        for signal in [libc::SIGTTIN, libc::SIGTTOU] {
+            // SAFETY: an initialized set; an unknown number is an error without effect.
+            unsafe { libc::sigaddset(&mut set, signal) };
+        }
+        Self(set)
+    }
+
     /// Gives this thread the mask, with those let in that `wanted` names.
-    pub(crate) fn take_over(self, wanted: impl Fn(c_int) -> bool) {
+    pub(crate) fn take_over(&self, wanted: impl Fn(c_int) -> bool) {
         set_mask(libc::SIG_SETMASK, &without(self.0, wanted));
     }
 }
@@ -98,13 +119,18 @@ pub(crate) fn letting_in<R>(signal: c_int, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// This signal and no other. Async-signal-safe.
-fn only(signal: c_int) -> libc::sigset_t {
+/// No signal. Async-signal-safe.
+fn none() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: the pointer is to a local that the call initializes.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: `sigemptyset` has initialized it and cannot fail.
-    let mut set = unsafe { set.assume_init() };
+    unsafe { set.assume_init() }
+}
+
+/// This signal and no other. Async-signal-safe.
+fn only(signal: c_int) -> libc::sigset_t {
+    let mut set = none();
     // SAFETY: an initialized set; an unknown number is an error without effect.
     unsafe { libc::sigaddset(&mut set, signal) };
     set
