@@ -312,7 +312,12 @@ impl Servers {
             let held = lock_until(&place.server, patience).or_else(|| {
                 lock(&place.reach).end(may_go_on);
                 // The start is to reap it before the program ends.
-                lock_until(&place.server, kill_at)
+                let held = lock_until(&place.server, kill_at);
+                if held.is_none() {
+                    // It may be within reach only since then.
+                    lock(&place.reach).end(may_go_on);
+                }
+                held
             });
             if let Some(server) = held.and_then(|mut server| server.take()) {
                 server.end(kill_at);
