@@ -43,7 +43,7 @@ fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
     // thread hangs in a hook behind ours, or before that.
     for (hook, then) in [(older, "say:return"), (older, "cleanup,park"), (newer, "cleanup,park")] {
         let (oracle, _watchdog) = support::begin();
-        let begin = ["deadline:100000", "exit-on-stop", "on-stop", "waits-and:deadline:300"];
+        let begin = ["deadline:100000", "on-stop", "exit-on-stop", "waits-and:deadline:300"];
         let steps: Vec<_> = then.split(',').collect();
         let mut program = story(&[&hook[..], &begin, &steps].concat());
         program.wait_for_line("waits begins");
@@ -60,7 +60,7 @@ fn an_exit_that_hangs_ends_though_a_callback_has_left_before_that() {
 fn an_exit_of_a_callbacks_that_hangs_ends_though_its_signal_was_to_end_nothing() {
     for leaves in ["exit-on-stop", "std-exit-on-stop"] {
         let (oracle, _watchdog) = support::begin();
-        let hook = ["waits-at-exit", "user:10", "handle:10", "deadline:100000", leaves, "on-stop"];
+        let hook = ["waits-at-exit", "user:10", "handle:10", "deadline:100000", "on-stop", leaves];
         let mut program =
             story(&[&hook[..], &["waits-and:deadline:300", "cleanup", "park"]].concat());
         program.wait_for_line("waits begins");
@@ -77,13 +77,17 @@ fn an_exit_of_a_callbacks_that_hangs_ends_though_its_signal_was_to_end_nothing()
 fn a_callback_that_leaves_beside_an_exit_does_so_when_those_have_heard_that_the_exit_waits_for() {
     for leaves in LEAVES {
         let (oracle, _watchdog) = support::begin();
-        let begin = ["handle:15", "deadline:20000", "finalizer:older", leaves];
-        let mut program = story(&[&begin[..], &["hook-until-stop"]].concat());
-        program.wait_for_line("drains");
-        program.signal(Signal::SIGTERM);
-        let ending = end_of(program);
-        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leaves}: {ending}");
-        assert!(ending.stdout.contains("older"), "{leaves}: {ending}");
+        // A hook that says so as it begins, and a finalizer that did before the callback.
+        for (before, behind) in [("say:on", "hook-until-stop"), ("finalizer-until-stop", "say:on")]
+        {
+            let begin = ["handle:15", "deadline:20000", "finalizer:older", before, leaves, behind];
+            let mut program = story(&begin);
+            program.wait_for_line("drains");
+            program.signal(Signal::SIGTERM);
+            let ending = end_of(program);
+            assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{leaves}: {ending}");
+            assert!(ending.stdout.contains("older"), "{leaves}: {ending}");
+        }
         oracle.nothing_left();
     }
 }
@@ -93,7 +97,7 @@ fn an_exit_of_a_callbacks_that_hangs_ends_though_finalizers_came_late() {
     for leaves in ["exit-on-stop", "std-exit-on-stop"] {
         let (oracle, _watchdog) = support::begin();
         let hooks = ["waits-at-exit", "user:10", "handle:10", "registers-at-exit"];
-        let begin = ["deadline:100000", leaves, "on-stop", "waits:slow", "cleanup", "park"];
+        let begin = ["deadline:100000", "on-stop", leaves, "waits:slow", "cleanup", "park"];
         let mut program = story(&[&hooks[..], &begin].concat());
         program.wait_for_line("slow begins");
         program.signal(Signal::SIGUSR1);
@@ -111,7 +115,7 @@ fn an_exit_of_a_callbacks_that_hangs_ends_though_finalizers_came_late() {
 fn a_program_that_a_callback_puts_in_the_place_of_this_one_begins_with_its_mask() {
     let (oracle, _watchdog) = support::begin();
     let begin = ["mask:12", "user:10", "handle:10", "deadline:100000"];
-    let then = ["exec-on-stop:mask-of-child", "on-stop", "waits:slow", "cleanup", "park"];
+    let then = ["on-stop", "exec-on-stop:mask-of-child", "waits:slow", "cleanup", "park"];
     let mut program = story(&[&begin[..], &then].concat());
     program.wait_for_line("slow begins");
     program.signal(Signal::SIGUSR1);
@@ -145,7 +149,7 @@ fn a_callback_that_leaves_beside_an_exit_keeps_nobody_from_the_next_signal() {
 fn a_callback_that_leaves_beside_a_cleanup_has_the_time_of_its_own_ending() {
     for leaves in LEAVES {
         let (oracle, _watchdog) = support::begin();
-        let begin = ["handle:15", "deadline:100000", leaves, "on-stop", "waits-last:last"];
+        let begin = ["handle:15", "deadline:100000", "on-stop", leaves, "waits-last:last"];
         let mut program = story(&[&begin[..], &["waits:slow", "cleanup", "park"]].concat());
         program.wait_for_line("slow begins");
         program.signal(Signal::SIGTERM);

@@ -629,6 +629,15 @@ fn a_signal_that_the_program_waits_for_itself_stays_its_own() {
 }
 
 #[test]
+fn a_signal_that_the_program_waits_for_since_it_handles_another_one_cuts_no_end_short() {
+    // It is pending meanwhile, and its default action is deadly.
+    let steps = ["handle:15", "mask:10", "finalizer:a", "say:ready", "park"];
+    let ending = signalled(&steps, &[Signal::SIGUSR1, Signal::SIGTERM]);
+    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+    assert_eq!(lines(&ending), ["ready", "a"], "{ending}");
+}
+
+#[test]
 fn what_a_finalizer_starts_begins_with_the_mask_of_the_program() {
     // A signal that the program handles is let in where finalizers run, a blocked one is not.
     let before = ["mask:12", "handle:15", "mask-of-child", "starts"];
@@ -641,9 +650,12 @@ fn what_a_finalizer_starts_begins_with_the_mask_of_the_program() {
         (&["std-exit:0"], own),
         (&["exit-now:0"], own),
         (&["cleanup"], own),
-        (&["raise:15", "park"], and_terminals),
+        (&["say:ready", "park"], and_terminals),
     ] {
-        let ending = told(&[&before, way].concat());
+        let steps = [&before, way].concat();
+        let is_signalled = way.contains(&"park");
+        let ending =
+            if is_signalled { signalled(&steps, &[Signal::SIGTERM]) } else { told(&steps) };
         let masks =
             |place| lines(&ending).into_iter().filter_map(move |line| line.strip_prefix(place));
         assert_eq!(masks("main ").collect::<Vec<_>>(), [own], "{ending}");

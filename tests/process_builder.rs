@@ -13,8 +13,9 @@ use epilogue::process::{Builder, Refusal};
 use epilogue::{ExitStatus, Process, Rung, StartError, StartMethod, Stdio, embed};
 use nix::libc::c_int;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::getpid;
 use support::{begin, nicer, not_tried, park_for_ever, raw, refused, refused_step};
 
 fn new() -> Builder {
@@ -318,7 +319,7 @@ fn what_a_finalizer_starts_in_a_process_that_a_signal_ends_hears_all_but_the_ter
             let cat = Command::new("cat").arg("/proc/self/status").output().unwrap();
             fs::write(place, cat.stdout).unwrap();
         });
-        raise(Signal::SIGTERM).unwrap();
+        kill(getpid(), Signal::SIGTERM).unwrap();
         park_for_ever()
     });
     assert!(process.unwrap().join().is_err());

@@ -241,8 +241,7 @@ pub fn leave_here(code: c_int, cause: Cause) -> ! {
 /// stand in for embed's own, which is started when a signal has come and not before.
 ///
 /// To be called before the first signal is handled: later there is a thread already, and the
-/// attendant only waits. Callbacks and finalizers run for a signal as if nothing had been blocked
-/// where the first was handled.
+/// attendant only waits.
 ///
 /// # Examples
 ///

@@ -66,9 +66,8 @@
 //!   action, unless it is blocked: see there.
 //! - Both files stay, and count twice, if the process is killed between that write and the removal, or if
 //!   the first call into this crate comes from a destructor, after the runtime has written.
-//! - While callbacks and finalizers run for a signal, embed's own thread lets in what the thread did that
-//!   called [`cleanup_on_signal`] first. What the program blocks only after that, to wait for it itself, may
-//!   have its default action meanwhile.
+//! - While callbacks and finalizers run for a signal, embed's own thread lets in what the main thread does.
+//!   What the program waits for itself has to be blocked there, as everywhere.
 //! - A library that exits as it is loaded has the loader's lock meanwhile. There a finalizer that waits for
 //!   that lock, to load a library or for its first use of a thread-local with a destructor, is killed at the
 //!   deadline.

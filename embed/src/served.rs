@@ -1,6 +1,7 @@
 //! Embed's own thread: takes the signals that handlers left, and ends the process for each.
 
 use std::ffi::c_int;
+use std::{fs, thread};
 
 use crate::coverage;
 use crate::deadline::Enforcer;
@@ -35,14 +36,45 @@ pub(crate) fn is_deadly(signal: c_int) -> bool {
     action::previous(signal) == Previous::Default && default_of(signal) == Default::Death
 }
 
-/// Serves the desk for ever, with the mask of the `program`.
-pub(crate) fn collect(desk: &Desk, state: &'static State, program: &Mask) -> ! {
+/// The mask that the main thread has now: a signal that the program waits for itself is blocked there, or that
+/// would have it already. None if the kernel does not tell.
+fn mask_of_program() -> Option<Mask> {
+    let mut blocked = blocked_in_main()?;
+    for _ in 0..20 {
+        if !contains(blocked, libc::SIGSEGV) {
+            break;
+        }
+        // As a rule that is the C library's doing, for a moment: in `raise`, or as it starts something.
+        thread::yield_now();
+        blocked &= blocked_in_main()?;
+    }
+    // A finalizer that sets the terminal right, in a job that was killed while it was stopped, would stop the
+    // process again, until the kernel's timer ends it.
+    let terminal = [libc::SIGTTIN, libc::SIGTTOU];
+    let is_blocked = |signal: &c_int| contains(blocked, *signal) || terminal.contains(signal);
+    Some(Mask::blocking((1..=64).filter(is_blocked)))
+}
+
+fn blocked_in_main() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
+    u64::from_str_radix(blocked.trim(), 16).ok()
+}
+
+fn contains(set: u64, signal: c_int) -> bool {
+    set >> (signal - 1) & 1 == 1
+}
+
+/// Serves the desk for ever.
+pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
     // A finalizer may overflow this thread's own.
     let _stack = action::StackApart::new();
     loop {
         if desk.inbox.has_any() {
             // A finalizer that starts a program hands its mask on, and a callback may do that by `exec`.
-            program.take_over(is_handled);
+            if let Some(mask) = mask_of_program() {
+                mask.take_over(is_handled);
+            }
             serve_all(desk, state);
         }
         // Handlers may have been installed since; one nudge follows each. No other signal is this thread's

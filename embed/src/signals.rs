@@ -23,7 +23,7 @@ use crate::state::{lock, state};
 use crate::stop;
 use crate::sys::action::{self, Delivery, Previous, SIGNALS, Stack};
 use crate::sys::inbox::Inbox;
-use crate::sys::mask::{self, AllBlocked, Mask};
+use crate::sys::mask::{self, AllBlocked};
 use crate::sys::per_process::PerProcess;
 use crate::sys::thread::Thread;
 
@@ -79,8 +79,7 @@ impl Desk {
         if !self.inbox.has_any() {
             return false;
         }
-        // The attendant's own mask, which lets in none, says nothing of the program's.
-        if self.start_thread(Mask::none()).is_err() {
+        if self.start_thread().is_err() {
             // No more threads: then here.
             served::serve_all(self, state());
             return false;
@@ -102,14 +101,11 @@ impl Desk {
         }
     }
 
-    fn start_thread(&'static self, program: Mask) -> io::Result<()> {
+    fn start_thread(&'static self) -> io::Result<()> {
         // It must not get a signal that the program wants on its own threads.
         let _blocked = AllBlocked::new();
-        // A finalizer that sets the terminal right, in a job that was killed while it was stopped, would
-        // stop the process again, until the kernel's timer ends it.
-        let program = program.in_background();
-        Thread::start(c"epilogue-embed", (self, state(), program), |(desk, state, program)| {
-            served::collect(desk, state, program)
+        Thread::start(c"epilogue-embed", (self, state()), |(desk, state)| {
+            served::collect(desk, state)
         })
         .map(drop)
     }
@@ -154,10 +150,10 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 /// From any thread, any number of times. The first call starts embed's thread; the handler stays
 /// until the process ends, so a library that calls this must not be unloaded.
 ///
-/// Callbacks and finalizers run for a signal with the mask that the thread of the first call had, the handled
-/// signals let in, and so begins what they start. Only `SIGTTIN` and `SIGTTOU` are blocked, by which the
-/// terminal would stop a process in the background in the middle of its end. A signal that the program waits
-/// for itself (`sigwait`, a `signalfd`) has to be blocked before that call.
+/// Callbacks and finalizers run for a signal with the mask that the main thread has as it is served, the
+/// handled signals let in, and so begins what they start; with `SIGTTIN` and `SIGTTOU` blocked, by which the
+/// terminal would stop a process in the background in the middle of its end. Where `/proc` does not tell that
+/// mask, all but the handled signals are blocked.
 ///
 /// # Errors
 ///
@@ -285,8 +281,7 @@ fn serve() -> io::Result<()> {
     if desk.is_served.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
-    let started = desk.start_thread(Mask::of_this_thread());
-    started.inspect_err(|_| desk.is_served.store(false, Ordering::Release))
+    desk.start_thread().inspect_err(|_| desk.is_served.store(false, Ordering::Release))
 }
 
 /// The handler of a signal that asks this process to end. Async-signal-safe.

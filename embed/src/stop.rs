@@ -29,11 +29,28 @@ type Callback = Box<dyn FnOnce(StopReason) + Send>;
 
 /// What is to be called when a stop is requested, or the reason if it has been and the process has
 /// not gone on since.
+#[derive(Default)]
 pub(crate) struct Callbacks(Mutex<Waiting>);
 
 enum Waiting {
-    Quiet(Vec<Callback>),
+    Quiet(Registered),
     Asked(StopReason),
+}
+
+#[derive(Default)]
+struct Registered {
+    /// By the program.
+    own: Vec<Callback>,
+    /// While it ended, by hooks.
+    by_hooks: Vec<Callback>,
+}
+
+impl Registered {
+    /// In the order in which they are called. An ending waits for its hooks, and one of the others that leaves
+    /// the process for that ending: behind it no hook would hear of the request.
+    fn in_order(self) -> Vec<Callback> {
+        self.by_hooks.into_iter().rev().chain(self.own).collect()
+    }
 }
 
 impl Waiting {
@@ -44,7 +61,7 @@ impl Waiting {
             return Vec::new();
         }
         match std::mem::replace(self, Self::Asked(reason)) {
-            Self::Quiet(callbacks) => callbacks,
+            Self::Quiet(callbacks) => callbacks.in_order(),
             Self::Asked(_) => Vec::new(),
         }
     }
@@ -53,14 +70,14 @@ impl Waiting {
     fn outlive(&mut self, reason: StopReason) {
         // Not if another one has come meanwhile.
         if matches!(self, Self::Asked(last) if *last == reason) {
-            *self = Self::Quiet(Vec::new());
+            *self = Self::default();
         }
     }
 }
 
-impl Default for Callbacks {
+impl Default for Waiting {
     fn default() -> Self {
-        Self(Mutex::new(Waiting::Quiet(Vec::new())))
+        Self::Quiet(Registered::default())
     }
 }
 
@@ -93,14 +110,15 @@ pub fn stop_requested() -> bool {
 }
 
 /// Calls `callback` once, when this process is asked to stop; at once if it has been. A signal after
-/// which the program went on does not count: the next request is waited for. Of several, the last
-/// registered is called first, as of finalizers.
+/// which the program went on does not count: the next request is waited for. Of several, the
+/// first registered is called first, but those before it that hooks have registered as the process ends.
 ///
 /// It runs on a thread of this crate, before the finalizers, with their signal mask (see
 /// [`cleanup_on_signal`](crate::cleanup_on_signal)). A panic in it is caught. One that leaves the
 /// process where that is ending already is over there, as if it had returned: at once if it is called in
-/// that ending, else when the finalizers have run that another thread has begun with. Those that were
-/// registered before it are called after that.
+/// that ending, else when the finalizers have run that another thread has begun with. Those behind it
+/// are called after that; but not if that was a [`cleanup`](crate::cleanup), after which the process ends by
+/// this callback.
 ///
 /// # Examples
 ///
@@ -111,8 +129,11 @@ pub fn stop_requested() -> bool {
 /// ```
 pub fn on_stop(callback: impl FnOnce(StopReason) + Send + 'static) {
     signals::serve_if_handling();
-    let reason = match &mut *lock(&state().stop.0) {
-        Waiting::Quiet(callbacks) => return callbacks.push(Box::new(callback)),
+    let state = state();
+    let ends = !state.gate.is_open();
+    let reason = match &mut *lock(&state.stop.0) {
+        Waiting::Quiet(callbacks) if ends => return callbacks.by_hooks.push(Box::new(callback)),
+        Waiting::Quiet(callbacks) => return callbacks.own.push(Box::new(callback)),
         Waiting::Asked(reason) => *reason,
     };
     call(Box::new(callback), reason);
@@ -128,9 +149,7 @@ pub(crate) fn request(reason: StopReason) {
     mark_requested();
     let callbacks = lock(&state().stop.0).ask(reason);
     let process = std::process::id();
-    // What an ending waits for while one leaves the process, which waits for that ending, was registered
-    // later: by its hooks.
-    for callback in callbacks.into_iter().rev() {
+    for callback in callbacks {
         let code = call(callback, reason);
         exit::end_copy_of(process, code);
     }

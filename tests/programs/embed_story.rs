@@ -117,6 +117,14 @@ fn register(verb: &str, what: &str) {
         "hook" => ending::register(name, move |ending| {
             say(&format!("{said} {:?} {}", ending.cause(), ending.remaining().is_some()));
         }),
+        "finalizer-until-stop" => {
+            let (asked, stop) = mpsc::channel();
+            embed::on_stop(move |_| asked.send(()).unwrap());
+            embed::finalizer(name, move || {
+                say("drains");
+                stop.recv().unwrap();
+            })
+        }
         "hook-until-stop" => ending::register(name, |_| {
             let (asked, stop) = mpsc::channel();
             embed::on_stop(move |_| asked.send(()).unwrap());

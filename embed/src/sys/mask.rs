@@ -31,21 +31,10 @@ impl AllBlocked {
 pub(crate) struct Mask(libc::sigset_t);
 
 impl Mask {
-    /// This thread's.
-    pub(crate) fn of_this_thread() -> Self {
-        Self(set_mask(libc::SIG_BLOCK, &none()))
-    }
-
-    /// One that lets every signal in.
-    pub(crate) fn none() -> Self {
-        Self(none())
-    }
-
-    /// The same, with the terminal's signals blocked that stop a program in the background for what it does
-    /// there.
-    pub(crate) fn in_background(self) -> Self {
-        let Self(mut set) = self;
-        for signal in [libc::SIGTTIN, libc::SIGTTOU] {
+    /// One that blocks these signals.
+    pub(crate) fn blocking(signals: impl Iterator<Item = c_int>) -> Self {
+        let mut set = none();
+        for signal in signals {
             // SAFETY: an initialized set; an unknown number is an error without effect.
             unsafe { libc::sigaddset(&mut set, signal) };
         }
