@@ -229,6 +229,7 @@ fn pool_that_nobody_can_help(gate: &Gate) -> Pool {
     let needed = tempfile::NamedTempFile::new().unwrap();
     let builder = Pool::builder().min_workers(1).workers(2).env("NEEDED", needed.path());
     let builder = builder.env("GATE", gate.path()).initializer(need_the_file);
+    let builder = builder.stall_after(Duration::from_millis(100));
     let builder = builder.restart_intensity(0, Duration::from_secs(3600));
     let pool = builder.grace_period(Duration::from_secs(1)).start().unwrap();
     needed.close().unwrap();

@@ -252,6 +252,7 @@ fn a_pool_that_closes_gives_up_where_the_kernel_starts_nobody_for_what_a_task_wa
     let program = Process::start((), |()| {
         let mut gate = Gate::new();
         let pool = Pool::builder().min_workers(1).workers(2).grace_period(Duration::from_secs(1));
+        let pool = pool.stall_after(Duration::from_millis(100));
         let pool = pool.restart_intensity(0, Duration::from_secs(3600)).start().unwrap();
         refuse(libc::SYS_execve, libc::EAGAIN);
         // As one does that waits for the second.

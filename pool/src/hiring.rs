@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(crate) struct Hiring {
     failures: u32,
+    /// When the first of them was.
+    since: Option<Instant>,
     retry_at: Option<Instant>,
 }
 
@@ -35,6 +37,7 @@ impl Hiring {
 
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
+        self.since = None;
     }
 
     /// Notes that a worker could not even be started: what it lacks is not there a moment later.
@@ -53,7 +56,13 @@ impl Hiring {
         };
         self.retry_at = Some(now + delay);
         self.failures += 1;
+        self.since.get_or_insert(now);
         self.is_hopeless(workers)
+    }
+
+    /// Whether all have failed for so long.
+    pub(crate) fn has_failed_for(&self, time: Duration, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.duration_since(since) >= time)
     }
 
     /// Whether there were too many in a row.
@@ -65,7 +74,7 @@ impl Hiring {
 #[cfg(test)]
 mod tests {
     use super::Hiring;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_pool_gives_up_after_too_many_deaths_in_a_row_and_not_before() {
@@ -74,5 +83,18 @@ mod tests {
         assert_eq!(in_a_row(&mut hiring), Some(13));
         hiring.succeeded();
         assert_eq!(in_a_row(&mut hiring), Some(13));
+    }
+
+    #[test]
+    fn how_long_all_have_failed_counts_from_the_first_since_one_succeeded() {
+        let (mut hiring, now, time) = (Hiring::default(), Instant::now(), Duration::from_secs(1));
+        for _ in 0..2 {
+            assert!(!hiring.has_failed_for(time, now + time));
+            hiring.failed(now, 1);
+            hiring.failed(now + time / 2, 1);
+            assert!(!hiring.has_failed_for(time, now + time / 2));
+            assert!(hiring.has_failed_for(time, now + time));
+            hiring.succeeded();
+        }
     }
 }

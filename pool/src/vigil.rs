@@ -51,7 +51,14 @@ impl Vigil {
     pub(crate) const DEFAULT: Duration = Duration::from_secs(5);
 
     pub(crate) fn new(after: Duration, policy: OnStall) -> Self {
+        // With no time at all the supervisor would never sleep while somebody waits.
+        let after = after.max(Duration::from_millis(1));
         Self { after, policy, stage: Stage::Off, wakes_at: None }
+    }
+
+    /// After what time a worker that has not got on counts as stalled.
+    pub(crate) fn after(&self) -> Duration {
+        self.after
     }
 
     fn next(&self, now: Instant) -> Stage {

@@ -171,7 +171,7 @@ impl Floor {
         if left {
             return;
         }
-        if !was_up && self.closed.get().is_some() {
+        if !was_up && matches!(self.phase, Phase::Draining { .. }) {
             return self.help_failed(error);
         }
         if self.intensity.is_exceeded_by(Instant::now()) {
@@ -204,7 +204,7 @@ impl Floor {
     /// A worker could not even be started: none is for a moment, whatever the others get done. It was none
     /// that died.
     pub(crate) fn start_failed(&mut self, error: StartError) {
-        if self.closed.get().is_some() {
+        if matches!(self.phase, Phase::Draining { .. }) {
             self.nobody_comes(error);
         } else {
             self.hiring_failed(error);
@@ -213,12 +213,14 @@ impl Floor {
     }
 
     /// What runs in a pool that closes may wait for what nobody comes to begin: then nothing else would
-    /// end it.
+    /// end it. It may as well be a long task, beside which the kernel has nothing to start another with for
+    /// a while.
     fn nobody_comes(&mut self, error: StartError) {
         let (cause, others_serve) = (error.to_string(), self.members.iter().any(Member::serves));
         self.hiring_failed(error);
-        let is_hopeless = self.hiring.is_hopeless(self.size.wanted()) && self.has_unbegun();
-        if others_serve && is_hopeless && self.intensity.is_limited() {
+        let is_hopeless = self.hiring.is_hopeless(self.size.wanted())
+            && self.hiring.has_failed_for(self.vigil.after(), Instant::now());
+        if others_serve && is_hopeless && self.intensity.is_limited() && self.has_unbegun() {
             self.give_up(cause);
         }
     }
