@@ -185,7 +185,7 @@ mod tests {
             (&[StopReason::Parent, hang_up], hang_up, true),
             (&[hang_up, StopReason::ParentGone], hang_up, true),
         ] {
-            let mut waiting = Waiting::Quiet(Vec::new());
+            let mut waiting = Waiting::default();
             requests.iter().for_each(|reason| drop(waiting.ask(*reason)));
             waiting.outlive(outlived);
             assert_eq!(matches!(waiting, Waiting::Asked(_)), is_asked, "{requests:?} {outlived:?}");
