@@ -474,7 +474,14 @@ mod tests {
         process.join().unwrap();
 
         let (sender, receiver) = channel::<u64>().unwrap();
-        let process = Process::start(sender, |sender| sender.send(7).unwrap()).unwrap();
+        let (told, may_end) = channel::<()>().unwrap();
+        let process = Process::start((sender, may_end), |(sender, may_end)| {
+            may_end.recv().unwrap();
+            sender.send(7).unwrap();
+        });
+        let process = process.unwrap();
+        // The start would reap one that has ended by the time that it is seen to be up.
+        told.send(()).unwrap();
         // Its message is there, and nobody here has looked.
         let id = Id::Pid(Pid::from_raw(process.id() as i32));
         waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
