@@ -123,8 +123,7 @@ fn a_program_that_a_callback_puts_in_the_place_of_this_one_begins_with_its_mask(
     program.tell("go on");
     let ending = end_of(program);
     assert_eq!(ending.code(), Some(0), "{ending}");
-    // In the background the terminal must not stop what ends.
-    assert_eq!(ending.after("main "), ["SigBlk:\t0000000000300800"], "{ending}");
+    assert_eq!(ending.after("main "), ["SigBlk:\t0000000000000800"], "{ending}");
     oracle.nothing_left();
 }
 

@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use epilogue::process::{Builder, Refusal};
-use epilogue::{ExitStatus, Process, Rung, StartError, StartMethod, Stdio, embed};
+use epilogue::{ExitStatus, Process, Rung, StartError, StartMethod, Stdio};
 use nix::libc::c_int;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::getpid;
-use support::{begin, nicer, not_tried, park_for_ever, raw, refused, refused_step};
+use support::{begin, nicer, not_tried, raw, refused, refused_step};
 
 fn new() -> Builder {
     Process::builder()
@@ -306,25 +305,6 @@ fn a_grandchild_by_exec_has_an_empty_mask_and_default_dispositions() {
     for name in ["SigBlk", "SigIgn", "SigCgt"] {
         assert_eq!(set(&status, name), 0, "{name}");
     }
-    oracle.nothing_left();
-}
-
-#[test]
-fn what_a_finalizer_starts_in_a_process_that_a_signal_ends_hears_all_but_the_terminal() {
-    let (oracle, _watchdog) = begin();
-    let directory = tempfile::tempdir().unwrap();
-    let place = directory.path().join("status");
-    let process = new().start(place.clone(), |place: PathBuf| -> u8 {
-        embed::finalizer("starts", move || {
-            let cat = Command::new("cat").arg("/proc/self/status").output().unwrap();
-            fs::write(place, cat.stdout).unwrap();
-        });
-        kill(getpid(), Signal::SIGTERM).unwrap();
-        park_for_ever()
-    });
-    assert!(process.unwrap().join().is_err());
-    let found = fs::read_to_string(place).unwrap();
-    assert_eq!(set(&found, "SigBlk"), bit(Signal::SIGTTIN) | bit(Signal::SIGTTOU));
     oracle.nothing_left();
 }
 

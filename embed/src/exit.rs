@@ -16,6 +16,7 @@ use crate::ending::Cause;
 use crate::gate::park_for_ever;
 use crate::registry::{LeftEarly, Pass, Reach, inside_finalizer};
 use crate::report::Cleanup;
+use crate::served;
 use crate::signals::{self, is_handled, is_in_a_hurry};
 use crate::state::{State, state};
 use crate::sys;
@@ -111,7 +112,8 @@ pub fn exit_now(code: c_int) -> ! {
 ///
 /// It begins with the default action of every signal that was handled here, as the kernel has it: a
 /// second `SIGHUP` on the heels of the first ends a daemon that is just reloading. And it begins
-/// with the calling thread's mask. So to lose none, block the signal in this thread before the
+/// with the calling thread's mask, from an [`on_stop`](crate::on_stop) callback with that of the thread that
+/// first called [`cleanup_on_signal`](crate::cleanup_on_signal). So to lose none, block the signal in this thread before the
 /// call, and let it in again in the new program when its handler is there: it has been waiting. The
 /// example `reload` does so. This function blocks nothing by itself, for a program that has never
 /// heard of this crate would be deaf, with all that it starts.
@@ -130,7 +132,7 @@ pub fn exec(command: &mut Command) -> io::Error {
     }
     let was_beside = clean_up_for_good(state, Reach::AllBeforeExec);
     coverage::dump_gcov();
-    let error = coverage::conclude_for(|| command.exec());
+    let error = coverage::conclude_for(|| served::as_the_program(|| command.exec()));
     state.registry.open();
     if state.gate.is_mine() {
         state.gate.open();

@@ -1,7 +1,7 @@
 //! Embed's own thread: takes the signals that handlers left, and ends the process for each.
 
+use std::cell::Cell;
 use std::ffi::c_int;
-use std::{fs, thread};
 
 use crate::coverage;
 use crate::deadline::Enforcer;
@@ -14,6 +14,11 @@ use crate::stop::{self, StopReason};
 use crate::sys::action::{self, Previous};
 use crate::sys::inbox::Letter;
 use crate::sys::mask::Mask;
+
+thread_local! {
+    /// On embed's thread, the mask of the program.
+    static PROGRAM: Cell<Option<Mask>> = const { Cell::new(None) };
+}
 
 /// What the kernel does on a signal that nobody handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,50 +41,25 @@ pub(crate) fn is_deadly(signal: c_int) -> bool {
     action::previous(signal) == Previous::Default && default_of(signal) == Default::Death
 }
 
-/// The mask that the main thread has now: a signal that the program waits for itself is blocked there, or that
-/// would have it already. None if the kernel does not tell.
-fn mask_of_program() -> Option<Mask> {
-    let mut blocked = blocked_in_main()?;
-    for _ in 0..20 {
-        if !contains(blocked, libc::SIGSEGV) {
-            break;
-        }
-        // As a rule that is the C library's doing, for a moment: in `raise`, or as it starts something.
-        thread::yield_now();
-        blocked &= blocked_in_main()?;
-    }
-    // A finalizer that sets the terminal right, in a job that was killed while it was stopped, would stop the
-    // process again, until the kernel's timer ends it.
-    let terminal = [libc::SIGTTIN, libc::SIGTTOU];
-    let is_blocked = |signal: &c_int| contains(blocked, *signal) || terminal.contains(signal);
-    Some(Mask::blocking((1..=64).filter(is_blocked)))
+/// Does `work` with the mask of the program, also on embed's own thread: another program that takes the place of
+/// this one there would be deaf to nearly all.
+pub(crate) fn as_the_program<R>(work: impl FnOnce() -> R) -> R {
+    let Some(mask) = PROGRAM.get() else { return work() };
+    mask.take_over(is_handled);
+    let result = work();
+    let_in_handled();
+    result
 }
 
-fn blocked_in_main() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"))?;
-    u64::from_str_radix(blocked.trim(), 16).ok()
-}
-
-fn contains(set: u64, signal: c_int) -> bool {
-    set >> (signal - 1) & 1 == 1
-}
-
-/// Serves the desk for ever.
-pub(crate) fn collect(desk: &Desk, state: &'static State) -> ! {
+/// Serves the desk for ever, in a program of that mask.
+pub(crate) fn collect(desk: &Desk, state: &'static State, program: Mask) -> ! {
+    PROGRAM.set(Some(program));
     // A finalizer may overflow this thread's own.
     let _stack = action::StackApart::new();
     loop {
-        if desk.inbox.has_any() {
-            // A finalizer that starts a program hands its mask on, and a callback may do that by `exec`.
-            if let Some(mask) = mask_of_program() {
-                mask.take_over(is_handled);
-            }
-            serve_all(desk, state);
-        }
-        // Handlers may have been installed since; one nudge follows each. No other signal is this thread's
-        // business while it only waits.
+        // Handlers may have been installed since; one nudge follows each.
         let_in_handled();
+        serve_all(desk, state);
         desk.inbox.wait();
     }
 }

@@ -23,7 +23,7 @@ use crate::state::{lock, state};
 use crate::stop;
 use crate::sys::action::{self, Delivery, Previous, SIGNALS, Stack};
 use crate::sys::inbox::Inbox;
-use crate::sys::mask::{self, AllBlocked};
+use crate::sys::mask::{self, AllBlocked, Mask};
 use crate::sys::per_process::PerProcess;
 use crate::sys::thread::Thread;
 
@@ -79,7 +79,8 @@ impl Desk {
         if !self.inbox.has_any() {
             return false;
         }
-        if self.start_thread().is_err() {
+        // The attendant's own mask, which lets in none, says nothing of the program's.
+        if self.start_thread(Some(Mask::none())).is_err() {
             // No more threads: then here.
             served::serve_all(self, state());
             return false;
@@ -101,11 +102,13 @@ impl Desk {
         }
     }
 
-    fn start_thread(&'static self) -> io::Result<()> {
+    /// The mask of the `program` is this thread's, if no other one is.
+    fn start_thread(&'static self, program: Option<Mask>) -> io::Result<()> {
         // It must not get a signal that the program wants on its own threads.
-        let _blocked = AllBlocked::new();
-        Thread::start(c"epilogue-embed", (self, state()), |(desk, state)| {
-            served::collect(desk, state)
+        let blocked = AllBlocked::new();
+        let program = program.unwrap_or_else(|| blocked.before());
+        Thread::start(c"epilogue-embed", (self, state(), program), |(desk, state, program)| {
+            served::collect(desk, state, *program)
         })
         .map(drop)
     }
@@ -149,11 +152,6 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 ///
 /// From any thread, any number of times. The first call starts embed's thread; the handler stays
 /// until the process ends, so a library that calls this must not be unloaded.
-///
-/// Callbacks and finalizers run for a signal with the mask that the main thread has as it is served, the
-/// handled signals let in, and so begins what they start; with `SIGTTIN` and `SIGTTOU` blocked, by which the
-/// terminal would stop a process in the background in the middle of its end. Where `/proc` does not tell that
-/// mask, all but the handled signals are blocked.
 ///
 /// # Errors
 ///
@@ -281,7 +279,7 @@ fn serve() -> io::Result<()> {
     if desk.is_served.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
-    desk.start_thread().inspect_err(|_| desk.is_served.store(false, Ordering::Release))
+    desk.start_thread(None).inspect_err(|_| desk.is_served.store(false, Ordering::Release))
 }
 
 /// The handler of a signal that asks this process to end. Async-signal-safe.

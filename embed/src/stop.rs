@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::exit;
+use crate::registry::inside_finalizer;
 use crate::signals;
 use crate::state::{lock, state};
 
@@ -41,7 +42,7 @@ enum Waiting {
 struct Registered {
     /// By the program.
     own: Vec<Callback>,
-    /// While it ended, by hooks.
+    /// While it ended, by finalizers and hooks.
     by_hooks: Vec<Callback>,
 }
 
@@ -113,8 +114,7 @@ pub fn stop_requested() -> bool {
 /// which the program went on does not count: the next request is waited for. Of several, the
 /// first registered is called first, but those before it that hooks have registered as the process ends.
 ///
-/// It runs on a thread of this crate, before the finalizers, with their signal mask (see
-/// [`cleanup_on_signal`](crate::cleanup_on_signal)). A panic in it is caught. One that leaves the
+/// It runs on a thread of this crate, before the finalizers. A panic in it is caught. One that leaves the
 /// process where that is ending already is over there, as if it had returned: at once if it is called in
 /// that ending, else when the finalizers have run that another thread has begun with. Those behind it
 /// are called after that; but not if that was a [`cleanup`](crate::cleanup), after which the process ends by
@@ -130,7 +130,7 @@ pub fn stop_requested() -> bool {
 pub fn on_stop(callback: impl FnOnce(StopReason) + Send + 'static) {
     signals::serve_if_handling();
     let state = state();
-    let ends = !state.gate.is_open();
+    let ends = !state.gate.is_open() && inside_finalizer();
     let reason = match &mut *lock(&state.stop.0) {
         Waiting::Quiet(callbacks) if ends => return callbacks.by_hooks.push(Box::new(callback)),
         Waiting::Quiet(callbacks) => return callbacks.own.push(Box::new(callback)),

@@ -296,10 +296,15 @@ impl Shared {
 
     /// Ends the pool and waits for its end, unless it has ended already.
     pub(crate) fn end(&self, order: Order) -> Result<Report, CloseError> {
-        let _ = self.closed.set(Refusal::Closed);
         // Before the next lock is taken: a stop must reach a pool that another thread closes.
-        self.order(&mut self.floor(), order);
+        self.close(&mut self.floor(), order);
         self.wait_for_the_end(Until::Done)
+    }
+
+    fn close(&self, floor: &mut Floor, order: Order) {
+        // Behind the lock: what fails from now on fails in a pool that closes.
+        let _ = self.closed.set(Refusal::Closed);
+        self.order(floor, order);
     }
 
     /// Waits for the end of a pool that was ordered to end; for its threads only as long as said.

@@ -27,22 +27,17 @@ impl AllBlocked {
 }
 
 /// A mask, which another thread can take over.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Mask(libc::sigset_t);
 
 impl Mask {
-    /// One that blocks these signals.
-    pub(crate) fn blocking(signals: impl Iterator<Item = c_int>) -> Self {
-        let mut set = none();
-        for signal in signals {
-            // SAFETY: an initialized set; an unknown number is an error without effect.
-            unsafe { libc::sigaddset(&mut set, signal) };
-        }
-        Self(set)
+    /// One that lets every signal in.
+    pub(crate) fn none() -> Self {
+        Self(none())
     }
 
     /// Gives this thread the mask, with those let in that `wanted` names.
-    pub(crate) fn take_over(&self, wanted: impl Fn(c_int) -> bool) {
+    pub(crate) fn take_over(self, wanted: impl Fn(c_int) -> bool) {
         set_mask(libc::SIG_SETMASK, &without(self.0, wanted));
     }
 }

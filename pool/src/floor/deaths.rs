@@ -11,6 +11,7 @@ use crate::call::{Call, Which};
 use crate::error::Refusal;
 use crate::event::Event as Told;
 use crate::member::{Buried, Member, Standing};
+use crate::vigil::Vigil;
 
 /// A worker that was up for so long did not die of being one of this pool: it is replaced, and that
 /// is all.
@@ -219,7 +220,7 @@ impl Floor {
         let (cause, others_serve) = (error.to_string(), self.members.iter().any(Member::serves));
         self.hiring_failed(error);
         let is_hopeless = self.hiring.is_hopeless(self.size.wanted())
-            && self.hiring.has_failed_for(self.vigil.after(), Instant::now());
+            && self.hiring.has_failed_for(self.vigil.after().min(Vigil::DEFAULT), Instant::now());
         if others_serve && is_hopeless && self.intensity.is_limited() && self.has_unbegun() {
             self.give_up(cause);
         }
