@@ -19,10 +19,6 @@ fn new(method: StartMethod, sandbox: Sandbox) -> Builder {
     Process::builder().start_method(method).sandbox(sandbox.required())
 }
 
-fn unix(result: nix::Result<()>) -> io::Result<()> {
-    result.map_err(io::Error::from)
-}
-
 /// All that a computation may want.
 fn compute((numbers, sender): (SharedSlice<u64>, epilogue::Sender<Vec<u8>>)) -> u64 {
     let sums: Vec<_> = (0..4)
@@ -32,6 +28,7 @@ fn compute((numbers, sender): (SharedSlice<u64>, epilogue::Sender<Vec<u8>>)) -> 
         })
         .collect();
     let sum = sums.into_iter().map(|sum| sum.join().unwrap()).sum();
+    // Not to wait for anything: to sleep is a call that the sandbox has to let through.
     thread::sleep(Duration::from_millis(1));
     let caught = std::panic::catch_unwind(|| panic!("on purpose"));
     let (own, other) = channel::<Vec<u8>>().unwrap();
@@ -65,14 +62,14 @@ fn look_at_itself(_: ()) -> Vec<String> {
     let looks = |this: Pid| {
         [
             sys::may_see_locks(this),
-            unix(sched_getaffinity(this).map(drop)),
+            sched_getaffinity(this).map(drop).map_err(io::Error::from),
             sys::may_see_policy(this),
             sys::may_see_urgency(this),
-            unix(getpgid(Some(this)).map(drop)),
+            getpgid(Some(this)).map(drop).map_err(io::Error::from),
             sys::may_see_priority(PRIO_PROCESS as c_int, this.as_raw() as u32),
             sys::may_see_cpu_time(this),
-            unix(ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(drop)),
-            unix(ClockId::CLOCK_THREAD_CPUTIME_ID.now().map(drop)),
+            ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(drop).map_err(io::Error::from),
+            ClockId::CLOCK_THREAD_CPUTIME_ID.now().map(drop).map_err(io::Error::from),
         ]
     };
     let all = [Pid::from_raw(0), getpid()].into_iter().flat_map(looks);

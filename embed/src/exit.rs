@@ -112,10 +112,10 @@ pub fn exit_now(code: c_int) -> ! {
 ///
 /// It begins with the default action of every signal that was handled here, as the kernel has it: a
 /// second `SIGHUP` on the heels of the first ends a daemon that is just reloading. And it begins
-/// with the calling thread's mask, from an [`on_stop`](crate::on_stop) callback with that of the thread that
-/// first called [`cleanup_on_signal`](crate::cleanup_on_signal). So to lose none, block the signal in this thread before the
-/// call, and let it in again in the new program when its handler is there: it has been waiting. The
-/// example `reload` does so. This function blocks nothing by itself, for a program that has never
+/// with the calling thread's mask, from an [`on_stop`](crate::on_stop) callback with that of the thread
+/// that first called [`cleanup_on_signal`](crate::cleanup_on_signal). So to lose none, block the signal
+/// in that thread before the call, and let it in again in the new program when its handler is there: it
+/// has been waiting. The example `reload` does so. This function blocks nothing by itself, for a program that has never
 /// heard of this crate would be deaf, with all that it starts.
 ///
 /// # Examples

@@ -102,7 +102,8 @@ impl Builder {
     /// Nor do those that a pool starts as it closes, beside others that serve, and that do not come up: what
     /// there is, the others do. But a task may wait for one that nobody else begins; so after a few of
     /// them in a row, with no task done meanwhile and for as long as
-    /// [`stall_after`](Builder::stall_after) says, five seconds at most, a pool that has a limit gives up here as well.
+    /// [`stall_after`](Builder::stall_after) says, five seconds at most, a pool that has a limit gives up
+    /// here as well.
     ///
     /// # Examples
     ///
