@@ -2,7 +2,6 @@
 //! whose workers are replaced after each task. `PITFALLS.md` says which test is which pitfall's.
 
 use std::collections::HashSet;
-use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::panic;
@@ -21,7 +20,8 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use support::{
-    Gate, Marks, Program, await_end, begin, hooks, park_for_ever, procfs, stop, sys, through,
+    Gate, Marks, Program, await_end, begin, hooks, named_in_shm, park_for_ever, procfs, stop, sys,
+    through,
 };
 
 /// Short, since what is ended in the middle of a task may have to wait for it.
@@ -627,8 +627,7 @@ fn a_worker_keeps_neither_its_last_argument_nor_its_last_value() {
 #[test]
 fn pools_leave_no_file_in_shared_memory_also_where_workers_are_killed() {
     of_both(|builder| {
-        let files = || fs::read_dir("/dev/shm").map_or(0, |files| files.count());
-        let before = files();
+        let before = named_in_shm();
         for _ in 0..5 {
             let pool = builder.clone().start().unwrap();
             let outcomes = pool.map_outcomes(0..20u32, |n| {
@@ -639,6 +638,6 @@ fn pools_leave_no_file_in_shared_memory_also_where_workers_are_killed() {
             });
             assert_eq!(outcomes.unwrap().iter().filter(|outcome| outcome.is_err()).count(), 1);
         }
-        assert_eq!(files(), before);
+        assert_eq!(named_in_shm(), before);
     });
 }

@@ -16,7 +16,7 @@ use epilogue::{
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, SpliceFFlags, fcntl, vmsplice};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
-use support::{Oracle, Watchdog};
+use support::{Oracle, Watchdog, named_in_shm};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -48,10 +48,6 @@ fn own_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-fn files_in_shm() -> usize {
-    fs::read_dir("/dev/shm").map_or(0, Iterator::count)
 }
 
 /// How many mappings of shared slices this process has.
@@ -110,7 +106,7 @@ fn a_large_array_is_summed_in_another_process_without_a_copy() {
     const LEN: u64 = 8 << 20;
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let files = files_in_shm();
+    let files = named_in_shm();
     let array = numbers(LEN);
     let process = Process::start(array.clone(), |array: SharedSlice<u64>| {
         let before = own_memory();
@@ -123,7 +119,7 @@ fn a_large_array_is_summed_in_another_process_without_a_copy() {
     assert_eq!(its_place, place(&array));
     assert!(grown < 4096, "{grown} KiB of its own for an array of 64 MiB");
     drop(array);
-    assert_eq!(files_in_shm(), files);
+    assert_eq!(named_in_shm(), files);
     oracle.nothing_left();
 }
 
@@ -377,7 +373,7 @@ fn a_pool_maps_parts_of_a_slice_and_a_dying_worker_loses_only_its_own() {
     const GUILTY: u64 = 17;
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let files = files_in_shm();
+    let files = named_in_shm();
     let slice = numbers(6000);
     let pool = Pool::new(2).unwrap();
     let parts = slice.parts(100).enumerate().map(|(n, part)| (n as u64, part));
@@ -407,7 +403,7 @@ fn a_pool_maps_parts_of_a_slice_and_a_dying_worker_loses_only_its_own() {
     drop((slice, doubled));
     let _ = pool.close().unwrap();
     drop(pool);
-    assert_eq!(files_in_shm(), files);
+    assert_eq!(named_in_shm(), files);
     oracle.nothing_left();
 }
 
@@ -415,7 +411,7 @@ fn a_pool_maps_parts_of_a_slice_and_a_dying_worker_loses_only_its_own() {
 fn a_process_that_is_killed_leaves_no_memory_behind() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);
-    let files = files_in_shm();
+    let files = named_in_shm();
     for _ in 0..20 {
         let (sender, receiver) = channel::<SharedSlice<u64>>().unwrap();
         let process = Process::start(receiver, |slices: Receiver<SharedSlice<u64>>| {
@@ -426,6 +422,6 @@ fn a_process_that_is_killed_leaves_no_memory_behind() {
         while sender.send(numbers(1000)).is_ok() {}
         assert!(process.join().is_err());
     }
-    assert_eq!(files_in_shm(), files);
+    assert_eq!(named_in_shm(), files);
     oracle.nothing_left();
 }

@@ -188,3 +188,11 @@ pub fn refused_step(builder: Builder) -> String {
         other => panic!("{other:?}"),
     }
 }
+
+/// How many files of shared memory have a name on this machine. Directories are of another test,
+/// as may run at the same time: no library leaves one there.
+#[must_use]
+pub fn named_in_shm() -> usize {
+    let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir())).count()
+}
