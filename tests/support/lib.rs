@@ -23,6 +23,7 @@ pub mod raw;
 pub mod seccomp;
 pub mod sys;
 mod tasks;
+pub mod tcp;
 mod tried;
 mod victims;
 mod watchdog;

@@ -131,6 +131,18 @@ pub fn may_see_stack_of_this_thread() -> io::Result<()> {
     Ok(())
 }
 
+/// A socket of Multipath TCP, of which nix does not know.
+pub fn multipath_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: takes three integers and touches no memory of ours.
+    let fd = unsafe { libc::socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` for this call; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Sets a limit of this process by the older system call, which C libraries do not make any more.
 pub fn set_limit_by_the_older_call(resource: u32, value: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };

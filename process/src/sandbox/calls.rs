@@ -86,14 +86,12 @@ pub(super) const COMPUTING: &[c_long] = &[
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
-    // The wire and its channels, which are connected: nothing can be sent elsewhere.
+    // The wire and its channels, which are connected. To send is in another list.
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     // What it is.
@@ -109,6 +107,10 @@ pub(super) const COMPUTING: &[c_long] = &[
     libc::SYS_times,
     libc::SYS_uname,
 ];
+
+/// Left without `MSG_FASTOPEN` among the flags, which are the argument of this number: with it, what
+/// is sent to an address connects to that first, and Landlock is not asked about the port.
+pub(super) const SENDING: &[(c_long, u8)] = &[(libc::SYS_sendmsg, 2), (libc::SYS_sendto, 3)];
 
 /// Left with the caller's own number, or 0, as their first argument: they look into any process.
 /// The threads of this one have numbers, too, which no filter knows.

@@ -12,7 +12,7 @@ use seccompiler::{
 };
 
 use super::calls::{
-    CLOCKS, COMPUTING, FCNTL, FILES, IOCTL, OF_ITSELF, OLDER, OLDER_FILES, PRCTL, SOCKETS,
+    CLOCKS, COMPUTING, FCNTL, FILES, IOCTL, OF_ITSELF, OLDER, OLDER_FILES, PRCTL, SENDING, SOCKETS,
 };
 
 /// System calls, and what has to hold for one of their arguments. Without any it always may.
@@ -55,6 +55,10 @@ fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> 
     if opens_sockets {
         always(SOCKETS);
         rules.insert(libc::SYS_socket, tcp()?);
+    }
+    let connects = libc::MSG_FASTOPEN as u64;
+    for (call, flags) in SENDING {
+        rules.insert(*call, vec![when(*flags, Dword, MaskedEq(connects), 0)?]);
     }
     let this = u64::from(process::id());
     for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo] {

@@ -34,7 +34,7 @@ use crate::boot::{Refusal, step};
 /// | layer | feature | what is left to the process |
 /// |---|---|---|
 /// | [`Sandbox::new`] | | what its user may do, and no more |
-/// | `Sandbox::confine` | `landlock` | no file but those allowed, no TCP port but those allowed, no signal and no abstract socket beyond its own children |
+/// | `Sandbox::confine` | `landlock` | no file but those allowed, no `connect` to a TCP port and no `bind` but those allowed, no signal and no abstract socket beyond its own children |
 /// | `Sandbox::compute_only` | `seccomp` | the system calls of a computation: no new process or program, no socket, and, unless paths are allowed, no file |
 ///
 /// It is put on before the first thread of the process, its initializer included. What the
@@ -174,11 +174,13 @@ impl Sandbox {
 /// Landlock.
 #[cfg(feature = "landlock")]
 impl Sandbox {
-    /// Lets the process open no file, reach no TCP port, and signal no process but those that it
-    /// started itself. What it has open it keeps, and `/dev/null`.
+    /// Lets the process open no file, connect no TCP socket and bind none, and signal no process but
+    /// those that it started itself. What it has open it keeps, and `/dev/null`.
     ///
     /// Names, sizes and dates of files can still be looked up, and until Linux 7.0 sockets with a
-    /// path and UDP can be used; `compute_only` forbids those, too.
+    /// path and UDP can be used. TCP ports can be reached in ways for which Landlock is not asked:
+    /// by data that connects as it is sent (`MSG_FASTOPEN`), and by protocols that go on as TCP
+    /// (Multipath TCP, SMC). `compute_only` forbids all of those, too.
     ///
     /// # Examples
     ///
