@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, connect, sendmsg, sendto, socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, connect, listen, sendmsg,
+    sendto, socket,
 };
 
 use crate::sys;
@@ -27,6 +28,11 @@ pub fn connect_by_message(port: u16) -> io::Result<()> {
 pub fn connect_by_multipath(port: u16) -> io::Result<()> {
     connect(sys::multipath_socket()?.as_raw_fd(), &here(port))?;
     Ok(())
+}
+
+/// Listens without having asked for a port: on one that the kernel chooses.
+pub fn listen_anywhere() -> io::Result<()> {
+    Ok(listen(&plain()?, Backlog::MAXCONN)?)
 }
 
 fn plain() -> nix::Result<OwnedFd> {

@@ -196,9 +196,12 @@ pub(super) const OLDER_FILES: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OLDER_FILES: &[c_long] = &[];
 
-/// What TCP sockets need besides, where Landlock decides on each port.
-pub(super) const SOCKETS: &[c_long] =
-    &[libc::SYS_accept4, libc::SYS_bind, libc::SYS_connect, libc::SYS_listen];
+/// What TCP sockets need besides to connect, where Landlock decides on each port.
+pub(super) const CONNECTING: &[c_long] = &[libc::SYS_connect];
+
+/// What they need besides to listen, where Landlock decides on each port that is asked for. It is not asked
+/// about a socket that listens and has none yet.
+pub(super) const LISTENING: &[c_long] = &[libc::SYS_accept4, libc::SYS_bind, libc::SYS_listen];
 
 /// What may be asked of `fcntl`: not who gets a signal when there is something to read.
 pub(super) const FCNTL: &[c_int] = &[

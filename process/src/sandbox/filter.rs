@@ -12,21 +12,24 @@ use seccompiler::{
 };
 
 use super::calls::{
-    CLOCKS, COMPUTING, FCNTL, FILES, IOCTL, OF_ITSELF, OLDER, OLDER_FILES, PRCTL, SENDING, SOCKETS,
+    CLOCKS, COMPUTING, CONNECTING, FCNTL, FILES, IOCTL, LISTENING, OF_ITSELF, OLDER, OLDER_FILES,
+    PRCTL, SENDING,
 };
+use super::{Allowed, PortUse};
 
 /// System calls, and what has to hold for one of their arguments. Without any it always may.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-/// Filters the calls of all threads from now on.
-pub(super) fn install(opens_files: bool, opens_sockets: bool) -> Result<(), Error> {
+/// Filters the calls of all threads from now on. What files and ports take is left where some are allowed:
+/// which ones, Landlock decides.
+pub(super) fn install(allowed: &Allowed) -> Result<(), Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     // Before the list: it forbids to install another.
     let hidden = hidden()?;
     let hide = SeccompAction::Errno(libc::ENOSYS as u32);
     let hidden = SeccompFilter::new(hidden, SeccompAction::Allow, hide, arch)?;
     let forbid = SeccompAction::Errno(libc::EPERM as u32);
-    let allowed = rules(opens_files, opens_sockets)?;
+    let allowed = rules(allowed)?;
     let allowed = SeccompFilter::new(allowed, forbid, SeccompAction::Allow, arch)?;
     let programs = [BpfProgram::try_from(hidden)?, BpfProgram::try_from(allowed)?];
     programs.iter().try_for_each(|program| apply_filter_all_threads(program))
@@ -43,22 +46,28 @@ fn hidden() -> Result<Rules, BackendError> {
     Ok(Rules::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_sched_getaffinity, vec![another])]))
 }
 
-fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> {
+fn rules(allowed: &Allowed) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
     let mut always = |calls: &[c_long]| rules.extend(calls.iter().map(|call| (*call, Vec::new())));
     always(COMPUTING);
     always(OLDER);
-    if opens_files {
+    if allowed.paths() {
         always(FILES);
         always(OLDER_FILES);
     }
-    if opens_sockets {
-        always(SOCKETS);
+    let (connects, listens) = (allowed.ports(PortUse::Connect), allowed.ports(PortUse::Bind));
+    if connects {
+        always(CONNECTING);
+    }
+    if listens {
+        always(LISTENING);
+    }
+    if connects || listens {
         rules.insert(libc::SYS_socket, tcp()?);
     }
-    let connects = libc::MSG_FASTOPEN as u64;
+    let fast_open = libc::MSG_FASTOPEN as u64;
     for (call, flags) in SENDING {
-        rules.insert(*call, vec![when(*flags, Dword, MaskedEq(connects), 0)?]);
+        rules.insert(*call, vec![when(*flags, Dword, MaskedEq(fast_open), 0)?]);
     }
     let this = u64::from(process::id());
     for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo] {
@@ -78,7 +87,7 @@ fn rules(opens_files: bool, opens_sockets: bool) -> Result<Rules, BackendError> 
     rules.insert(libc::SYS_prlimit64, vec![limits_of(0)?, limits_of(this)?]);
     rules.insert(libc::SYS_sched_setaffinity, vec![when(0, Dword, Eq, 0)?]);
     rules.insert(libc::SYS_socketpair, pairs()?);
-    if !opens_files {
+    if !allowed.paths() {
         // Of what is open: the C library asks for an empty path then.
         let empty = libc::AT_EMPTY_PATH as u64;
         rules.insert(libc::SYS_newfstatat, vec![when(3, Dword, MaskedEq(empty), empty)?]);

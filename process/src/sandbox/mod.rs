@@ -70,6 +70,19 @@ struct Allowed {
     ports: Vec<(PortUse, u16)>,
 }
 
+#[cfg(feature = "seccomp")]
+impl Allowed {
+    /// Whether any path may be used.
+    fn paths(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    /// Whether any port may be used so.
+    fn ports(&self, port_use: PortUse) -> bool {
+        self.ports.iter().any(|(it, _)| *it == port_use)
+    }
+}
+
 /// What may be done below a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum PathUse {
@@ -157,18 +170,6 @@ impl Sandbox {
         self.demand = Demand::Required;
         self
     }
-
-    /// Whether files may be opened; which ones, Landlock decides.
-    #[cfg(feature = "seccomp")]
-    fn opens_files(&self) -> bool {
-        self.confined.as_ref().is_some_and(|allowed| !allowed.paths.is_empty())
-    }
-
-    /// Whether TCP sockets may be made; for which ports, Landlock decides.
-    #[cfg(feature = "seccomp")]
-    fn opens_sockets(&self) -> bool {
-        self.confined.as_ref().is_some_and(|allowed| !allowed.ports.is_empty())
-    }
 }
 
 /// Landlock.
@@ -180,7 +181,8 @@ impl Sandbox {
     /// Names, sizes and dates of files can still be looked up, and until Linux 7.0 sockets with a
     /// path and UDP can be used. TCP ports can be reached in ways for which Landlock is not asked:
     /// by data that connects as it is sent (`MSG_FASTOPEN`), and by protocols that go on as TCP
-    /// (Multipath TCP, SMC). `compute_only` forbids all of those, too.
+    /// (Multipath TCP, SMC); and a socket that listens and was never bound has a port that the kernel
+    /// chose. `compute_only` forbids all of those, too, but the last where a port may be bound.
     ///
     /// # Examples
     ///
@@ -230,7 +232,8 @@ impl Sandbox {
         self
     }
 
-    /// Lets a confined process listen on this TCP port. Implies [`Sandbox::confine`].
+    /// Lets a confined process listen on this TCP port. With any, it can listen on one that the kernel
+    /// chooses as well, also if it is `compute_only`. Implies [`Sandbox::confine`].
     pub fn allow_bind(mut self, port: u16) -> Self {
         self.allowed().ports.push((PortUse::Bind, port));
         self
@@ -254,7 +257,7 @@ impl Sandbox {
     ///
     /// So it starts no process, executes no program, makes no socket, signals nobody but itself,
     /// and looks into no other process. It opens files only if paths are allowed by Landlock, and
-    /// makes TCP sockets only if ports are.
+    /// makes TCP sockets only if ports are: to connect or to listen, as they are.
     ///
     /// On x86-64, AArch64 and RISC-V.
     ///
@@ -313,10 +316,12 @@ impl Sandbox {
         match self.calls {
             Calls::All => Enforcement::NotAsked,
             #[cfg(feature = "seccomp")]
-            Calls::Computing => match filter::install(self.opens_files(), self.opens_sockets()) {
-                Ok(()) => Enforcement::Full,
-                Err(error) => Enforcement::Absent(error.to_string()),
-            },
+            Calls::Computing => {
+                match filter::install(self.confined.as_ref().unwrap_or(&Allowed::default())) {
+                    Ok(()) => Enforcement::Full,
+                    Err(error) => Enforcement::Absent(error.to_string()),
+                }
+            }
             #[cfg(not(feature = "seccomp"))]
             Calls::Computing => Enforcement::Absent("this build has no seccomp".to_owned()),
         }
