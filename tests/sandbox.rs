@@ -109,6 +109,7 @@ fn try_all(goals: Goals) -> BTreeMap<String, Result<(), String>> {
         ("connect by data", tcp::connect_by_data(goals.port)),
         ("connect by a message", tcp::connect_by_message(goals.port)),
         ("connect by multipath", tcp::connect_by_multipath(goals.port)),
+        ("change the protocol", tcp::may_change_protocol()),
         ("listen anywhere", tcp::listen_anywhere()),
         ("listen", TcpListener::bind("127.0.0.1:0").map(drop)),
         ("connect to a path", UnixStream::connect(&goals.socket).map(drop)),
@@ -170,7 +171,8 @@ fn possible(builder: Builder, goals: &Goals) -> Vec<String> {
 /// What is left to a process that is confined, and no more: SECURITY.md says so. With a socket of a pair
 /// of datagrams it could send to sockets with a path. To signal all is no error where nobody may be
 /// signalled: the kernel does not tell of those.
-const UNKNOWN_TO_LANDLOCK: [&str; 16] = [
+const UNKNOWN_TO_LANDLOCK: [&str; 17] = [
+    "change the protocol",
     "connect by a message",
     "connect by data",
     "connect by multipath",
@@ -221,7 +223,7 @@ fn without_a_sandbox_everything_that_is_tried_is_possible() {
     let (oracle, _watchdog) = begin();
     with_goals(|goals, _| {
         let could = possible(Process::builder(), goals);
-        assert_eq!(could.len(), 35, "{could:?}");
+        assert_eq!(could.len(), 36, "{could:?}");
     });
     oracle.nothing_left();
 }

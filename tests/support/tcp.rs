@@ -3,10 +3,11 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, connect, listen, sendmsg,
-    sendto, socket,
+    sendto, setsockopt, socket, sockopt,
 };
 
 use crate::sys;
@@ -28,6 +29,15 @@ pub fn connect_by_message(port: u16) -> io::Result<()> {
 pub fn connect_by_multipath(port: u16) -> io::Result<()> {
     connect(sys::multipath_socket()?.as_raw_fd(), &here(port))?;
     Ok(())
+}
+
+/// Whether a TCP socket may be given another protocol, of which SMC is one that connects by itself. The kernel
+/// finds no name for it, once it may.
+pub fn may_change_protocol() -> io::Result<()> {
+    match setsockopt(&plain()?, sockopt::TcpUlp::default(), b"") {
+        Err(Errno::EINVAL) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Listens without having asked for a port: on one that the kernel chooses.

@@ -86,13 +86,13 @@ pub(super) const COMPUTING: &[c_long] = &[
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
-    // The wire and its channels, which are connected. To send is in another list.
+    // The wire and its channels, which are connected. How they send, and which options they set, is said
+    // below and in `filter`.
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_setsockopt,
     libc::SYS_shutdown,
     // What it is.
     libc::SYS_getegid,

@@ -69,6 +69,7 @@ fn rules(allowed: &Allowed) -> Result<Rules, BackendError> {
     for (call, flags) in SENDING {
         rules.insert(*call, vec![when(*flags, Dword, MaskedEq(fast_open), 0)?]);
     }
+    rules.insert(libc::SYS_setsockopt, options()?);
     let this = u64::from(process::id());
     for call in [libc::SYS_kill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo] {
         rules.insert(call, vec![when(0, Dword, Eq, this)?]);
@@ -135,6 +136,12 @@ fn tcp() -> Result<Vec<SeccompRule>, BackendError> {
         .iter()
         .flat_map(|family| [kind(*family, 0), kind(*family, libc::IPPROTO_TCP)])
         .collect()
+}
+
+/// All options but the one that has a TCP socket speak another protocol: of SMC Landlock is not asked.
+fn options() -> Result<Vec<SeccompRule>, BackendError> {
+    let (level, protocol) = (libc::SOL_TCP as u64, libc::TCP_ULP as u64);
+    Ok(vec![when(1, Dword, Ne, level)?, when(2, Dword, Ne, protocol)?])
 }
 
 /// The part of a socket's type that is not a flag.
