@@ -3,8 +3,9 @@
 //! What has a number here is left, all else is not: a call that the kernel gets later is forbidden.
 //! It holds what Rust's standard library, the C library's allocator and threads, and this crate's
 //! own watcher, ring, channels and finalizers call. Left out on purpose: all that makes a process
-//! or looks into another one, that names a file, that makes a socket of a kind that can be given an
-//! address later, and `io_uring`, whose calls no filter sees.
+//! or looks into another one, that names a file (but for what `stat` tells of it, see `filter`), that
+//! makes a socket of a kind that can be given an address later, and `io_uring`, whose calls no filter
+//! sees.
 
 use libc::{c_int, c_long};
 

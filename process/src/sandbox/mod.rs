@@ -35,7 +35,7 @@ use crate::boot::{Refusal, step};
 /// |---|---|---|
 /// | [`Sandbox::new`] | | what its user may do, and no more |
 /// | `Sandbox::confine` | `landlock` | no file but those allowed, no `connect` to a TCP port and no `bind` but those allowed, no signal and no abstract socket beyond its own children |
-/// | `Sandbox::compute_only` | `seccomp` | the system calls of a computation: no new process or program, no socket, and, unless paths are allowed, no file |
+/// | `Sandbox::compute_only` | `seccomp` | the system calls of a computation: no new process or program, no socket, and, unless paths are allowed, no file, but for what `stat` tells of it |
 ///
 /// It is put on before the first thread of the process, its initializer included. What the
 /// process needs from outside comes with its argument, as [`SharedSlice`](crate::SharedSlice), or
@@ -182,7 +182,8 @@ impl Sandbox {
     /// path and UDP can be used. TCP ports can be reached in ways for which Landlock is not asked:
     /// by data that connects as it is sent (`MSG_FASTOPEN`), and by protocols that go on as TCP
     /// (Multipath TCP, SMC); and a socket that listens and was never bound has a port that the kernel
-    /// chose. `compute_only` forbids all of those, too, but the last where a port may be bound.
+    /// chose. `compute_only` forbids those, too, but for the look at files, and for the last where a port
+    /// may be bound.
     ///
     /// # Examples
     ///
@@ -258,6 +259,10 @@ impl Sandbox {
     /// So it starts no process, executes no program, makes no socket, signals nobody but itself,
     /// and looks into no other process. It opens files only if paths are allowed by Landlock, and
     /// makes TCP sockets only if ports are: to connect or to listen, as they are.
+    ///
+    /// What `stat` tells of a file it can still look up by path: whether it is there, its size, owner,
+    /// rights and dates, in `/proc` as well. C libraries and Rust's own ask for that of what is open
+    /// by calls that take a path, and no filter sees whether it is empty.
     ///
     /// On x86-64, AArch64 and RISC-V.
     ///
