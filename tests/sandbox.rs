@@ -1,6 +1,6 @@
 //! A process in a sandbox can do what it was left, and no more: it opens no file, connects to
 //! nobody, signals nobody, executes nothing, and looks into no other process. And how much of the
-//! sandbox the kernel enforces is told before any code runs in it.
+//! sandbox the kernel enforces is told when it is up.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //! 1. Nothing is taken back: what a process has given up, its threads and its children have, too.
-//! 2. How far it went is told with the hello, by the child, before it runs code of the user's.
-//! 3. A sandbox that is required and not whole is a refusal: the process is not started.
+//! 2. How far it went is told with the hello, by the child itself, which has run its initializer by then: a
+//!    hostile initializer can have more told than there is.
+//! 3. A sandbox that is required and not whole is a refusal, before any code of the user's runs in the child.
 
 #[cfg(feature = "seccomp")]
 mod calls;
@@ -116,8 +117,9 @@ enum Demand {
 
 /// How much of a sandbox the kernel enforces.
 ///
-/// A process tells it before it runs any code of its user's: `Process::sandbox`, and
-/// [`End::sandbox`](crate::End::sandbox), have it.
+/// The process tells it when it is up: `Process::sandbox`, and [`End::sandbox`](crate::End::sandbox), have
+/// it. Its initializer has run by then, and is of the same process: a hostile one can tell more than
+/// there is. By [`Sandbox::required`] a process that lacks some of it ends before its initializer runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SandboxLevel {
