@@ -19,7 +19,7 @@ use epilogue::process::codec::Problem;
 use epilogue::{BuildError, JoinError, Limits, Portable, Process, Refusal, StartError, TaskError};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use support::{Marks, begin, fifo, park_for_ever};
+use support::{Marks, begin, fifo, park_for_ever, procfs};
 
 #[path = "bad_input/sys.rs"]
 mod sys;
@@ -605,25 +605,18 @@ impl<'de> Deserialize<'de> for Bulk {
     }
 }
 
-/// The most memory that this process ever had, in KiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn a_reply_of_a_gibibyte_is_an_error_and_costs_the_parent_nothing() {
     let (oracle, _watchdog) = begin();
     let pool = Pool::new(1).unwrap();
     goes_on(Pool::new(1).unwrap());
-    let before = peak();
+    let before = procfs::peak_memory();
     let error = pool.map([1 << 30], |len| Bulk(vec![0; len])).map(drop).unwrap_err();
     assert!(error.to_string().contains("raise `Limits::max_bytes`"), "{error}");
     assert!(matches!(problem(error, Side::Result), Problem::TooLarge { .. }));
     let process = Process::start(1 << 30, |len| Bulk(vec![0; len])).unwrap();
     assert!(matches!(process.join().map(drop), Err(JoinError::Encode(_))));
-    let grown = peak() - before;
+    let grown = procfs::peak_memory() - before;
     assert!(grown < 16 << 10, "{grown} KiB");
     goes_on(pool);
     oracle.nothing_left();
@@ -633,11 +626,11 @@ fn a_reply_of_a_gibibyte_is_an_error_and_costs_the_parent_nothing() {
 fn an_argument_of_three_gibibytes_is_an_error_before_it_is_copied() {
     let (oracle, _watchdog) = begin();
     let pool = Pool::new(1).unwrap();
-    let before = peak();
+    let before = procfs::peak_memory();
     let error = pool.submit(Bulk(vec![0; 3 << 30]), |bulk| bulk.0.len()).unwrap_err();
     assert!(error.to_string().contains("send less at once"), "{error}");
     assert_eq!(error.into_value().0.len(), 3 << 30);
-    let grown = peak() - before;
+    let grown = procfs::peak_memory() - before;
     assert!(grown < 16 << 10, "{grown} KiB");
     goes_on(pool);
     oracle.nothing_left();
@@ -647,7 +640,7 @@ fn an_argument_of_three_gibibytes_is_an_error_before_it_is_copied() {
 fn a_worker_that_announces_a_reply_of_a_gibibyte_is_killed_and_nobody_else_is_hurt() {
     let (oracle, _watchdog) = begin();
     let pool = Pool::new(2).unwrap();
-    let before = peak();
+    let before = procfs::peak_memory();
     let outcomes = pool.map_outcomes(0..40u64, |x| {
         if x == 7 {
             sys::write_to_the_wire(&sys::header_of_a_reply(1 << 30));
@@ -660,7 +653,7 @@ fn a_worker_that_announces_a_reply_of_a_gibibyte_is_killed_and_nobody_else_is_hu
     assert!(lost.to_string().contains("announced a frame of 1073741824 bytes"), "{lost}");
     let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert_eq!(done, 39);
-    let grown = peak() - before;
+    let grown = procfs::peak_memory() - before;
     assert!(grown < 16 << 10, "{grown} KiB");
     goes_on(pool);
     oracle.nothing_left();

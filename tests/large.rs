@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use epilogue::{Limits, Pool, Process, SharedBuf, StartMethod, TaskError};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
-use support::{Gate, Oracle, Watchdog, raw};
+use support::{Gate, Oracle, Watchdog, procfs, raw};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -428,6 +428,46 @@ fn an_answer_in_memory_that_is_not_what_it_says_ends_its_worker_and_nothing_else
         assert!(error.to_string().contains("memory"), "{kind}: {error}");
     }
     assert_eq!(memory_mapped(), 0);
+    oracle.nothing_left();
+}
+
+/// Answers the call with this number by memory that is all there, and far over the limit.
+fn forge_too_long(call: u64) {
+    const LONG: usize = 64 * MIB;
+    let file = memfd_create(c"forged", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    nix::fcntl::fallocate(&file, FallocateFlags::empty(), 0, LONG as i64).unwrap();
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_FUTURE_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    forge(call, &file, LONG as u64);
+}
+
+#[test]
+fn an_answer_in_memory_that_is_over_the_limit_is_not_copied() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // In a process whose memory no other test takes.
+    let grown = Process::start((), |()| {
+        let mut limits = Limits::default();
+        limits.max_bytes = MIB;
+        let before = procfs::peak_memory();
+        let process = Process::builder().limits(limits.clone()).start((), |()| -> String {
+            forge_too_long(0);
+            support::sys::exit_now(0)
+        });
+        let error = process.unwrap().join().unwrap_err();
+        assert!(error.to_string().contains("1048576"), "{error}");
+        let pool = Pool::builder().workers(1).limits(limits).start().unwrap();
+        let task = pool.submit((), |()| -> String {
+            forge_too_long(2);
+            support::park_for_ever()
+        });
+        let error = task.unwrap().join().unwrap_err();
+        assert!(error.to_string().contains("1048576"), "{error}");
+        drop(pool.terminate().unwrap());
+        procfs::peak_memory() - before
+    });
+    let grown = grown.unwrap().join().unwrap();
+    assert!(grown < 32 << 10, "{grown} KiB");
     oracle.nothing_left();
 }
 

@@ -88,6 +88,13 @@ pub fn open_by(pid: Pid) -> Vec<String> {
     listing.filter_map(look).collect()
 }
 
+/// The most memory that this process ever had, in KiB.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// The children of `pid`, their children, and so on; parents before children.
 pub fn descendants_of(pid: Pid) -> Vec<Entry> {
     family(pid, processes())

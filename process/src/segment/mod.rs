@@ -99,6 +99,10 @@ impl Bulk {
     pub(crate) fn unpack<T: Portable>(&self, limits: &Limits) -> Result<T, DecodeError> {
         match self {
             Self::Made(made) => unpack(made.bytes(), Vec::new(), limits),
+            // Before it is copied: its maker says how long it is.
+            Self::Received(view) if view.len() > limits.max_bytes => {
+                Err(DecodeError::too_large::<T>(limits.max_bytes))
+            }
             Self::Received(view) => match raw::element_size::<T>() {
                 Some(_) => unpack_from(&view.start(), limits),
                 None => {
