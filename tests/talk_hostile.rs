@@ -14,7 +14,7 @@ use epilogue::{
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, send, sendmsg, shutdown};
 use nix::unistd::{Pid, getpid, setsid};
-use support::{Gate, Oracle, Watchdog, procfs, raw, sys};
+use support::{Gate, Oracle, Watchdog, not_tried, procfs, raw, sys};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -487,6 +487,41 @@ fn a_receiver_that_gives_out_too_many_credits_makes_nobody_block_or_grow() {
     assert!(sent < 10_000, "{sent}");
     assert!(process.terminate().is_ok());
     drop(sender);
+    oracle.nothing_left();
+}
+
+/// Makes a channel whose messages come with something that nobody sent, as these options say, and with
+/// a message in it that leaves no room for that. None if the kernel has no such option.
+fn make_talkative(options: Vec<i32>) -> Option<(Sender<u64>, Receiver<u64>)> {
+    let made = channel().unwrap();
+    let both = ends();
+    let all = both.iter().flat_map(|&end| options.iter().map(move |&option| (end, option)));
+    if !all.into_iter().all(|(end, option)| sys::turn_on(end, option).is_ok()) {
+        return None;
+    }
+    assert_eq!(send_descriptors(both[0], &[0, 7], 253, 1), 1);
+    Some(made)
+}
+
+#[test]
+fn a_channel_whose_messages_come_with_what_nobody_sent_keeps_nothing_of_that() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let (pidfds, credentials) = (libc::SO_PASSPIDFD, libc::SO_PASSCRED);
+    for options in [vec![pidfds], vec![credentials], vec![pidfds, credentials]] {
+        let made = Process::start(options, make_talkative).unwrap().join().unwrap();
+        let Some((sender, receiver)) = made else {
+            not_tried("before Linux 6.5 no message comes with a pidfd");
+            continue;
+        };
+        let before = procfs::descriptors_of(getpid());
+        assert!(matches!(receiver.recv(), Err(RecvError::Decode(_))));
+        for n in 0..20 {
+            sender.send(n).unwrap();
+            assert_eq!(receiver.recv().unwrap(), n);
+        }
+        assert_eq!(procfs::descriptors_of(getpid()), before);
+    }
     oracle.nothing_left();
 }
 

@@ -154,6 +154,14 @@ fn done(result: libc::c_long) -> io::Result<()> {
     Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
+/// Turns an option of a socket on.
+pub fn turn_on(socket: RawFd, option: libc::c_int) -> io::Result<()> {
+    let (on, length) = (1 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+    let (level, on) = (libc::SOL_SOCKET, (&raw const on).cast());
+    // SAFETY: the kernel reads one integer, which lives through the call.
+    done(unsafe { libc::setsockopt(socket, level, option, on, length) }.into())
+}
+
 /// Ends this process with `code` at once: no `atexit` handler, no destructor, no flush.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; that nothing is cleaned up is what a fixture asks for.

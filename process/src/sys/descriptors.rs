@@ -81,6 +81,9 @@ fn retry(mut call: impl FnMut() -> nix::Result<usize>) -> io::Result<usize> {
     }
 }
 
+/// What comes beside a message where somebody has set `SO_PASSPIDFD`, since Linux 6.5.
+const SCM_PIDFD: libc::c_int = 4;
+
 /// Room for one control message with as many descriptors as there can be, and for alignment.
 type Control = [u64; (size_of::<libc::cmsghdr>() + MAX_DESCRIPTORS * size_of::<RawFd>()) / 8 + 2];
 
@@ -120,7 +123,8 @@ pub(crate) fn receive(
     })
 }
 
-/// Takes ownership of the descriptors that came with a message.
+/// Takes ownership of the descriptors that came with a message, and closes those that nobody sent:
+/// whoever made a socket that came from elsewhere may have asked for them, and go on to.
 fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut owned = Vec::new();
     // SAFETY: the kernel filled in the header; without control messages its length says so.
@@ -128,7 +132,8 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
     while !next.is_null() {
         // SAFETY: a complete header that the kernel wrote, in an aligned buffer.
         let header = unsafe { ptr::read(next) };
-        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        let is = |kind| (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, kind);
+        if is(libc::SCM_RIGHTS) || is(SCM_PIDFD) {
             // SAFETY: plain arithmetic.
             let empty = unsafe { libc::CMSG_LEN(0) } as usize;
             let count = header.cmsg_len.saturating_sub(empty) / size_of::<RawFd>();
@@ -140,8 +145,15 @@ fn take_descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
                 let number = unsafe { numbers.add(index) };
                 // SAFETY: as above; the kernel writes whole integers, perhaps not aligned.
                 let number = unsafe { ptr::read_unaligned(number) };
+                if number < 0 {
+                    // Of a sender that has ended there is none.
+                    continue;
+                }
                 // SAFETY: the kernel just made it for this call, and nobody else knows it.
-                owned.push(unsafe { OwnedFd::from_raw_fd(number) });
+                let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+                if is(libc::SCM_RIGHTS) {
+                    owned.push(descriptor);
+                }
             }
         }
         // SAFETY: `next` is a header of this message.
