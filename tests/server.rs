@@ -317,6 +317,27 @@ fn the_server() -> Pid {
     }
 }
 
+/// The memory of ours that this process shares, and can write to: which file each is.
+fn shared_memory() -> BTreeSet<(String, String)> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let shared = maps.lines().filter(|line| line.contains("rw-s") && line.contains("epilogue"));
+    let file = |line: &str| {
+        let mut fields = line.split_whitespace().skip(3).map(str::to_owned);
+        (fields.next().unwrap(), fields.next().unwrap())
+    };
+    shared.map(file).collect()
+}
+
+#[test]
+fn two_processes_share_no_memory_that_they_can_write_to() {
+    with_each(|method| {
+        // Both are there at the same time, so that no file is the next one under an old number.
+        let both = [(); 2].map(|()| by(method).start((), |()| shared_memory()).unwrap());
+        let [one, other] = both.map(|process| process.join().unwrap());
+        assert!(!one.is_empty() && one.is_disjoint(&other), "{method:?}: {one:?} {other:?}");
+    });
+}
+
 #[test]
 fn a_pool_answers_survives_its_workers_and_reports_every_end() {
     with_each(|method| {

@@ -6,6 +6,7 @@
 //! 2. Every signal is blocked, as in a child that is about to begin: what a child inherits is what
 //!    one that was spawned has.
 //! 3. It knows every descriptor that it opened since it began, so a child can close them all.
+//! 4. It shares no memory with a child that either can write to, nor do two of its children.
 
 use std::fs;
 use std::hint;
@@ -57,7 +58,8 @@ pub(super) struct Server {
     pub(super) socket: OwnedFd,
     pub(super) parent: OwnedFd,
     pub(super) signals: SignalFd,
-    /// Where the kernel leaves the pid of the child that was made last, for the parent to see.
+    /// Where the kernel leaves the pid of the child that was made last, for the parent to see. It is in
+    /// no child, and a child never drops this.
     slot: SharedWords,
     /// Keeps the number of the claims taken: what is received must not get it.
     _slot: OwnedFd,
@@ -80,7 +82,9 @@ impl Server {
         }
         let slot = SharedWords::map(&slot_fd).ok()?;
         let title = Title::find();
-        let prepared = summons.descriptors.clone().map_err(Unable::from);
+        // The parent ends whom it names: that is no word for a child to say.
+        let hidden = step("keeping a page from the children", slot.keep_from_copies());
+        let prepared = summons.descriptors.clone().map_err(Unable::from).and(hidden);
         let prepared = prepared.and_then(|()| prepare(&opening, title, &parent));
         passing::send(socket.as_fd(), &pack(&prepared)?, &[]).ok()?;
         prepared.ok()?;

@@ -20,7 +20,8 @@ pub(crate) enum Side {
     Original { pid: libc::pid_t, pidfd: OwnedFd },
 }
 
-/// Forks a sibling. Before it runs, its pid is in `pid`, whatever becomes of this process.
+/// Forks a sibling. Before it runs, its pid is in `pid`, whatever becomes of this process. The sibling
+/// need not have that memory.
 ///
 /// Only for the start server, which has seen to it that no other thread exists: what one had
 /// locked would stay so in the child.

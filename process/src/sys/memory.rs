@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::stat::fstat;
 
 use super::process::check_file_size;
@@ -50,6 +50,14 @@ impl SharedWords {
         // SAFETY: a new mapping, at a place of the kernel's choice, replaces nothing.
         let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, fd, 0) }?;
         Ok(Self { start: start.cast(), len: bytes / size_of::<AtomicU64>() })
+    }
+
+    /// Leaves the words out of every copy of this process that `fork` makes from now on. A copy must
+    /// not touch this, nor drop it: something else may lie there by then.
+    pub(crate) fn keep_from_copies(&self) -> io::Result<()> {
+        let bytes = self.len * size_of::<AtomicU64>();
+        // SAFETY: our own mapping, of this length, which stays as it is in this process.
+        Ok(unsafe { madvise(self.start.cast(), bytes, MmapAdvise::MADV_DONTFORK) }?)
     }
 
     #[inline]
