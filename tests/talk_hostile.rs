@@ -11,6 +11,8 @@ use epilogue::process::channel::RecvError;
 use epilogue::{
     JoinError, Pool, Process, Receiver, Sender, StartError, TaskError, channel, join_all,
 };
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, send, sendmsg, shutdown};
 use nix::unistd::{Pid, getpid, setsid};
@@ -408,6 +410,45 @@ fn garbage_that_is_taken_in_is_an_error_a_message_and_keeps_nobody_from_others()
     is_garbage(&garbage);
     assert!(numbers.iter().map(Result::unwrap).eq(0..1000));
     drop((garbage, numbers));
+    oracle.nothing_left();
+}
+
+/// Sends a message that claims to be as long as one may be, in a file with nothing in it.
+fn send_nothing_at_length((sender, gate): (Sender<u64>, PathBuf)) {
+    let [end] = ends()[..] else { panic!("{:?}", ends()) };
+    let file = memfd_create(c"nothing", MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+    let mut message = vec![1];
+    message.extend_from_slice(&(256u64 << 20).to_le_bytes());
+    let (data, fds) = ([IoSlice::new(&message)], [file.as_raw_fd()]);
+    let control = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(end, &data, &control, MsgFlags::MSG_NOSIGNAL, None).unwrap();
+    Gate::pass(&gate);
+    drop(sender);
+}
+
+#[test]
+fn a_message_that_claims_to_be_long_costs_who_looks_no_memory() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // In a process whose memory no other test takes.
+    let grown = Process::start((), |()| {
+        let mut gate = Gate::new();
+        let (sender, receiver) = channel::<u64>().unwrap();
+        let process = Process::start((sender, gate.path()), send_nothing_at_length).unwrap();
+        gate.wait();
+        let before = procfs::peak_memory();
+        // By that it is taken in.
+        assert!(!process.is_finished());
+        let grown = procfs::peak_memory() - before;
+        assert!(matches!(receiver.recv(), Err(RecvError::Decode(_))));
+        gate.open_once();
+        process.join().unwrap();
+        grown
+    });
+    let grown = grown.unwrap().join().unwrap();
+    assert!(grown < 64 << 10, "{grown} KiB");
     oracle.nothing_left();
 }
 

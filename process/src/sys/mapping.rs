@@ -116,8 +116,12 @@ pub(crate) fn len_of(file: &OwnedFd) -> io::Result<usize> {
     usize::try_from(fstat(file)?.st_size).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
 
-/// Reads a file that is frozen into a buffer of its own.
+/// Reads the first `len` bytes of a file that is frozen into a buffer of its own.
 pub(crate) fn read(file: &OwnedFd, len: usize) -> io::Result<Vec<u8>> {
+    // Before there is room for it: `len` is what somebody says, who need not have put anything there.
+    if len_of(file)? < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len)?;
     bytes.resize(len, 0);
