@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use support::{
     Gate, LARGE, Marks, Program, await_end, begin, large, park_for_ever, parked, poll_once, procfs,
-    raw, stop,
+    raw, stop, waiting,
 };
 
 fn new() -> Builder {
@@ -160,6 +160,21 @@ fn one_that_has_ended_needs_no_stop() {
         let process = Process::start(3u32, |x| x).unwrap();
         await_end(&process);
         assert!(process.is_finished());
+        let end = end(process).unwrap();
+        assert_eq!((end.rung, end.status), (Rung::Finish, ExitStatus::Exited(0)));
+    }
+    oracle.nothing_left();
+}
+
+#[test]
+fn one_that_has_ended_is_not_told_as_stopped_though_nobody_had_looked() {
+    let (oracle, _watchdog) = begin();
+    for end in [Process::terminate, Process::kill] {
+        let mut gate = Gate::new();
+        // The start would see the end of one that does not wait for it.
+        let process = waiting(&mut gate);
+        drop(gate);
+        await_end(&process);
         let end = end(process).unwrap();
         assert_eq!((end.rung, end.status), (Rung::Finish, ExitStatus::Exited(0)));
     }

@@ -329,6 +329,8 @@ impl<R> Process<R> {
             return Err(StopError::NotParent);
         }
         let mut running = lock(&self.running);
+        // What has ended by itself was not brought to its end, and is not to be told as if it had been.
+        running.advance();
         how(&mut running);
         running.wait(None);
         running.end().cloned().ok_or(StopError::NotParent)
