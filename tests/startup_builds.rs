@@ -370,5 +370,11 @@ fn what_the_user_preloads_is_in_the_worker_and_in_what_it_starts() {
     let mut command = loading.command(["./native.so"]);
     let ending = Program::start(command.env("LD_PRELOAD", &preloaded)).finish();
     assert_hosted(&ending, preloaded.to_str());
+    // The builder has the last word, on none as well as on another.
+    let ending = Program::start(command.env("STARTUP_PRELOAD", "")).finish();
+    assert_hosted(&ending, None);
+    let mut command = loading.command(["./native.so"]);
+    let ending = Program::start(command.env("STARTUP_PRELOAD", &preloaded)).finish();
+    assert_hosted(&ending, preloaded.to_str());
     oracle.nothing_left();
 }

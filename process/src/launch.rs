@@ -245,17 +245,18 @@ const PRELOAD: &str = "LD_PRELOAD";
 /// The environment of a child: that of this process, and what makes it a child.
 fn environment(spec: &Spec, value: &str, preload: bool) -> Result<Vec<CString>, NulError> {
     let own = (OsString::from(VARIABLE), OsString::from(value));
+    let variables = spec.environment.apply(std::env::vars_os());
     // The executable does not know of us: a library that the program loads itself comes too
     // late, so the loader has to bring it along.
     let library = preload.then(|| {
         let mut all = OsString::from(format!("/proc/self/fd/{}", spawn::LIBRARY_FD));
-        if let Some(users) = std::env::var_os(PRELOAD) {
+        // What the user preloads in the child, which may be another thing than in this process.
+        if let Some((_, users)) = variables.iter().find(|(name, _)| name == PRELOAD) {
             all.push(":");
             all.push(users);
         }
         (OsString::from(PRELOAD), all)
     });
-    let variables = spec.environment.apply(std::env::vars_os());
     variables
         .into_iter()
         // Of two variables of one name the first would count.
