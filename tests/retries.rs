@@ -217,6 +217,36 @@ fn a_pool_that_stops_begins_nothing_again() {
 }
 
 #[test]
+fn a_task_that_is_cancelled_as_it_waits_to_be_begun_again_is_told_to_have_begun() {
+    let (oracle, _watchdog) = begin();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let pool = Pool::new(1).unwrap();
+    let options = TaskOptions::new().retries(1);
+    let argument = (marks.path(), gate.path());
+    let first = pool.submit_with(&options, argument, |(marks, gate): (PathBuf, PathBuf)| {
+        Marks::at(&marks).leave("begun");
+        Gate::pass(&gate);
+        die()
+    });
+    let first: Task<()> = first.unwrap();
+    gate.wait();
+    // What has waited goes before what is begun again.
+    let second = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
+    gate.open_once();
+    gate.wait();
+    assert!(first.cancel(), "nobody has begun it again");
+    let outcome = first.join();
+    assert!(matches!(outcome, Err(TaskError::Cancelled { begun: true })), "{outcome:?}");
+    gate.open_once();
+    second.join().unwrap();
+    assert_eq!(marks.count("begun"), 1);
+    let report = end(pool);
+    assert_eq!((report.done, report.cancelled, report.retried), (1, 1, 1), "{report}");
+    drop(gate);
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_storm_of_deaths_ends_in_an_error_that_tells_the_last() {
     let (oracle, _watchdog) = begin();
     let marks = Marks::new();

@@ -195,6 +195,11 @@ impl Call {
         self.course = Some(Box::new(Course::new(terms, Instant::now())));
     }
 
+    /// Whether its tasks began before, in a worker that died: they are to be begun again.
+    pub(crate) fn began_before(&self) -> bool {
+        self.course.as_ref().is_some_and(|course| course.began_before())
+    }
+
     /// Why its tasks get no value, whatever comes of them.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
         self.course.as_ref()?.verdict()

@@ -131,6 +131,21 @@ impl<R: Portable> Collect<R> for Outcomes<R> {
     }
 }
 
+/// Whether a map ends with this error of the item at `index`, rather than with the one that it has. One
+/// that ended early cancelled the rest, and what waited to be begun again: those are not why it ended.
+pub(crate) fn comes_first(
+    index: Index,
+    error: &TaskError,
+    other: Option<&(Index, TaskError)>,
+) -> bool {
+    let rank = |error: &TaskError| match error {
+        TaskError::Cancelled { begun: false } => 2,
+        TaskError::Cancelled { begun: true } => 1,
+        _ => 0,
+    };
+    other.is_none_or(|(first, other)| (rank(error), index) < (rank(other), *first))
+}
+
 /// The values, up to the first error.
 #[derive(Debug)]
 pub(crate) struct Values<R> {
@@ -147,14 +162,7 @@ impl<R> Default for Values<R> {
 
 impl<R> Values<R> {
     fn fail(&mut self, index: Index, error: TaskError) {
-        // A map that ended early cancelled the rest. Those are not why it ended.
-        let is_effect = matches!(error, TaskError::Cancelled { begun: false });
-        let is_first = match &self.cause {
-            None => true,
-            Some((_, TaskError::Cancelled { begun: false })) => !is_effect,
-            Some((first, _)) => index < *first && !is_effect,
-        };
-        if is_first {
+        if comes_first(index, &error, self.cause.as_ref()) {
             self.cause = Some((index, error));
         }
     }
@@ -188,5 +196,22 @@ impl<R: Portable> Collect<R> for Values<R> {
 
     fn whole(self) -> Self {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comes_first;
+    use crate::error::TaskError;
+
+    #[test]
+    fn what_a_map_that_ends_early_has_cancelled_is_not_why_it_ends() {
+        let cancelled = |begun| TaskError::Cancelled { begun };
+        for begun in [false, true] {
+            assert!(comes_first(5, &TaskError::TimedOut, Some(&(0, cancelled(begun)))));
+            assert!(!comes_first(0, &cancelled(begun), Some(&(5, TaskError::TimedOut))));
+        }
+        assert!(comes_first(5, &cancelled(true), Some(&(0, cancelled(false)))));
+        assert!(comes_first(0, &TaskError::TimedOut, Some(&(5, TaskError::TimedOut))));
     }
 }

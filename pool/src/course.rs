@@ -165,6 +165,11 @@ impl Course {
         self.cancelled.is_none() && self.attempts < self.terms.retries.unwrap_or(0)
     }
 
+    /// Whether a worker died during it.
+    pub(crate) fn began_before(&self) -> bool {
+        self.attempts > 0
+    }
+
     /// Its worker died during it, and it is to be begun again.
     pub(crate) fn begin_anew(&mut self, loss: WorkerLost, now: Instant) {
         self.note(loss);

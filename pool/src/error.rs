@@ -103,7 +103,7 @@ pub enum TaskError {
     /// The pool stopped before the task was done.
     #[error("the task was cancelled {}", if *.begun { "after it had begun" } else { "before it began" })]
     Cancelled {
-        /// Whether it may have had effects.
+        /// Whether it may have had effects. If not, it never began.
         begun: bool,
     },
     /// The argument could not be encoded, and was not sent; or the task is done, but its result

@@ -282,7 +282,8 @@ impl Floor {
     }
 
     fn drop_call(&mut self, call: Call) {
-        self.report.cancelled += call.fail(TaskError::Cancelled { begun: false }) as u64;
+        let begun = call.began_before();
+        self.report.cancelled += call.fail(TaskError::Cancelled { begun }) as u64;
     }
 
     // Work.

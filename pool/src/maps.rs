@@ -25,8 +25,9 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`TaskError`]: that of the first item, in their order, of those that had one; or
-    /// [`TaskError::Refused`] if the pool is closed or the iterator panics or has no end.
+    /// [`TaskError`]: that of the first item, in their order, of those that had one, where that it was
+    /// cancelled counts last; or [`TaskError::Refused`] if the pool is closed or the iterator panics
+    /// or has no end.
     ///
     /// # Examples
     ///

@@ -19,7 +19,7 @@ use epilogue_process::entry::{Entry, Joined, Request};
 use epilogue_process::{EncodeError, Portable, Side};
 
 use crate::call::head;
-use crate::collect::outcomes;
+use crate::collect::{comes_first, outcomes};
 use crate::error::{Refusal, TaskError};
 use crate::job::{Job, Reads};
 use crate::mailbox::{Arrival, Index};
@@ -180,13 +180,7 @@ where
     }
 
     fn fail(&mut self, first: usize, error: TaskError) {
-        let is_effect = |error: &TaskError| matches!(error, TaskError::Cancelled { begun: false });
-        let comes_first = match &self.failed {
-            None => true,
-            // A map that ended early cancelled the rest. Those are not why it ended.
-            Some((other, before)) => !is_effect(&error) && (is_effect(before) || first < *other),
-        };
-        if comes_first {
+        if comes_first(first, &error, self.failed.as_ref()) {
             self.failed = Some((first, error));
         }
         self.input.end_early(&self.job);

@@ -198,7 +198,8 @@ impl<R> Task<R> {
 
     /// Cancels the task if it has not begun. True if that is so: then it never begins, and its
     /// outcome is [`TaskError::Cancelled`] with `begun: false`. False if it had begun, or has its
-    /// outcome already.
+    /// outcome already. One that waits to be [begun again](TaskOptions::retries) is cancelled as well,
+    /// but with `begun: true`: it had begun before.
     ///
     /// There is nothing between the two: a worker claims a task before it begins it, and what is
     /// claimed cannot be taken back, nor the other way round.
