@@ -96,10 +96,11 @@ impl Builder {
     }
 
     /// Lets workers leave that have had nothing to do for so long, as far as there are more than
-    /// [`Builder::min_workers`]. Without it, those that were started stay.
+    /// [`Builder::min_workers`]; it has no effect without that. By default those that were started
+    /// stay.
     ///
-    /// It is looked for such workers once in that time, so one is gone after twice the time. Once there
-    /// are no more than have to be, an idle pool wakes up for nothing.
+    /// The pool looks for such workers once in that time, so one leaves after once to twice the
+    /// time. An idle pool that has no more workers than it must have does not wake up at all.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -107,10 +108,10 @@ impl Builder {
 
     /// Replaces each worker after so many tasks. Without it, a worker stays as long as the pool.
     ///
-    /// No worker ever does more. None is waited for: the next one is started before the one before it
-    /// is through, and waits, up, until that leaves. Until then there is one process more, for each
-    /// worker that is about to leave; no more tasks run at once than there are
-    /// [workers](Builder::workers).
+    /// No worker ever does more, and no task waits for a new one to start: that is started before
+    /// the one whose place it takes is done, and stands by until that has left. So there is one
+    /// process more for a while, for each worker that is about to leave, but no more tasks run at
+    /// once than there are [workers](Builder::workers).
     ///
     /// With 0, [`Builder::start`] fails: [`BuildError::NoTasks`].
     ///
@@ -153,24 +154,29 @@ impl Builder {
 
     /// Sets how long a worker has to stop before it is killed. Five seconds by default.
     ///
-    /// Tasks that are finished, as on [`Pool::close`], take as long as they take: the time counts
-    /// from when a worker has nothing left to do, or has been asked to stop. With none at all every
-    /// worker is killed as it leaves, and its finalizers may not run.
+    /// One that is asked to stop is sent `SIGTERM` after half of that time, and killed after all of
+    /// it. Where tasks are finished, as by [`Pool::close`], they take as long as they take: the
+    /// time begins when a worker has nothing left to do; at its end it is sent `SIGTERM`, and
+    /// killed after half as long again. Its finalizers have three fifths of the time together at
+    /// most, unless it sets a deadline itself. With no time at all every worker is killed as it
+    /// leaves, and its finalizers may not run.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self
     }
 
-    /// Sets how many items of a map go to a worker together. Without it, or with 0, as many as take
-    /// about a fifth of a millisecond: the first go alone, and those that follow by how long these
-    /// took.
+    /// Sets how many items of a map go to a worker together, in one chunk; fewer where they come to
+    /// 48 KiB before. Without it, or with 0, as many as take about a fifth of a millisecond, by how
+    /// long those before took: the first go alone. Where tasks have a [limit of
+    /// time](Builder::task_timeout), each item goes alone.
     ///
-    /// A worker takes the next item of its chunk when it is done with the one before, and an idle
-    /// worker takes over what a busy one has not begun, so a chunk that takes long holds up nothing
-    /// but what was begun with it: items that take less than some microseconds are begun several at
-    /// a time, 256 at most, as many as take about four microseconds by how long those before took.
-    /// What a chunk costs is that its items are all taken from the iterator before the first is
-    /// done: one whose next item depends on what became of the last needs a size of 1.
+    /// A worker begins the items of its chunk one after the other, and an idle worker takes over
+    /// those that a busy one has not begun, so a long chunk holds up little. But very short items
+    /// are begun several at a time, as many as take about four microseconds and 256 at most; those
+    /// are not taken over.
+    ///
+    /// All items of a chunk are taken from the iterator before the first of them is done. An
+    /// iterator whose next item depends on what became of the last one needs a size of 1.
     pub fn chunk_size(mut self, chunk_size: usize) -> Self {
         self.chunk_size = NonZero::new(chunk_size);
         self
@@ -178,7 +184,8 @@ impl Builder {
 
     /// Starts the pool.
     ///
-    /// When this returns, every worker has been started and the first is up.
+    /// When this returns, every worker has been started and the first is up; with
+    /// [`Builder::min_workers`], so many have been started.
     ///
     /// # Errors
     ///

@@ -28,8 +28,9 @@ impl<R: Portable + 'static> Task<R> {
     /// ends the pool: those after it are called when it has returned. Where it exits the program, they are
     /// not called any more.
     ///
-    /// If the pool has ended already, or no thread can be started, it is called here, before this
-    /// returns.
+    /// If the pool has ended already, or no thread can be started, or in a fork, it is called here,
+    /// before this returns, and its panic is not caught. Without a thread, this first waits for the
+    /// task.
     ///
     /// # Examples
     ///

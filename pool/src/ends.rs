@@ -13,9 +13,10 @@ use crate::terms::earlier;
 
 /// Why a pool ends that nobody closes.
 ///
-/// A pool in a worker, or in a process that another one started, ends also because that one's parent
-/// asks it to end, or is gone. There is no policy for that: the call that the pool worked for was
-/// abandoned, so the pool stops, and what runs in it has no time.
+/// A pool that is used in a worker or a [`Process`](epilogue_process::Process) ends also because
+/// the parent of that process asks it to stop, or is gone. There is no policy for that: the
+/// function that the pool worked for was abandoned, so the pool stops, and its running tasks get no
+/// time to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndCause {
@@ -23,10 +24,10 @@ pub enum EndCause {
     Drop,
     /// Its handle is dropped by a panic that unwinds.
     Panic,
-    /// The program returns from `main` or calls `exit`, and the pool is in a static, was leaked, or
-    /// belongs to a thread that goes on.
+    /// The program returns from `main` or calls `std::process::exit`, and the pool is in a static,
+    /// was leaked, or belongs to a thread that goes on.
     Exit,
-    /// The program calls `epilogue::embed::cleanup` or `epilogue::embed::exit`.
+    /// The program calls `cleanup`, `exit`, `exit_now` or `exec` of `epilogue::embed`.
     Cleanup,
     /// `SIGINT`, which is what Ctrl-C sends, where `epilogue::embed` handles it.
     Interrupt,
@@ -60,9 +61,11 @@ impl Builder {
     /// | [`EndCause::Drop`], [`EndCause::Exit`] | [`EndPolicy::Finish`] |
     /// | [`EndCause::Panic`], [`EndCause::Cleanup`], [`EndCause::Interrupt`], [`EndCause::Signal`] | [`EndPolicy::Stop`] |
     ///
-    /// Where the program's own end has a deadline (`epilogue::embed::set_deadline`), as after a signal,
-    /// no policy goes beyond it. What is to be finished has two fifths of the time that is left. Then
-    /// the pool stops, in as much again; the rest is for other finalizers.
+    /// Where the program's own end has a deadline, no policy goes beyond it. After a signal that is
+    /// three seconds, unless `epilogue::embed::set_deadline` says otherwise: less than the grace
+    /// period of five. A pool that stops has four fifths of what is left of it, if that is less
+    /// than its grace period. What is to be finished has two fifths of what is left; then the pool
+    /// stops, in as much again. The rest is for other finalizers.
     ///
     /// [`Pool::close`]: crate::Pool::close
     /// [`Pool::terminate`]: crate::Pool::terminate

@@ -97,10 +97,12 @@ pub enum TaskError {
     /// It took longer than it was allowed to. Its worker was ended: nothing of it runs any more.
     #[error("the task took longer than it was allowed to, and its worker was ended")]
     TimedOut,
-    /// It waited longer than it was allowed to, and never began.
+    /// It waited longer than it was allowed to, and did not begin, or not again after its worker
+    /// had died.
     #[error("the task waited longer than it was allowed to, and never began")]
     Expired,
-    /// The pool stopped before the task was done.
+    /// It was cancelled before it was done: by its handle, as its map or scope ended early, or as
+    /// the pool ended.
     #[error("the task was cancelled {}", if *.begun { "after it had begun" } else { "before it began" })]
     Cancelled {
         /// Whether it may have had effects. If not, it never began.
@@ -123,7 +125,9 @@ pub enum TaskError {
         /// What was wrong with it.
         error: DecodeError,
     },
-    /// The pool did not take the task, which never began.
+    /// The pool did not take the task, or gave up while it waited: it never began, unless it was to
+    /// be [begun again](crate::Builder::retries). Or this process is a fork of the pool's, and
+    /// cannot know.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The task's outcome was given before, and is given once.
@@ -154,8 +158,7 @@ pub struct WorkerLost {
     pub pid: u32,
     /// How it ended.
     pub status: ExitStatus,
-    /// Whether the task had begun. One that had not is given to another worker, so this is true
-    /// unless the pool could not tell.
+    /// Whether the task had begun: always, since one that had not is given to another worker.
     pub begun: bool,
     /// What else is known, such as that the worker broke the protocol and was killed.
     pub detail: Option<String>,
@@ -201,7 +204,7 @@ impl fmt::Display for Poisoned {
 
 impl std::error::Error for Poisoned {}
 
-/// Why a pool did not take a task. The task never began.
+/// Why a pool did not take a task, or gave up while it waited.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -278,9 +281,9 @@ pub enum CloseError {
     /// Another process owns it (this one was forked from that); only an owner can close it.
     #[error("this process is a fork of the one that owns the pool, which alone can close it")]
     NotOwner,
-    /// The pool's own thread has called what wakes a task, and that ends the pool, whose end this thread
-    /// cannot wait for. The pool ends as it was told to; another thread that closes it waits for that,
-    /// as does the program's exit.
+    /// The pool was ended by a waker that the pool's own thread had called. That thread cannot wait
+    /// for its own end, so this returns before the pool has ended. It ends all the same, as it was
+    /// told to; another thread that closes it waits for that, and so does the program's exit.
     #[error("the pool's own thread was to wait for its own end; the pool ends when that goes on")]
     OnOwnThread,
     /// The pool's own thread panicked, which is a bug of this crate. Its workers were killed.

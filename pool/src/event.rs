@@ -12,8 +12,9 @@ use crate::stall::Stall;
 
 /// What happened in a pool; see [`Builder::on_event`](crate::Builder::on_event).
 ///
-/// The events of one task come in the order in which they are listed here. Tasks that go together are
-/// told of together, so one event may be about several: see [`Tasks`].
+/// The events of one task come in the order in which they are listed here; those after
+/// [`Queued`](Event::Queued) may come once more after [`Retried`](Event::Retried). Tasks that go
+/// together are told of together, so one event may be about several: see [`Tasks`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
@@ -75,9 +76,9 @@ pub enum Event {
         tasks: Tasks,
         /// What came of each of them.
         outcome: Outcome,
-        /// Who ran them. None if they never began.
+        /// Who ran them. None if they never began, or were to begin again.
         worker: Option<WorkerId>,
-        /// How long they had waited before they began. None if they never did.
+        /// How long they had waited before they began. None as for `worker`.
         waited: Option<Duration>,
         /// How long each ran, as the worker measured it: the mean, if they are several. None where
         /// it was not measured: of tasks that take less than 10 µs each, one in eight is.
@@ -208,11 +209,11 @@ pub enum Outcome {
     Poisoned,
     /// It took longer than it was allowed to.
     TimedOut,
-    /// It waited longer than it was allowed to, and never began.
+    /// It waited longer than it was allowed to, and did not begin, or not again.
     Expired,
     /// It was cancelled.
     Cancelled,
-    /// The pool did not take it, or gave up before it began.
+    /// The pool did not take it, or gave up while it waited.
     Refused,
 }
 

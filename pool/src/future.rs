@@ -15,10 +15,13 @@ use crate::task::Task;
 /// of its own: it is woken by whoever reads what workers answer, which is the pool's own thread if
 /// nobody else does.
 ///
-/// Its waker may be called on any thread that uses the pool. It may use the pool as well, but what it
-/// waits for is better done elsewhere: on the pool's own thread, no worker that dies meanwhile is
-/// replaced, and the pool's end is not waited for; if it exits the program there, the workers end by
-/// themselves, soon after. [`Task::on_done`] calls where waiting does no harm.
+/// Its waker may be called on any thread that uses the pool, the pool's own included. It may use
+/// the pool, but had better not wait for anything: while it keeps the pool's own thread, no worker
+/// that dies is replaced. If it ends the pool there, that end is not waited for; if it exits the
+/// program there, the workers end by themselves, soon after. A callback of [`Task::on_done`] may
+/// wait.
+///
+/// Polled again after its outcome was given, a task gives [`TaskError::AlreadyJoined`].
 ///
 /// # Examples
 ///

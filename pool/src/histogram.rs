@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// Times, counted in buckets that are an eighth as wide as what they hold is long.
 ///
-/// This is the idea of [HdrHistogram](http://hdrhistogram.org): what is read from it is at most 6 %
-/// from the truth, whether that is a nanosecond or a year, and it takes no more than 4 KiB. Those of
-/// several pools can be [merged](Histogram::merge).
+/// This is the idea of [HdrHistogram](http://hdrhistogram.org): it takes less than 8 KiB, and a
+/// quantile that is read from it is at most 6.25 % from the truth, whether that is a nanosecond or
+/// a year. Those of several pools can be [merged](Histogram::merge).
 ///
 /// # Examples
 ///
@@ -107,8 +107,8 @@ impl Histogram {
         Some(Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)))
     }
 
-    /// The time that this part of all did not exceed, from 0 to 1: 0.5 is the median, 0.99 what one
-    /// in a hundred took longer than. None if nothing was counted.
+    /// The time that this part of all times did not exceed. `part` is from 0 to 1: 0.5 gives the
+    /// median, 0.99 what one in a hundred took longer than. None if nothing was counted.
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let last = self.count.checked_sub(1)?;
         let rank = (part.clamp(0.0, 1.0) * self.count as f64).ceil() as u64;

@@ -32,8 +32,10 @@ impl Pool {
     /// read ahead, so that the workers have something to do while the outcomes are made use of; how
     /// far is bounded by [`Imap::ahead`] and [`Imap::ahead_bytes`].
     ///
-    /// Items are taken, and outcomes are given, in the calls of `next` only. So an input that waits
-    /// for something holds up outcomes; one that waits for an outcome of its own needs `ahead(1)`.
+    /// Items are taken, and outcomes are given, in the calls of `next` only. So while the input
+    /// waits for something, no outcome is given. An input that waits for the outcome of an item
+    /// that it gave before needs `ahead(1)`: then no item is taken before the outcome of the last
+    /// one was given.
     ///
     /// Dropping the iterator half-way cancels what has not begun, and waits for what has.
     ///
@@ -150,9 +152,10 @@ impl<I: Iterator, R> Imap<'_, I, R> {
         self
     }
 
-    /// Sets how many bytes the arguments and outcomes may have that are ahead of the consumer, in
-    /// their encoded form. 32 MiB by default. Of outcomes that are still to come it goes by how long
-    /// those before were, and one item is always let through.
+    /// Sets how many bytes the arguments and outcomes that are ahead of the consumer may have
+    /// together, in their encoded form. 32 MiB by default. Outcomes that have not arrived are taken
+    /// to be as long as those before were on average. One item is always let through, however long
+    /// it is.
     pub fn ahead_bytes(mut self, bytes: usize) -> Self {
         self.0.bounds.bytes = bytes;
         self

@@ -14,17 +14,19 @@
 //!
 //! # One outcome a task
 //!
-//! Every task that is submitted ends in exactly one of these: its value, or a [`TaskError`] that
-//! says that it panicked, that its worker was lost during it, that it was cancelled, or that
-//! something could not be encoded. A worker that dies takes one task with it, the one that it had
-//! begun; those that were waiting for it go to another.
+//! Every task that is submitted has exactly one outcome: its value, or a [`TaskError`] that says
+//! why there is none. It panicked or returned an error, its worker was lost during it, it was
+//! cancelled, it took or waited too long, something could not be encoded or decoded, or the pool
+//! gave up. A worker that dies takes one task with it, the one that it had begun; those that were
+//! waiting for it go to another.
 //!
 //! # Shutdown
 //!
-//! [`Pool::close`], dropping, `?`, `exit` and returning from `main` all finish what was submitted
-//! and join the workers. A panic that unwinds, and a signal that `epilogue::embed` handles, cancel
-//! what has not begun, and give what runs a part of the grace period; [`Builder::on_end`] sets another
-//! policy for each of these. [`Pool::close`] returns the proof: a [`Report`] of how each worker ended.
+//! [`Pool::close`], dropping, `?`, `std::process::exit` and returning from `main` all finish what
+//! was submitted and join the workers. A panic that unwinds, a signal that `epilogue::embed`
+//! handles, and its `cleanup` and `exit` cancel what has not begun, and give what runs a part of
+//! the grace period. [`Builder::on_end`] sets another policy for each of these but [`Pool::close`],
+//! which returns the proof: a [`Report`] of how each worker ended.
 
 #![forbid(unsafe_code)]
 

@@ -73,18 +73,23 @@ impl Builder {
         self
     }
 
-    /// Sets how long a task may wait before a worker begins it. One that waited so long never begins:
-    /// its outcome is [`TaskError::Expired`](crate::TaskError::Expired). Without a limit by default.
+    /// Sets how long a task may wait before a worker begins it. One that waited so long does not
+    /// begin any more: its outcome is [`TaskError::Expired`](crate::TaskError::Expired). Without a
+    /// limit by default.
+    ///
+    /// The time of a map's item counts from when the map has taken it from its input. That of a
+    /// task that is to be [begun again](Builder::retries) counts anew.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.terms.queue_timeout = Some(timeout);
         self
     }
 
-    /// Declares all tasks to be idempotent, so that it does no harm to begin one again: which is done
-    /// so many times, if its worker dies during it. Not at all by default.
+    /// Declares all tasks to be idempotent: to begin one again does no harm. One whose worker dies
+    /// during it is begun again then, up to so many times. Not at all by default.
     ///
     /// A task whose workers die each time is not begun any more: its outcome is
-    /// [`TaskError::Poisoned`](crate::TaskError::Poisoned), which tells how they ended. An argument
+    /// [`TaskError::Poisoned`](crate::TaskError::Poisoned), which tells how they ended. One that
+    /// expires or is refused while it waits to be begun again may have had effects. An argument
     /// that hands over the end of a channel cannot be sent again, so its task is begun once.
     pub fn retries(mut self, retries: u32) -> Self {
         self.terms.retries = Some(retries);
@@ -99,11 +104,11 @@ impl Builder {
     /// tasks. Workers that die without a task are replaced ever later, and after a few in a row the
     /// pool gives up in any case. Workers that the pool itself ends, for a limit of time, do not count.
     ///
-    /// Nor do those that a pool starts as it closes, beside others that serve, and that do not come up: what
-    /// there is, the others do. But a task may wait for one that nobody else begins; so after a few of
-    /// them in a row, with no task done meanwhile and for as long as
-    /// [`stall_after`](Builder::stall_after) says, five seconds at most, a pool that has a limit gives up
-    /// here as well.
+    /// A pool that closes may start workers beside those that serve. One of these that does not
+    /// come up does not count either: the others do the work. But a task may wait for another one
+    /// that nobody comes to begin. So a pool with this limit gives up here as well, after a few of
+    /// them in a row, if no task was done meanwhile and that has lasted as long as
+    /// [`stall_after`](Builder::stall_after) says, or five seconds if that is less.
     ///
     /// # Examples
     ///

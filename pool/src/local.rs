@@ -17,15 +17,16 @@ impl Pool {
     /// Names a state that each worker has for itself: `build` builds it there, once, before the first
     /// task that borrows it.
     ///
-    /// The state is of any type that may be dropped by another thread than built it, since whichever
-    /// thread ends a worker drops it; it never travels. Each worker that needs it has one, as long as
-    /// the worker lives, whatever maps and tasks come and go; a worker that replaces another one
-    /// builds its own. Two calls of this with the same function mean the same state.
+    /// The state may be of any type that is `Send`, for whichever thread ends a worker drops it; it
+    /// need not be [`Portable`], for it never travels. A worker keeps its state as long as it
+    /// lives, for all maps and tasks that name it; a worker that replaces another one builds its
+    /// own. Two calls of this with the same function mean the same state.
     ///
-    /// It is dropped as its worker ends, by a finalizer that is registered when it has been built:
-    /// after those that came later, before those that came earlier. The
-    /// [report](crate::WorkerReport) names that `state`, followed by its type. A task that still has
-    /// it then, because it did not return in time, keeps it, and the report says so.
+    /// It is dropped as its worker ends, by a finalizer that is registered when it has been built.
+    /// So finalizers that were registered later still find it, and what was registered before
+    /// outlives it. The [report](crate::WorkerReport) names that finalizer `state`, followed by the
+    /// type. A task that has not returned by then keeps the state, which is not dropped, and the
+    /// report says so.
     ///
     /// If `build` panics, that is the outcome of the task; the next one tries again. A task that
     /// panics may leave the state half changed: it is dropped, and the next task builds another.

@@ -173,8 +173,10 @@ impl Pool {
     /// Calls `f` with parts of a slice in shared memory, in the workers; gives a value for each
     /// part, in their order. No element is copied on the way: the workers read the same memory.
     ///
-    /// A part has as many elements as [`Pool::chunk_size`] says, the last one fewer if need be;
-    /// without it, there are eight parts for each worker, or as many as there are elements.
+    /// A part has as many elements as [`Pool::chunk_size`] or
+    /// [`Builder::chunk_size`](crate::Builder::chunk_size) says, the last one fewer if need be;
+    /// without either, there are at most eight parts for each worker, equally long but for the
+    /// last.
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 /// [`Event::Noted`](crate::Event::Noted).
 ///
 /// All texts come from the worker, and may say anything; control characters in them are escaped.
+/// Each is cut after 4 KiB, and all of them together after 12 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Note {

@@ -78,8 +78,13 @@ impl Pool {
     /// Finishes what was submitted, ends the workers, and returns the proof of it.
     ///
     /// From the moment of this call the pool takes no new tasks. When it returns, every task has
-    /// its outcome, and every worker has run its finalizers and been reaped. Calling it again
-    /// returns the same report.
+    /// its outcome, and every worker has ended and been reaped, after its finalizers unless it died
+    /// or had to be killed; the report says which. Calling it again returns the same report.
+    ///
+    /// It takes as long as the tasks do, and as the callbacks
+    /// ([`Task::on_done`](crate::Task::on_done)) and listeners ([`Builder::on_event`]) that are
+    /// still to be called. A pool that had given up closes without an error: [`Report::broken`]
+    /// says why it did.
     ///
     /// # Errors
     ///
@@ -109,6 +114,8 @@ impl Pool {
     /// The report says whether the time was enough: how many tasks were
     /// [cancelled](Report::cancelled), and how many of them had begun and in
     /// [which worker](crate::WorkerReport::cancelled). Which ones they are says each task's handle.
+    /// Callbacks and listeners are not held to the time: this waits for them, as [`Pool::close`]
+    /// does.
     ///
     /// If several threads end a pool, the one that grants the least time is obeyed. A timeout that
     /// is too long for the clock is none.

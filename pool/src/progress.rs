@@ -19,9 +19,11 @@ mod with_bar {
         /// outcome, not as items are taken from the input. What is cancelled before it begins does not
         /// count.
         ///
-        /// A bar that has no length gets that of an input which knows it. The bar is not finished or
-        /// cleared: it may go on with another map. It moves as the caller takes outcomes, so that of a
-        /// lazy map moves as it is consumed; and a task of `map_reduce` is a list of items.
+        /// A bar without a length gets that of the input, if the input knows it, but not from
+        /// `imap`, `imap_unordered` and `map_reduce`. The bar is not finished or cleared: it may go
+        /// on with another map. It moves as the caller takes outcomes, so that of a lazy map moves
+        /// as it is consumed. With `map_reduce` it moves by one for several items that were mapped
+        /// and joined together.
         ///
         /// # Examples
         ///

@@ -6,7 +6,8 @@ use epilogue_process::{End, Usage};
 
 use crate::stall::Stall;
 
-/// How a pool ended: every worker's end, and what became of the tasks.
+/// How a pool ended: every worker's end, and what became of the tasks. Those that it refused, since
+/// it had given up, say, are in none of the counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "a report says whether every worker ended well"]
@@ -21,7 +22,7 @@ pub struct Report {
     pub failed: u64,
     /// What all workers together have used of the CPU, and the most memory that one of them had.
     pub usage: Usage,
-    /// Tasks whose function ran to its end.
+    /// Tasks that a worker answered in time: with a value, or with an error such as a panic.
     pub done: u64,
     /// Tasks that were lost with their worker.
     pub lost: u64,
@@ -47,7 +48,7 @@ pub struct WorkerReport {
     pub pid: u32,
     /// Its exit status, how far it had to be pushed, and which finalizers ran.
     pub end: End,
-    /// Tasks whose function ran to its end in it.
+    /// Tasks that it answered in time: with a value, or with an error such as a panic.
     pub done: u64,
     /// Tasks that were lost with it.
     pub lost: u64,
@@ -104,7 +105,9 @@ impl Report {
         self.omitted += surplus as u64;
     }
 
-    /// Whether every worker exited with code 0, and no task was lost.
+    /// Whether every worker exited with code 0, and no task was lost. Tasks that were cancelled,
+    /// took or waited too long, or were refused do not count; nor do workers that were ended for
+    /// such a task, if they left in time; nor, by itself, that the pool [gave up](Report::broken).
     pub fn is_clean(&self) -> bool {
         self.failed == 0 && self.lost == 0
     }

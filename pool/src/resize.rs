@@ -5,11 +5,13 @@ use crate::pool::Pool;
 use crate::size::most_workers;
 
 impl Pool {
-    /// Sets how many workers there are from here on, also where it was to depend on the work.
+    /// Sets how many workers there are from here on. That number is fixed:
+    /// [`Builder::min_workers`](crate::Builder::min_workers) and
+    /// [`Builder::idle_timeout`](crate::Builder::idle_timeout) have no effect any more.
     ///
-    /// It does not wait. More workers are being started when this returns. Where there are too many,
-    /// those with the least to do take no more tasks, and leave when they have answered what they have
-    /// begun; what they have not begun goes to others.
+    /// This does not wait for workers to come or go. If some are missing, they are being started
+    /// when it returns. If there are too many, those with the least to do take no more tasks, and
+    /// leave when they have answered what they have begun; what they have not begun goes to others.
     ///
     /// # Errors
     ///

@@ -30,9 +30,10 @@ pub enum StallKind {
     Stopped,
     /// A debugger holds it.
     Traced,
-    /// It sleeps, and does not begin what it was sent. So it is, too, where the kernel refuses for as long
-    /// to send that, as it does if too many descriptors of this user's, of whatever programs, are on their
-    /// way: a worker that is ended for it has begun nothing, and what it was sent goes to another one.
+    /// It sleeps, and does not begin what it was sent. The same is said of a worker to which the
+    /// kernel refused to deliver that for as long, as it does while too many descriptors that this
+    /// user's programs have sent were not received yet. A worker that is ended for this has begun
+    /// nothing, and what it was sent goes to another one.
     Deaf,
     /// It has begun a task, and neither answers nor uses any CPU.
     Silent,

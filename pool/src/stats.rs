@@ -14,9 +14,8 @@ impl Pool {
     /// What workers have answered is counted as done once somebody has looked: whoever waits for an
     /// outcome does, and so does this. After the pool has ended these are its final counts.
     ///
-    /// To keep these costs next to nothing, so it is always done: what lasts longer than 10 µs is
-    /// measured each time, and of what is shorter one task in some, which then counts for those
-    /// before it.
+    /// The pool always measures, for it costs next to nothing: each task that takes longer than 10
+    /// µs, and of shorter ones only some, each of which counts for those before it as well.
     ///
     /// # Examples
     ///
@@ -51,7 +50,7 @@ pub struct Stats {
     pub queued: u64,
     /// Tasks that workers have begun and not answered.
     pub running: u64,
-    /// Tasks whose function ran to its end.
+    /// Tasks that a worker answered in time: with a value, or with an error such as a panic.
     pub done: u64,
     /// Tasks that were lost with their worker.
     pub lost: u64,

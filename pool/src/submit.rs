@@ -16,7 +16,9 @@ use crate::task::{Task, TaskOptions};
 impl Pool {
     /// Hands a task to the pool: `f` is called with `argument` in a worker.
     ///
-    /// When this returns, the task is queued and will have exactly one outcome.
+    /// When this returns, the task is queued and will have exactly one outcome. It does not wait
+    /// for room: the queue has no bound, and keeps the encoded arguments. [`Pool::imap`] takes from
+    /// its input within bounds.
     ///
     /// # Errors
     ///
@@ -76,8 +78,9 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] if the pool is closed from the start, or the iterator panics; then what was
-    /// submitted and has not begun is cancelled.
+    /// [`Refusal`] if the pool is closed from the start, or the iterator panics or has no end: it
+    /// gives more than 2³² − 1 items, or says that it will. Then what was submitted and has not
+    /// begun is cancelled, and what runs is asked to return.
     ///
     /// # Examples
     ///
