@@ -42,8 +42,11 @@ impl Builder {
 
     /// Sets how long the process has to stop before it is killed. Five seconds by default.
     ///
-    /// Also one that is done needs a part of it to leave: with none at all it is killed, and its
-    /// finalizers may not run.
+    /// One that is asked to stop is sent `SIGTERM` after half of that time, and killed after all of
+    /// it. One whose function has returned has that time to leave; at its end it is sent `SIGTERM`,
+    /// and killed after half as long again. Its finalizers have three fifths of the time together
+    /// at most, unless it sets a deadline itself. With no time at all it is killed as it leaves,
+    /// and its finalizers may not run.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.spec.grace_period = grace_period.min(Spec::LONGEST);
         self

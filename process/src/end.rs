@@ -42,8 +42,8 @@ pub struct End {
     pub tree: Option<TreeEnd>,
     /// How much of its sandbox the kernel enforced, if it had one.
     pub sandbox: Option<SandboxLevel>,
-    /// The finalizers that ran in it, in their order, if it could still tell: of very many, the first 16 KiB,
-    /// and of a text the first 1 KiB.
+    /// The finalizers that ran in it, in their order. None if it ended before it could tell. Of
+    /// very many only the first are listed, 16 KiB of them; each text is cut after 1 KiB.
     pub finalizers: Option<Vec<Finalizer>>,
 }
 

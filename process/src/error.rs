@@ -22,8 +22,8 @@ pub enum StartError {
         "epilogue's start hook did not run in this program: call epilogue::init() first in main"
     )]
     NoHook,
-    /// This process was itself started, and is about to run its constructors. One that starts a
-    /// process runs in that process as well, which would start the next.
+    /// A constructor that runs before `main` was to start a process, in one that this program had
+    /// started. It would run in the new process as well, which would start the next, and so on.
     #[error(
         "a constructor that runs before main starts no process in a process that was started: it \
          would run in that one, too, and so on without end; start it in main, or when it is first \
@@ -94,7 +94,8 @@ pub enum StartError {
     Refused(Refusal),
 }
 
-/// Why a process that was joined has no value. It has ended and been reaped.
+/// Why joining a process gave no value. But for [`NotParent`](JoinError::NotParent) and
+/// [`Start`](JoinError::Start), it has ended and been reaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -126,7 +127,8 @@ pub enum JoinError {
         /// What was wrong with it.
         error: DecodeError,
     },
-    /// The function returned an error.
+    /// The function returned an error, which was turned into its message. No
+    /// [`Process`](crate::Process) does that: a `Result` that its function returns is its value.
     #[error(transparent)]
     Failed(Failure),
     /// The child broke the protocol and was killed.

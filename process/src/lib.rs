@@ -19,7 +19,8 @@
 //! | its function returns | runs its finalizers, exits with 0 |
 //! | [`Process::terminate`], a panic in the parent | stops, runs its finalizers, exits |
 //! | `SIGTERM` from anybody | runs its finalizers, dies by it |
-//! | the parent ends, however | runs its finalizers, exits |
+//! | `SIGINT`, `SIGQUIT`, `SIGHUP`, as by Ctrl-C | nothing: what they mean is up to the parent |
+//! | the parent ends, however | abandons its function, runs its finalizers, exits |
 //! | `SIGKILL`, an abort, a fault | ends at once; the parent learns how |
 //!
 //! # Limitations

@@ -21,9 +21,9 @@ use crate::error::JoinError;
 pub struct Output<R> {
     /// As from [`Process::join`](crate::Process::join).
     pub result: Result<R, JoinError>,
-    /// What it and its children wrote to their standard output.
+    /// What it and its children wrote to their standard output. Empty if that was not captured.
     pub stdout: Vec<u8>,
-    /// What it and its children wrote to their standard error.
+    /// What it and its children wrote to their standard error. Empty if that was not captured.
     pub stderr: Vec<u8>,
 }
 

@@ -33,7 +33,8 @@ use crate::wait::sealed::{Handle, Sealed};
 /// # Awaiting
 ///
 /// A handle is a future of what [`Process::join`] returns. It needs no runtime of any kind: a
-/// thread waits for the process and wakes the task.
+/// thread waits for the process and wakes the task; if none can be started, the poll waits itself.
+/// Polled again after its value was given, it gives [`JoinError::AlreadyJoined`].
 ///
 /// # Examples
 ///
@@ -70,8 +71,9 @@ enum Waiting {
 impl<R> Process<R> {
     /// Starts a process that calls `f` with `argument`.
     ///
-    /// When this returns, the process is up and has its argument. What travels is the function,
-    /// not a closure's captures: pass what it needs as `argument`.
+    /// When this returns, the process is up and has its argument. What travels is the function, not
+    /// a closure's captures: pass what it needs as `argument`. What it returns travels back as it
+    /// is, also a `Result`: so its error has to be [`Portable`], which `std::io::Error` is not.
     ///
     /// # Errors
     ///
@@ -173,11 +175,13 @@ impl<R> Process<R> {
 
     /// Waits until the function has returned and the process has ended; gives what it returned.
     ///
-    /// When this returns, the process has run its finalizers and been reaped.
+    /// When this returns, the process has ended and been reaped, after its finalizers unless it
+    /// died or was killed.
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says why there is no value; also then the process has ended.
+    /// [`JoinError`] says why there is no value. Also then the process has ended, but for
+    /// [`JoinError::NotParent`], in a fork of the process that started it.
     ///
     /// # Examples
     ///
@@ -338,8 +342,9 @@ impl<R> Process<R> {
 
     /// Lets go of the process: it goes on, its value is thrown away, and a thread reaps it.
     ///
-    /// It still ends before this program does, and with it: a process that outlives its parent is
-    /// nobody's.
+    /// As this program ends, the process is treated like one whose handle was leaked: an exit waits
+    /// for it, and a signal that is handled stops it. If the program is killed, the process ends by
+    /// itself right after that.
     ///
     /// # Examples
     ///

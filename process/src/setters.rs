@@ -16,6 +16,10 @@ macro_rules! setters {
             /// If it panics, or ends the process, that is the error of the start, which says with
             /// what; the finalizers that it had registered by then have run.
             ///
+            /// In a pool this holds until a worker is up. One in which it fails later is replaced,
+            /// ever later if that goes on; and the pool gives up if meanwhile no other worker
+            /// serves, or by `restart_intensity`.
+            ///
             /// # Examples
             ///
             /// ```
@@ -39,10 +43,10 @@ macro_rules! setters {
             #[doc = concat!("Sets a function that runs once in ", $subject, " as it ends, however that")]
             /// comes about, short of a kill. None by default.
             ///
-            /// It is a finalizer like those that code there registers itself, by the name
-            /// `finalizer`. The first of them is registered first, so it runs last of all, but for
-            /// those of the initializer. Where the initializer fails it does not run: what was not
-            /// set up is not taken down.
+            /// It is registered, by the name `finalizer`, when the initializer has returned. So it
+            /// runs after all finalizers that are registered later, and before those of the
+            /// initializer. If the initializer fails it does not run: what was not set up is not
+            /// taken down.
             ///
             /// # Examples
             ///
@@ -179,12 +183,18 @@ macro_rules! setters {
             }
 
             #[doc = concat!("Sets the standard output of ", $subject, ". `Stdio::Inherit` by default.")]
+            ///
+            /// `Process::join_output` gives back what was captured. A pool has nothing like it:
+            /// what its workers wrote is lost then.
             pub fn stdout(mut self, stdout: impl Into<$crate::Stdio>) -> Self {
                 self.spec.set_stream($crate::child::Stream::Output, stdout.into());
                 self
             }
 
             #[doc = concat!("Sets the standard error of ", $subject, ". `Stdio::Inherit` by default.")]
+            ///
+            /// `Process::join_output` gives back what was captured. A pool has nothing like it:
+            /// what its workers wrote is lost then.
             pub fn stderr(mut self, stderr: impl Into<$crate::Stdio>) -> Self {
                 self.spec.set_stream($crate::child::Stream::Errors, stderr.into());
                 self
@@ -193,15 +203,18 @@ macro_rules! setters {
             #[doc = concat!("Ends what ", $subject, " starts itself (by `Command`, say) with it. It is the user's by")]
             /// default, and may outlive it.
             ///
-            /// It does that itself, after its finalizers: what is left is sent `SIGTERM`, and killed
-            /// after two fifths of the grace period, or two thirds of what it has left where it was
-            /// told to stop. So nothing is left to do for a program that is killed meanwhile; if that is
-            /// gone already, nothing more can be started from then on: it fails with `EAGAIN`, and it
-            /// does not wait for finalizers longer than three quarters of the time that they have. What
-            /// that misses, since it was killed, has crashed or could not look, this program ends,
-            /// with the grace period between the two signals; only if both are killed, and this
-            /// program before it has looked, is that left to run. Until that is over, the process
-            /// counts as running.
+            /// The process does that itself, after its finalizers: it sends what is left `SIGTERM`,
+            /// and kills what has not ended after two fifths of the grace period, or, if it was
+            /// told to stop, after two thirds of the time that it has left. So nothing has to be
+            /// done by this program, which may be killed meanwhile. If this program is gone
+            /// already, the process begins with it at the latest when three quarters of its
+            /// finalizers' time are over, whether or not these have returned, and can start nothing
+            /// more from then on (`EAGAIN`).
+            ///
+            /// If the process was killed, has crashed or could not look for what it had started,
+            /// this program does it, with the grace period between the two signals. Only if both
+            /// are killed, this program before it has looked, does something run on. Until all of
+            /// that is over, the process counts as running.
             ///
             /// A cgroup tells who belongs to it, where this program may make one; else a process
             /// group, which a grandchild can leave. `End::tree` says which it was, and how many run
@@ -248,8 +261,9 @@ macro_rules! setters {
                 self
             }
 
-            /// Limits the number of open descriptors. A child has four when its function begins (0,
-            /// 1, 2 and its wire), and watches its parent by a fifth.
+            /// Limits the number of open descriptors; fewer than 4 are an error at the start. Five
+            /// are open when its function begins: 0, 1, 2, its connection to this process, and one
+            /// by which it watches this process. A worker of a pool has one more.
             pub fn limit_descriptors(mut self, descriptors: u64) -> Self {
                 self.spec.limit($crate::child::Limited::Descriptors, descriptors);
                 self

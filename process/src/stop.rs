@@ -27,7 +27,8 @@ use crate::sys::pidfd::AGAIN;
 pub enum Rung {
     /// Nothing was asked: it ended by itself.
     None,
-    /// It was told that no more work comes, finished what it had, and ended.
+    /// It was told that no more work comes, as a [`Process`](crate::Process) is from its start, and
+    /// ended without being asked to stop: well or by a crash, as its status says.
     Finish,
     /// It was told to stop, with the time that is left.
     Stop,

@@ -24,9 +24,10 @@ pub struct Usage {
     pub user: Duration,
     /// CPU time that the kernel worked for it.
     pub system: Duration,
-    /// The most memory that it had resident at once, in bytes. None if it was killed before it could
-    /// tell, or its sandbox lets it not look, and the kernel does not know either: it counts for a process what its parent had as
-    /// that started it (`exec_mmap` in `fs/exec.c`), so a smaller number is the parent's.
+    /// The most memory that it had resident at once, in bytes, as it says itself. If it was killed
+    /// before it could, or its sandbox does not let it look, this is what the kernel says; or None
+    /// if that is not more than this process had, since the kernel begins to count with the memory
+    /// of whoever starts a process (`exec_mmap` in `fs/exec.c`).
     pub peak_memory: Option<u64>,
 }
 

@@ -29,9 +29,9 @@
 //!    process that was killed had half written is not a message.
 //! 2. Whoever waits at one end learns that the other is gone, also if its process was killed, and
 //!    before that receives all that had been sent.
-//! 3. At most as many messages wait as the capacity. Each further process that sends at the same
-//!    moment may add one, and so does, for good, a sender that is killed in the instant after it
-//!    has sent. No death ever takes room away.
+//! 3. No more messages wait than the capacity says, with two exceptions: each further process that
+//!    sends at the same moment may add one; and a sender that is killed in the instant after it has
+//!    sent leaves room for one more, for good. No death ever takes room away.
 //! 4. A peer is not trusted: it cannot make this process block, but by what SECURITY.md has under "Known,
 //!    and open", nor read or allocate beyond the limits, and what it sends is a message of the type or
 //!    an error. It can hold up, or use up, only the channels whose ends it has.

@@ -61,6 +61,14 @@ use notes::Notebook;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// How much a value may take on its way. Holds for both directions.
+///
+/// # Examples
+///
+/// ```
+/// let mut limits = epilogue_process::Limits::default();
+/// limits.max_bytes = 1 << 30;
+/// let builder = epilogue_process::Process::builder().limits(limits);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -58,7 +58,7 @@ pub(crate) use main::{serve, threads};
 /// | | `Spawn` | `Server` |
 /// |---|---|---|
 /// | how | this executable is started again | a copy of a server that was started so |
-/// | up, and up and ended (2 CPUs) | 0.85 and 1.05 ms | 0.15 and 0.35 ms |
+/// | until it is up; until it is up and has ended (2 CPUs) | 0.85 ms; 1.05 ms | 0.15 ms; 0.35 ms |
 /// | memory, descriptors, threads | its own only | as `Spawn`, and what [`preload`] left in memory |
 ///
 /// Neither depends on the size of the program. All that is promised of a process holds for both.
@@ -137,7 +137,8 @@ pub enum ServerError {
         /// The time that it had.
         deadline: Duration,
     },
-    /// The server ended as it began, or during this start, and then so did the one that replaced it.
+    /// The server ended while it started up; or it ended during this start, and so did the one that
+    /// was started in its place.
     #[error("it ended during the start: {0}")]
     Lost(ExitStatus),
     /// This program ends, and the server was killed for that: a start waited for it for too long. It is
@@ -245,8 +246,9 @@ pub(crate) fn fork(spec: &Spec, order: &Order<'_>) -> Result<Born, StartError> {
 
 /// Ends the start servers of this program, if there are any. Their children go on.
 ///
-/// When this returns, they have been reaped, and the memory that they had preloaded is free. The
-/// next start by [`StartMethod::Server`] brings up a new one.
+/// When this returns, they have been reaped, and the memory that they had preloaded is free. It
+/// waits for starts that use one; a server that has not ended five seconds after the call is
+/// killed. The next start by [`StartMethod::Server`] brings up a new one.
 ///
 /// # Examples
 ///
