@@ -35,8 +35,8 @@ impl Attendant {
     /// Waits until one of `descriptors` is readable or at its end, or `timeout` is over, and tells
     /// which are. May return without any of it.
     ///
-    /// Every other signal than those that this crate handles should be blocked in this thread, and
-    /// those too.
+    /// All signals should be blocked in this thread, also those that this crate handles: the wait lets those
+    /// in.
     ///
     /// # Errors
     ///

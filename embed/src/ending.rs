@@ -24,7 +24,8 @@ pub use crate::stop::StopReason;
 pub enum Cause {
     /// It returned from `main` or called `exit`.
     Exit,
-    /// It called [`cleanup`](crate::cleanup) or [`exit`](crate::exit()).
+    /// It called [`cleanup`](crate::cleanup()), [`exit`](crate::exit()), [`exit_now`](crate::exit_now()) or
+    /// [`exec`](crate::exec()).
     Cleanup,
     /// A handled signal of this number arrived.
     Signal(c_int),
@@ -49,8 +50,9 @@ impl Ending {
         self.cause
     }
 
-    /// Whether this program may go on after it: it called [`cleanup`](crate::cleanup()) or
-    /// [`exec`](crate::exec()), which may fail, or the signal was handled before.
+    /// Whether this program may go on after it: it called [`cleanup`](crate::cleanup()); or
+    /// [`exec`](crate::exec()), which may fail; or the signal does not end it, since it had a handler before
+    /// this crate's, or its default action is not to end a process.
     ///
     /// # Examples
     ///

@@ -33,7 +33,11 @@ pub(crate) const PANICKED: c_int = 101;
 /// the reason: it panicked, or the time was over (see [`set_deadline`](crate::set_deadline)). What a library
 /// has [for the very end](crate::ending::register_last) waits for that. They run on a thread of their own
 /// with the signal mask of this one, the handled signals let in, last registered first. What is registered
-/// later is run by the next cleanup or at exit. In a finalizer this does nothing.
+/// later is run by the next cleanup or at exit.
+///
+/// If another thread is cleaning up, this waits for that first. In a finalizer, in an
+/// [`on_stop`](crate::on_stop) callback that an ending has called, and once the process is on its way out,
+/// this does nothing, and its report is empty.
 ///
 /// # Examples
 ///
@@ -65,10 +69,13 @@ pub fn cleanup() -> Cleanup {
 /// Cleans up as [`cleanup`] does, then exits with `code`: the C library's hooks run and buffered
 /// output is written.
 ///
-/// From any thread. If another thread is ending the process already, this one waits for that end. One that
-/// comes to its own exit later, `main`'s as it returns, gives `code` in place of its own. In a hook of the C
-/// library's or a destructor that an exit has come to behind embed's own hook, the process leaves there: those
-/// that are left do not run. In one before that the standard library aborts, as it does for its own `exit`.
+/// From any thread. If another thread is ending the process already, this one waits for that end. If another
+/// one comes to its own exit later, as `main`'s does when it returns, the process still exits with this
+/// `code`. A finalizer that calls this ends there, as if it had returned.
+///
+/// The hooks of the C library (`atexit`, destructors) run in their order, embed's among them. In one that
+/// runs after embed's, the process leaves there: the hooks that are left do not run. In one that runs before
+/// it, the standard library aborts, as it does for its own `exit`.
 ///
 /// # Examples
 ///

@@ -18,9 +18,9 @@ pub struct Finalizer {
 /// Registers `work` to run once, as this process ends: at a normal exit, at
 /// [`cleanup`](crate::cleanup), and on every signal that is handled. Last registered runs first.
 ///
-/// It runs in the process that registered it, never in a copy made by `fork`. When all finalizers of a
-/// process have run that is just about to be gone, this does not return. The name appears in the report. A
-/// panic is caught (in a build with `panic = "abort"` it ends the process).
+/// It runs in the process that registered it, never in a copy made by `fork`. Once the last finalizers have
+/// run and the process is about to be gone, nothing that is registered would run: then this does not return.
+/// The name appears in the report. A panic is caught (in a build with `panic = "abort"` it ends the process).
 ///
 /// # Examples
 ///
@@ -52,7 +52,8 @@ pub(crate) fn add(name: Cow<'static, str>, kind: Kind, ask: Option<Work>, work: 
 }
 
 impl Finalizer {
-    /// Takes the finalizer off the list: it will not run. Nothing happens if it has run.
+    /// Takes the finalizer off the list: it will not run. Nothing happens if it has run or is running, nor in
+    /// a copy made by `fork`.
     ///
     /// # Examples
     ///
@@ -68,7 +69,8 @@ impl Finalizer {
         }
     }
 
-    /// Runs the finalizer now, on this thread, and tells how it ended; `None` if it ran before.
+    /// Runs the finalizer now, on this thread, and tells how it ended; `None` if it ran before or is running,
+    /// and in a copy made by `fork`. A panic in it is caught.
     ///
     /// It does not run again when the process ends. An ending that begins meanwhile on another thread waits
     /// for it, within its deadline.

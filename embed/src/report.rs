@@ -66,7 +66,8 @@ impl Cleanup {
         self.not_saved.as_ref()
     }
 
-    /// True if every finalizer returned and the coverage data, if there is any, was saved.
+    /// True if every finalizer returned and the coverage data, if there is any, was saved; also where the
+    /// cleanup did nothing, as in a finalizer.
     pub fn is_complete(&self) -> bool {
         let ran = |end: &FinalizerEnd| *end.outcome() == Outcome::Ran;
         self.not_saved.is_none() && self.finalizers.iter().all(ran)

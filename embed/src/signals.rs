@@ -155,8 +155,8 @@ pub fn cleanup_on_sigterm() -> Result<(), SignalError> {
 ///
 /// # Errors
 ///
-/// [`SignalError`] for a signal that cannot be caught or does not exist, or if the thread cannot be
-/// started.
+/// [`SignalError`] for a signal that cannot be caught or does not exist, or if the thread cannot be started,
+/// or the kernel refuses the handler.
 ///
 /// # Examples
 ///

@@ -114,11 +114,14 @@ pub fn stop_requested() -> bool {
 /// which the program went on does not count: the next request is waited for. Of several, the
 /// first registered is called first, but those before it that hooks have registered as the process ends.
 ///
-/// It runs on a thread of this crate, before the finalizers. A panic in it is caught. One that leaves the
-/// process where that is ending already is over there, as if it had returned: at once if it is called in
-/// that ending, else when the finalizers have run that another thread has begun with. Those behind it
-/// are called after that; but not if that was a [`cleanup`](crate::cleanup), after which the process ends by
-/// this callback.
+/// It runs before the finalizers, or beside them if the process is ending already, on a thread of this crate,
+/// or on that of whoever [asks](crate::ending::request_stop); if a stop was requested before, on the calling
+/// thread, before this returns. A panic in it is caught.
+///
+/// A callback may leave the process, by [`exit`](crate::exit()) for example. If an ending goes on already,
+/// the callback is over there, as if it had returned: at once if that ending has called it, else when that
+/// ending's finalizers have run. Then those behind it are called. But if that ending was a
+/// [`cleanup`](crate::cleanup()), they are not: the process ends by this callback.
 ///
 /// # Examples
 ///
