@@ -15,9 +15,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing has to be called in `main`. Dropping a pool or a process, leaving by `?`, panicking,
-//! exiting and being ended by a signal are all the same ending: finish or stop, run the
-//! finalizers, join.
+//! Nothing has to be called in `main`. Dropping a pool or a process, leaving by `?`, panicking and
+//! exiting are all the same ending: finish or stop, run the finalizers, join. So is a signal for
+//! which [`embed::cleanup_on_signal`] was called. One that nobody handles, as Ctrl-C by default,
+//! ends this program at once; then its processes abandon what they do, run their finalizers and
+//! end.
 //!
 //! | crate | what it is for |
 //! |---|---|
