@@ -271,6 +271,28 @@ fn a_task_that_is_asked_to_return_is_told_to_be() {
     oracle.nothing_left();
 }
 
+/// Nobody has looked whether it has begun.
+#[test]
+fn a_task_that_is_asked_to_return_is_told_to_have_started_before_that() {
+    let (oracle, _watchdog) = begin();
+    let (mut gate, (pool, events)) = (Gate::new(), observed(Pool::builder().workers(1)));
+    let task = pool.submit((gate.path(), 7), through).unwrap();
+    gate.wait();
+    assert!(!task.cancel(), "it runs");
+    gate.open_once();
+    assert_eq!(task.join().unwrap(), 7);
+    end(pool);
+    let steps = events.iter().filter_map(|event| match event {
+        Event::Started { .. } => Some("started"),
+        Event::AskedToStop { .. } => Some("asked"),
+        Event::Ended { .. } => Some("ended"),
+        _ => None,
+    });
+    assert_eq!(steps.collect::<Vec<_>>(), ["started", "asked", "ended"]);
+    drop(gate);
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_listener_may_panic() {
     let (oracle, _watchdog) = begin();

@@ -17,7 +17,7 @@ use crate::call::{Call, Which};
 use crate::course::{Course, Step, Verdict};
 use crate::error::TaskError;
 use crate::floor::Floor;
-use crate::member::{Member, Standing};
+use crate::member::{Member, Sent, Standing};
 use crate::shared::Shared;
 use crate::terms::{Terms, earlier};
 
@@ -205,8 +205,7 @@ impl Member {
                     None => due.next = Some(now),
                 },
                 Step::Ask => {
-                    call.asked_to_stop();
-                    self.child.wire().ask_to_stop(id);
+                    self.ask(position);
                     due.next = Some(now);
                 }
                 Step::End(verdict) => due.verdict = Some((id, verdict)),
@@ -231,19 +230,26 @@ impl Member {
 
     /// Asks the task that runs here to return, if it is one of these.
     fn ask_to_stop(&mut self, which: Which<'_>, now: Instant) -> bool {
-        let running = self.running();
-        let Some((call, _)) = running.and_then(|position| self.call_at(position)) else {
-            return false;
-        };
+        let Some(position) = self.running() else { return false };
+        let Some((call, _)) = self.call_at(position) else { return false };
         if !which.has(call) {
             return false;
         }
-        let id = call.id;
         let course =
             call.course.get_or_insert_with(|| Box::new(Course::new(Terms::default(), now)));
         course.cancel(now);
-        call.asked_to_stop();
-        self.child.wire().ask_to_stop(id);
+        self.ask(position);
         true
+    }
+
+    /// Asks the task that runs at this position to return. Those who are told of that are told first that
+    /// it has begun.
+    fn ask(&mut self, position: usize) {
+        let Some(Sent { call, ticket }) = self.in_flight.get_mut(position) else { return };
+        if call.is_traced() {
+            call.begun(self.child.wire().began(*ticket));
+        }
+        call.asked_to_stop();
+        self.child.wire().ask_to_stop(call.id);
     }
 }
