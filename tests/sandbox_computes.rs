@@ -11,7 +11,7 @@ use nix::libc::{PRIO_PROCESS, c_int};
 use nix::sched::sched_getaffinity;
 use nix::time::ClockId;
 use nix::unistd::{Pid, getpgid, getpid};
-use support::{begin, sys};
+use support::{begin, landlock_is_whole, sys};
 
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::Server];
 
@@ -41,6 +41,9 @@ fn compute((numbers, sender): (SharedSlice<u64>, epilogue::Sender<Vec<u8>>)) -> 
 #[test]
 fn a_process_that_only_computes_has_threads_channels_shared_memory_clocks_and_panics() {
     let (oracle, _watchdog) = begin();
+    if !landlock_is_whole() {
+        return oracle.nothing_left();
+    }
     for method in METHODS {
         let numbers = SharedSlice::copy_from(&(0..1000u64).collect::<Vec<_>>()).unwrap();
         let (sender, receiver) = channel().unwrap();

@@ -30,7 +30,7 @@ mod watchdog;
 
 pub use build::{Build, cargo_test, example};
 pub use gate::Gate;
-pub use landlock::landlock_says;
+pub use landlock::{LANDLOCK_IS_WHOLE, landlock_is_whole, landlock_says, landlock_version};
 pub use marks::Marks;
 pub use oracle::{Leftovers, Oracle, kill_descendants, turn};
 pub use program::{Ending, Program};

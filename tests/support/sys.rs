@@ -143,6 +143,16 @@ pub fn multipath_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// How `landlock_create_ruleset` is asked for the version, rather than for a ruleset.
+pub(crate) const CREATE_RULESET_VERSION: u64 = 1;
+
+/// Asks the kernel for the version of its Landlock.
+pub(crate) fn landlock_version() -> Result<i64, Errno> {
+    let (nothing, size, flags) = (ptr::null::<libc::c_void>(), 0_usize, CREATE_RULESET_VERSION);
+    // SAFETY: for the version the kernel reads nothing, and wants a null and no length.
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, size, flags) })
+}
+
 /// Sets a limit of this process by the older system call, which C libraries do not make any more.
 pub fn set_limit_by_the_older_call(resource: u32, value: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
