@@ -119,10 +119,23 @@ impl Case {
     /// counted.
     #[track_caller]
     pub(crate) fn ends_well(&self, command: &mut Command, bound: Duration) -> Figures {
+        self.ends_well_after(0, command, bound)
+    }
+
+    /// The same of one that has so many panics on purpose.
+    #[track_caller]
+    pub(crate) fn ends_well_after(
+        &self,
+        panics: usize,
+        command: &mut Command,
+        bound: Duration,
+    ) -> Figures {
         let ending = Program::start(command).finish();
         assert!(ending.status.success(), "{ending}");
         self.gone_within(bound);
-        Figures::said(&ending.stdout)
+        let figures = Figures::said(&ending.stdout);
+        panicked(&ending, if figures.is_tried() { panics } else { 0 });
+        figures
     }
 }
 
@@ -130,6 +143,13 @@ impl Case {
 #[track_caller]
 pub(crate) fn died_by(ending: &Ending, signal: Signal) {
     assert_eq!(ending.signal(), Some(signal), "{ending}");
+}
+
+/// Asserts that of the program, and of all that it started, so many threads panicked: neither its status nor
+/// what it counted tells of a thread of the library's, or of a worker that has a successor.
+#[track_caller]
+pub(crate) fn panicked(ending: &Ending, times: usize) {
+    assert_eq!(ending.stderr.matches("panicked at").count(), times, "{ending}");
 }
 
 /// The stack of the kernel may be hidden; what it waits for tells enough.

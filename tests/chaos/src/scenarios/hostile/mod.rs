@@ -22,7 +22,7 @@ use self::deeds::{DEEDS, Deed, Verdict};
 use self::measure::Measure;
 use super::Scenario;
 use super::ledger::Ledger;
-use crate::case::Case;
+use crate::case::{Case, panicked};
 use crate::figures::{Figures, say_count, say_worst};
 use crate::group::Limit;
 use crate::seed::Seed;
@@ -73,6 +73,7 @@ fn case(case: &mut Case) -> Figures {
     let ending = program.finish();
     assert!(ending.status.success(), "{deed:?}: {ending}");
     case.gone_within(Duration::from_secs(1));
+    panicked(&ending, 0);
     let mut figures = Figures::said(&ending.stdout);
     figures.count("parents alive", 1);
     figures
