@@ -18,7 +18,7 @@ use std::io::{BufRead, stdin};
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Ending, LANDLOCK_IS_WHOLE, Program, Random, landlock_version};
+use support::{Ending, LANDLOCK_IS_WHOLE, Program, Random, landlock_version, sys};
 
 use super::Scenario;
 use super::outcome::{
@@ -295,6 +295,8 @@ fn subject(seed: Seed, _: &[String]) {
     // The first of everything, so that what stays open for good is open.
     warm_up().unwrap();
     let before = descriptors();
+    // Strace is no ancestor of ours.
+    sys::let_all_trace();
     println!("ready");
     let _ = stdin().lock().read_line(&mut String::new());
     say(&everything_and_more());

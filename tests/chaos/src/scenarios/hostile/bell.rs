@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::hint::spin_loop;
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::parent_id;
 use std::thread;
@@ -65,9 +66,16 @@ pub(super) fn steal() {
 
 /// Whether one of its threads is in a read. One that runs has no call there.
 fn parent_waits() -> bool {
-    let threads =
-        fs::read_dir(format!("/proc/{}/task", parent_id())).into_iter().flatten().flatten();
-    let call = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("syscall"));
     let read = format!("{} ", libc::SYS_read);
-    threads.map(call).any(|call| call.is_ok_and(|call| call.starts_with(&read)))
+    calls_of_parent().any(|call| call.is_ok_and(|call| call.starts_with(&read)))
+}
+
+/// Whether it can be seen at all in which calls they are: without that, [`steal`] steals for nothing.
+pub(super) fn sees_parent(_: ()) -> bool {
+    calls_of_parent().any(|call| call.is_ok())
+}
+
+fn calls_of_parent() -> impl Iterator<Item = io::Result<String>> {
+    let threads = fs::read_dir(format!("/proc/{}/task", parent_id())).into_iter().flatten();
+    threads.flatten().map(|thread| fs::read_to_string(thread.path().join("syscall")))
 }

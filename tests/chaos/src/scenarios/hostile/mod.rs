@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use epilogue::{JoinError, Pool, Process, StartError, TaskError};
 use serde::{Deserialize, Serialize};
-use support::{Oracle, Program};
+use support::{Oracle, Program, sys};
 
 use self::deeds::{DEEDS, Deed, Verdict};
 use self::measure::Measure;
 use super::Scenario;
 use super::ledger::Ledger;
 use crate::case::{Case, panicked};
-use crate::figures::{Figures, say_count, say_worst};
+use crate::figures::{Figures, say_count, say_not_tried, say_worst};
 use crate::group::Limit;
 use crate::seed::Seed;
 
@@ -100,6 +100,11 @@ fn work(Work { ledger, number, deed }: Work) -> u64 {
 
 fn subject(seed: Seed, arguments: &[String]) {
     let (deed, in_pool) = deed(seed);
+    // Workers have to see in which calls their parent waits, also those of who is not root.
+    sys::let_all_trace();
+    if deed == Deed::BellStolen && !Process::start((), bell::sees_parent).unwrap().join().unwrap() {
+        return say_not_tried("a worker cannot see whether its parent waits");
+    }
     arguments.first().map(Path::new).into_iter().for_each(Limit::enter);
     // It would end those that go on to fork, one by one; the kernel ends them all.
     let oracle = (deed != Deed::ForkWithoutEnd).then(Oracle::begin);
