@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use epilogue::{JoinError, Process, StartMethod};
-use support::{Oracle, Watchdog, not_tried};
+use support::{Oracle, Watchdog, forbid_swap, not_tried};
 
 const MIB: usize = 1 << 20;
 
@@ -35,10 +35,14 @@ fn enter(group: &Path) -> std::io::Result<()> {
     fs::write(group.join("cgroup.procs"), std::process::id().to_string())
 }
 
-/// In a cgroup of 64 MiB, children that take 512: what is told of each.
-fn starve((group, limit): (PathBuf, String)) -> Option<Vec<String>> {
-    fs::write(group.join(limit), (64 * MIB).to_string()).ok()?;
-    enter(&group).ok()?;
+/// In a cgroup of 64 MiB, children that take 512: what is told of each, or why that cannot be tried.
+fn starve((group, limit): (PathBuf, String)) -> Result<Vec<String>, String> {
+    let limited = fs::write(group.join(limit), (64 * MIB).to_string());
+    if !forbid_swap(&group, 64 * MIB as u64) {
+        return Err("there is swap, and no way to keep a cgroup from it".to_owned());
+    }
+    let refused = |error| format!("this cgroup lets nobody into one below it: {error}");
+    limited.and_then(|()| enter(&group)).map_err(refused)?;
     let told = [StartMethod::Spawn, StartMethod::Server].map(|method| {
         let builder = || Process::builder().start_method(method);
         let modest = builder().start((), |()| vec![1u8; MIB].len()).unwrap();
@@ -57,8 +61,8 @@ fn starve((group, limit): (PathBuf, String)) -> Option<Vec<String>> {
         format!("{method:?}")
     });
     epilogue::end_servers();
-    enter(group.parent()?).ok()?;
-    Some(told.to_vec())
+    enter(group.parent().unwrap()).map_err(refused)?;
+    Ok(told.to_vec())
 }
 
 #[test]
@@ -71,8 +75,8 @@ fn a_process_that_the_kernel_ends_for_want_of_memory_is_told_as_that() {
             let told = Process::start((group.clone(), limit.to_owned()), starve).unwrap().join();
             fs::remove_dir(&group).unwrap();
             match told.unwrap() {
-                Some(told) => assert_eq!(told, ["Spawn", "Server"]),
-                None => not_tried("this cgroup lets nobody into one below it"),
+                Ok(told) => assert_eq!(told, ["Spawn", "Server"]),
+                Err(why) => not_tried(why),
             }
         }
         None => not_tried("this user may make no cgroup with a limit on memory"),

@@ -36,9 +36,9 @@ pub use oracle::{Leftovers, Oracle, kill_descendants, turn};
 pub use program::{Ending, Program};
 pub use random::Random;
 pub use tasks::{
-    LARGE, await_end, block_on, cpus, fifo, held, hide_cgroups, large, leave_mark, named_in_shm,
-    never_early, nice, nicer, padded, park_for_ever, parked, poll_once, refused, refused_step,
-    stop, through, waiting,
+    LARGE, await_end, block_on, cpus, fifo, forbid_swap, held, hide_cgroups, large, leave_mark,
+    named_in_shm, never_early, nice, nicer, padded, park_for_ever, parked, poll_once, refused,
+    refused_step, stop, through, waiting,
 };
 pub use tried::not_tried;
 pub use victims::{children_of, end_child, kill_a_child, signal_child};

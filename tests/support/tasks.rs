@@ -78,6 +78,19 @@ pub fn hide_cgroups() -> nix::Result<()> {
     mount(Some("tmpfs"), "/sys/fs/cgroup", Some("tmpfs"), MsFlags::empty(), none)
 }
 
+/// Has the kernel swap nothing out of a cgroup that limits memory to so many bytes: it would go on from there, and
+/// not run out of memory. Whether nothing will be.
+#[must_use]
+pub fn forbid_swap(group: &Path, bytes: u64) -> bool {
+    // Of the newer version, for swap alone, and of the older, for both.
+    let files = [("memory.swap.max", 0), ("memory.memsw.limit_in_bytes", bytes)];
+    let set = |(file, value): (&str, u64)| fs::write(group.join(file), value.to_string()).is_ok();
+    // Below its title it lists what there is.
+    let is_there =
+        || fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
+    files.into_iter().any(set) || !is_there()
+}
+
 /// The nice value of this process.
 pub fn nice() -> i32 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();

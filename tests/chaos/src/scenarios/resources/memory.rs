@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use epilogue::{Pool, Process, SharedBuf, SharedSlice};
+use support::forbid_swap;
 
 use super::{Told, place, typed};
 use crate::group::Limit;
@@ -31,11 +32,20 @@ const FILES: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
 
 pub(super) fn limit(bytes: u64) -> Result<Limit, String> {
     let is_first = Path::new("/sys/fs/cgroup/memory").exists();
-    Limit::make("memory", FILES[usize::from(!is_first)], bytes)
+    let limit = Limit::make("memory", FILES[usize::from(!is_first)], bytes)?;
+    match forbid_swap(limit.path(), bytes) {
+        true => Ok(limit),
+        false => Err("no cgroup can be made that limits swap, too".to_owned()),
+    }
 }
 
 fn lift_limit() {
     let [first, second] = FILES.map(|file| place().join(file));
+    // In the older version that of both together may not be the lower one; in the newer swap stays forbidden.
+    let both = place().join("memory.memsw.limit_in_bytes");
+    if both.exists() {
+        fs::write(both, "-1").unwrap();
+    }
     match first.exists() {
         true => fs::write(first, "-1").unwrap(),
         false => fs::write(second, "max").unwrap(),
