@@ -148,6 +148,22 @@ fn a_panicking_finalizer_leaves_the_others_their_turn() {
 }
 
 #[test]
+fn a_finalizer_recovers_from_a_fault_by_the_programs_handler_in_every_ending() {
+    for (end, code) in
+        [("raise:15", None), ("exit:3", Some(3)), ("std-exit:4", Some(4)), ("cleanup", Some(0))]
+    {
+        let steps = ["handle:15", "finalizer:a", "recovers:b", end];
+        let stay: &[&str] = if code.is_none() { &["park"] } else { &[] };
+        let ending = told(&[&steps[..], stay].concat());
+        assert_eq!(ending.code(), code, "{end}: {ending}");
+        let signal = code.is_none().then_some(Signal::SIGTERM);
+        assert_eq!(ending.signal(), signal, "{end}: {ending}");
+        let ran: Vec<_> = lines(&ending).into_iter().filter(|line| line.len() == 1).collect();
+        assert_eq!(ran, ["b", "a"], "{end}: {ending}");
+    }
+}
+
+#[test]
 fn a_finalizer_that_never_returns_ends_at_the_deadline() {
     for stuck in ["parks:stuck", "spins:stuck", "stops:stuck"] {
         for end in ["raise:15", "exit:0", "std-exit:0", "say:return"] {

@@ -57,6 +57,20 @@ fn one_that_hears_the_message_ends_by_it() {
 }
 
 #[test]
+fn a_finalizer_of_one_that_is_stopped_recovers_from_a_fault_by_the_programs_handler() {
+    let (oracle, _watchdog) = begin();
+    let task = |gate: PathBuf| {
+        raw::guard_page();
+        embed::finalizer(FINALIZER, raw::touch_guarded_page);
+        Gate::pass(&gate);
+        park_for_ever()
+    };
+    let end = busy(LONG, task).terminate().unwrap();
+    assert_eq!(facts(&end), (Rung::Stop, ExitStatus::Exited(0), true));
+    oracle.nothing_left();
+}
+
+#[test]
 fn of_a_finalizer_with_many_words_the_first_are_told() {
     let (oracle, _watchdog) = begin();
     let process = Process::start((), |()| {

@@ -205,12 +205,13 @@ pub(crate) fn is_in_a_hurry() -> bool {
     DESK.get().is_some_and(|desk| desk.interrupts.load(Ordering::Relaxed) > 1)
 }
 
-/// Lets in the handled signals and no others, on a thread of ours.
+/// Lets in the handled signals on a thread of ours, and those of a fault: where one of these is blocked the
+/// kernel ends the process, whatever handler the program has to recover by. No others.
 pub(crate) fn let_in_handled() {
-    mask::let_in_only(is_handled);
+    mask::let_in_only(|signal| is_handled(signal) || is_fault(signal));
 }
 
-/// Lets in the handled signals if this thread is the attendant, which waits no more.
+/// The same if this thread is the attendant, which waits no more.
 pub(crate) fn let_in_if_attendant() {
     if DESK.get().is_some_and(Desk::is_attended_here) {
         let_in_handled();
@@ -240,6 +241,11 @@ pub(crate) fn is_handled(signal: c_int) -> bool {
 fn is_crash(signal: c_int) -> bool {
     let memory = [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE];
     memory.contains(&signal) || [libc::SIGTRAP, libc::SIGSYS].contains(&signal)
+}
+
+/// Whether it tells of what the thread itself has done. `abort` lets its own in.
+fn is_fault(signal: c_int) -> bool {
+    is_crash(signal) && signal != libc::SIGABRT
 }
 
 fn check(signal: c_int) -> Result<(), SignalError> {

@@ -153,6 +153,13 @@ fn register(verb: &str, what: &str) {
             }
         }),
         "stops" => embed::finalizer(name, || nix::sys::signal::raise(Signal::SIGSTOP).unwrap()),
+        "recovers" => {
+            raw::guard_page();
+            embed::finalizer(name, move || {
+                raw::touch_guarded_page();
+                say(&said);
+            })
+        }
         "overflows" => embed::finalizer(name, move || {
             measured_finalizer(&said);
             black_box(overflow(black_box(0)));

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -133,6 +133,29 @@ pub fn bus_error() {
     ftruncate(&file, 0).unwrap();
     // SAFETY: none. The fault is what the fixture is for.
     unsafe { page.cast::<u8>().read_volatile() };
+}
+
+static GUARDED: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes a page that may not be touched. A handler of `SIGSEGV` allows it, as a garbage collector's does.
+pub fn guard_page() {
+    extern "C" fn allow(_signal: c_int) {
+        // SAFETY: the page below, which nobody unmaps. A plain system call.
+        unsafe { libc::mprotect(GUARDED.load(Ordering::SeqCst), 4096, libc::PROT_READ) };
+    }
+    let (anywhere, how) = (ptr::null_mut(), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping of a page, of which nobody else knows.
+    let page = unsafe { libc::mmap(anywhere, 4096, libc::PROT_NONE, how, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    GUARDED.store(page, Ordering::SeqCst);
+    handle_with(libc::SIGSEGV, allow);
+}
+
+/// Touches the page of [`guard_page`].
+pub fn touch_guarded_page() {
+    let page = GUARDED.load(Ordering::SeqCst).cast::<u8>();
+    // SAFETY: mapped, and readable when the handler has returned.
+    unsafe { page.read_volatile() };
 }
 
 /// Executes what is no instruction.
