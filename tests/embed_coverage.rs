@@ -261,6 +261,20 @@ fn a_crash_in_the_middle_of_an_exit_costs_no_data() {
     story.counted(11, 1);
 }
 
+/// A hook that is older than embed's, and one that is newer.
+#[test]
+fn what_runs_at_exit_on_the_way_to_a_death_by_a_signal_is_counted() {
+    for (steps, calls) in [
+        (&["calls-at-exit", "handle:15", "calls-at-exit", "calls:10", "raise:15", "park"][..], 12),
+        (&["is-hit-and-leaves-at-exit", "handle:15", "calls:10"], 11),
+    ] {
+        let story = Story::new();
+        let ending = story.run(steps);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+        story.counted(calls, 1);
+    }
+}
+
 #[test]
 fn a_flush_saves_what_an_exit_at_once_or_a_bare_exec_would_lose() {
     for (steps, calls, files) in [

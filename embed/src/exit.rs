@@ -311,6 +311,7 @@ fn give_way_to_death(state: &State, serves: bool) {
     if let Some(signal) = signals::deferred_death() {
         if state.gate.was_ended_here() {
             // In a hook of the C library: this thread would have died at the end of its exit.
+            coverage::save();
             coverage::conclude();
             action::die_by(signal);
         }

@@ -37,7 +37,8 @@
 //! 3. The data is saved once more, in place of the first.
 //! 4. The handler that was there before is called, once, on the interrupted thread, with what the
 //!    kernel told of the signal; else the process leaves through `exit` and dies by the signal at
-//!    the end of it. The first process of a namespace exits with 128 plus the signal's number.
+//!    the end of it, where the data is saved for the last time. The first process of a namespace exits
+//!    with 128 plus the signal's number.
 //!
 //! A signal that arrives meanwhile is kept for later, and nothing runs twice. A second `SIGINT`
 //! skips the finalizers that have not begun.

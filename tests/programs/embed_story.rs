@@ -65,6 +65,8 @@ fn take(verb: &str, what: &str) {
         "waits-at-exit" => sys::at_exit(wait_at_exit),
         "registers-at-exit" => sys::at_exit(register_at_exit),
         "aborts-at-exit" => sys::at_exit(abort_at_exit),
+        "calls-at-exit" => sys::at_exit(call_at_exit),
+        "is-hit-and-leaves-at-exit" => sys::at_exit(leave_at_exit),
         "park" => loop {
             thread::park();
         },
@@ -319,6 +321,17 @@ extern "C" fn register_at_exit() {
 extern "C" fn abort_at_exit() {
     measured_call();
     std::process::abort();
+}
+
+extern "C" fn call_at_exit() {
+    measured_call();
+}
+
+/// Gets a signal and leaves in the middle of an exit.
+extern "C" fn leave_at_exit() {
+    take("raise", "15");
+    measured_call();
+    embed::exit(9);
 }
 
 /// Allocates and frees without end, in as many threads besides this one.

@@ -38,7 +38,11 @@ fn last(told: Option<c_int>) -> Option<End> {
     run_late_ones(state());
     coverage::hand_over();
     let death = told.or_else(signals::deferred_death).map(End::Death);
-    death.or_else(code_of_another).inspect(|_| coverage::conclude())
+    death.or_else(code_of_another).inspect(|_| {
+        // What has run since the last time: hooks and destructors, where the runtime does not write.
+        coverage::save();
+        coverage::conclude();
+    })
 }
 
 /// Runs what has been registered behind our hook, where this thread has the exit.
