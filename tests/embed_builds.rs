@@ -134,6 +134,25 @@ fn a_signal_leaves_the_destructors_of_libraries_their_turn() {
     oracle.nothing_left();
 }
 
+/// Where those are behind the program's own, as this C library has them.
+#[test]
+fn a_signal_in_a_destructor_of_a_library_is_still_what_an_exit_ends_by() {
+    let builds = builds();
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let plugin = format!("plugin:{}", builds.plugin.display());
+    let profiles = Profiles::new();
+    let plain = Path::new(env!("CARGO_BIN_EXE_embed_story"));
+    let mut command = profiles.command(plain, "p-%p.profraw");
+    command.env("EMBED_PLUGIN_AT_END", "raise");
+    // The plugin handles another one.
+    let ending = Program::start(command.args(["handle:10", "finalizer:host", &plugin])).finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGUSR1), "{ending}");
+    assert_eq!(ending.stdout, "plugin\nhost\ndestructor\n", "{ending}");
+    drop(profiles);
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_measured_host_and_its_measured_plugin_both_keep_their_counts() {
     let builds = builds();

@@ -226,11 +226,15 @@ pub(crate) fn deferred_death() -> Option<c_int> {
 
 /// Has embed's thread in a process that has handlers: a copy made by `fork` starts with none.
 pub(crate) fn serve_if_handling() {
-    let handles = HANDLED.iter().any(|handled| handled.load(Ordering::Relaxed));
-    if handles {
+    if handles_any() {
         // Without the thread the handler still saves the data and ends the process.
         let _ = serve();
     }
+}
+
+/// Whether this process has handlers of ours.
+pub(crate) fn handles_any() -> bool {
+    HANDLED.iter().any(|handled| handled.load(Ordering::Relaxed))
 }
 
 pub(crate) fn is_handled(signal: c_int) -> bool {

@@ -30,7 +30,8 @@ pub(crate) fn hook() {
     sys::exit::at_exit(at_exit, last);
 }
 
-/// The last thing at an exit, behind all hooks.
+/// The last thing at an exit, behind all hooks; where signals are handled again behind the destructors of
+/// libraries.
 ///
 /// Not in our own hook: behind that the data still changes, finalizers are registered, and a signal may
 /// come. The exit does not wait for embed's thread, which would tell of it.
@@ -38,11 +39,12 @@ fn last(told: Option<c_int>) -> Option<End> {
     run_late_ones(state());
     coverage::hand_over();
     let death = told.or_else(signals::deferred_death).map(End::Death);
-    death.or_else(code_of_another).inspect(|_| {
+    let end = death.or_else(code_of_another).inspect(|_| {
         // What has run since the last time: hooks and destructors, where the runtime does not write.
         coverage::save();
         coverage::conclude();
-    })
+    });
+    end.or_else(|| signals::handles_any().then_some(End::AsBegun))
 }
 
 /// Runs what has been registered behind our hook, where this thread has the exit.

@@ -17,10 +17,13 @@ pub(crate) enum End {
     Death(c_int),
     /// This code.
     Code(c_int),
+    /// The code that it began with, if no signal comes until then.
+    AsBegun,
 }
 
 /// What is done at the very end of an exit: it gets the signal that this is told to end in, and says
-/// what it ends in; none for the code that it began with.
+/// what it ends in; none for the code that it began with, whatever comes. Where it says something it is
+/// asked again behind the destructors of all images.
 pub(crate) type Last = fn(Option<c_int>) -> Option<End>;
 
 /// Has `hook` run when this process exits normally, in all that exits after this has returned, and
@@ -54,55 +57,61 @@ static LAST: AtomicUsize = AtomicUsize::new(0);
 static AT_THE_VERY_END: extern "C" fn() = at_the_very_end;
 
 extern "C" fn at_the_very_end() {
-    let told = Some(DEATH.load(Ordering::Acquire)).filter(|signal| *signal != 0);
-    let last = LAST.load(Ordering::Acquire);
-    // SAFETY: zero is `None`; else `at_exit` stored a function of this type.
-    let last = unsafe { transmute::<usize, Option<Last>>(last) };
-    if let Some(end) = last.map_or(told.map(End::Death), |last| last(told))
-        && !put_behind(end)
+    if let Some(end) = end()
+        && !put_behind()
     {
         come_to(end);
     }
 }
 
-/// Has the exit come to this end behind the destructors of all images; false where it cannot.
+/// What the exit ends in, as far as is known.
+fn end() -> Option<End> {
+    let told = Some(DEATH.load(Ordering::Acquire)).filter(|signal| *signal != 0);
+    let last = LAST.load(Ordering::Acquire);
+    // SAFETY: zero is `None`; else `at_exit` stored a function of this type.
+    let last = unsafe { transmute::<usize, Option<Last>>(last) };
+    last.map_or(told.map(End::Death), |last| last(told))
+}
+
+/// Has the exit come to its end behind the destructors of all images, in which a signal may still come; false
+/// where it cannot.
 ///
 /// The C library runs them all in one of its hooks, the first of the list and so the last to run. It then
 /// begins the list again, for what came meanwhile.
 #[cfg(target_env = "gnu")]
-fn put_behind(end: End) -> bool {
+fn put_behind() -> bool {
     use std::ffi::c_void;
     type Hook = extern "C" fn(*mut c_void);
     unsafe extern "C" {
         fn __cxa_atexit(hook: Hook, argument: *mut c_void, image: *mut c_void) -> c_int;
     }
-    extern "C" fn die(signal: *mut c_void) {
-        come_to(End::Death(signal.addr() as c_int));
+    extern "C" fn behind_all(_nothing: *mut c_void) {
+        if let Some(end) = end() {
+            come_to(end);
+        }
     }
-    extern "C" fn leave(code: *mut c_void) {
-        come_to(End::Code(code.addr() as c_int));
-    }
-    let (hook, number): (Hook, _) = match end {
-        End::Death(signal) => (die, signal),
-        End::Code(code) => (leave, code),
-    };
-    let argument = ptr::without_provenance_mut(number as usize);
-    // SAFETY: `hook` takes a number for an address, and does not unwind. This image is there until the end:
-    // one that is to end the process is not unloaded.
-    unsafe { __cxa_atexit(hook, argument, ptr::null_mut()) == 0 }
+    // SAFETY: `behind_all` needs nothing, and does not unwind. This image is there until the end: one that is
+    // to end the process, or handles signals, is not unloaded.
+    unsafe { __cxa_atexit(behind_all, ptr::null_mut(), ptr::null_mut()) == 0 }
 }
 
 /// Other C libraries take no more hooks by then.
 #[cfg(not(target_env = "gnu"))]
-fn put_behind(_: End) -> bool {
+fn put_behind() -> bool {
     false
 }
 
-fn come_to(end: End) -> ! {
-    flush_streams();
+fn come_to(end: End) {
     match end {
-        End::Death(signal) => action::die_by(signal),
-        End::Code(code) => exit_at_once(code),
+        End::Death(signal) => {
+            flush_streams();
+            action::die_by(signal)
+        }
+        End::Code(code) => {
+            flush_streams();
+            exit_at_once(code)
+        }
+        End::AsBegun => {}
     }
 }
 
