@@ -38,6 +38,17 @@ fn a_thread_that_exits_first_is_the_one_whose_code_the_program_ends_with() {
 }
 
 #[test]
+fn an_exit_in_a_finalizer_that_runs_by_hand_cuts_no_other_ending_short() {
+    for (story, code) in [("by-hand-in-a-death", None), ("by-hand-in-a-cleanup", Some(7))] {
+        let ending = told(story);
+        assert_eq!(ending.stdout, "a\n", "{story}: {ending}");
+        assert_eq!(ending.code(), code, "{story}: {ending}");
+        let signal = code.is_none().then_some(Signal::SIGTERM);
+        assert_eq!(ending.signal(), signal, "{story}: {ending}");
+    }
+}
+
+#[test]
 fn an_exit_in_a_hook_of_an_exit_ends_the_program() {
     let ending = told("exit-in-a-hook");
     assert_eq!(ending.code(), Some(7), "{ending}");

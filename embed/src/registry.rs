@@ -30,12 +30,20 @@ use crate::sys::action::{is_paused, this_thread};
 thread_local! {
     /// The process whose finalizer this thread runs, or zero. A copy made in one runs none.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
+    /// The thread whose walk this one runs a finalizer for, or zero.
+    static ENDER: Cell<pid_t> = const { Cell::new(0) };
 }
 
 /// Whether the calling thread is running a finalizer.
 pub(crate) fn inside_finalizer() -> bool {
     let process = INSIDE.with(Cell::get);
     process != 0 && process == std::process::id()
+}
+
+/// Whether the calling thread is running a finalizer for the one that has the turn to end this process. Not one
+/// by hand, nor one that was left behind.
+pub(crate) fn inside_ending(state: &State) -> bool {
+    inside_finalizer() && state.gate.is_owned_by(ENDER.with(Cell::get))
 }
 
 /// Unwinds a finalizer that asked to leave the process: it ends here, as if it had returned.
@@ -317,11 +325,13 @@ impl Registry {
 }
 
 impl Entry {
-    /// Runs it on this thread. A copy that it makes by `fork` does not come back: what follows, the
-    /// other finalizers above all, is the original's, and so are the locks.
-    fn run_in_ending(self, ending: &Ending) -> Outcome {
+    /// Runs it on this thread, for the `ender`. A copy that it makes by `fork` does not come back: what
+    /// follows, the other finalizers above all, is the original's, and so are the locks.
+    fn run_in_ending(self, ending: &Ending, ender: pid_t) -> Outcome {
         let process = std::process::id();
+        let outer = ENDER.with(|thread| thread.replace(ender));
         let outcome = self.run(ending);
+        ENDER.with(|thread| thread.set(outer));
         let code = if outcome == Outcome::Ran { 0 } else { PANICKED };
         exit::end_copy_of(process, code);
         outcome

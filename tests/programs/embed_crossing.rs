@@ -33,6 +33,8 @@ fn main() {
         "exit-after-signal" => signal_in_exit(|| embed::exit(7)),
         "code" => code(),
         "exit-in-a-hook" => exit_in_a_hook(),
+        "by-hand-in-a-death" => by_hand_in(|| raise(Signal::SIGTERM).unwrap()),
+        "by-hand-in-a-cleanup" => by_hand_in(|| drop(embed::cleanup())),
         "late" => late(),
         "late-exit-now" => late_before(|| embed::exit_now(3)),
         "late-exec" => late_before(|| {
@@ -123,6 +125,30 @@ fn code() {
     });
     thread::spawn(|| embed::exit(3));
     until(&IS_HELD);
+}
+
+/// A thread exits in a finalizer that it runs by hand, as an ending is in the middle of another one.
+fn by_hand_in(end: fn()) -> ! {
+    embed::cleanup_on_sigterm().unwrap();
+    let by_hand = embed::finalizer("by hand", || {
+        IS_HELD.store(true, Ordering::SeqCst);
+        until(&GO);
+        std::process::exit(7)
+    });
+    let thread = thread::Builder::new().name("by hand".to_owned());
+    thread.spawn(|| by_hand.run_now()).unwrap();
+    until(&IS_HELD);
+    embed::finalizer("a", || {
+        GO.store(true, Ordering::SeqCst);
+        // It waits for its turn, or it has ended the process.
+        let waits = |thread: &procfs::Entry| thread.name == "by hand" && thread.state == 'S';
+        while !procfs::threads_of(Pid::this()).iter().any(waits) {}
+        println!("a");
+    });
+    end();
+    loop {
+        thread::park();
+    }
 }
 
 /// The exit comes to a hook from before embed's, which asks for another one.

@@ -9,7 +9,7 @@ use crate::coverage;
 use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::gate::Phase;
-use crate::registry::{Pass, Reach, inside_finalizer};
+use crate::registry::{Pass, Reach, inside_ending};
 use crate::signals;
 use crate::state::{State, state};
 use crate::sys;
@@ -77,8 +77,8 @@ fn finish() {
     let state = state();
     // A callback beside another ending that exits waits for its turn by that ending's clock.
     let was_beside = state.deadline.stop_beside();
-    let entered = match inside_finalizer() {
-        // It called `exit`, in place of its own end: the others have their turn now.
+    let entered = match inside_ending(state) {
+        // A finalizer called `exit`, in place of its own end: the others have their turn now.
         true => Ok(()),
         false => state.gate.enter(Cause::Exit),
     };

@@ -80,9 +80,9 @@ impl Pass {
             let ending = Ending::new(self.cause, self.reach);
             let outcome = match (entry.kind, self.cause) {
                 (Kind::Hook | Kind::Last, Cause::Exit) => {
-                    state.deadline.pause_for(|| entry.run_in_ending(&ending))
+                    state.deadline.pause_for(|| entry.run_in_ending(&ending, self.ender))
                 }
-                _ => entry.run_in_ending(&ending),
+                _ => entry.run_in_ending(&ending, self.ender),
             };
             if !self.finish(state, outcome) {
                 return;
