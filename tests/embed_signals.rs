@@ -613,6 +613,28 @@ fn a_signal_to_a_copy_ends_the_copy_alone() {
 }
 
 #[test]
+fn a_signal_that_ends_no_copy_is_still_handled_there_after_it() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    // Nobody could continue a process of that session: a stop does nothing there.
+    let mut command = Command::new("setsid");
+    command.arg(env!("CARGO_BIN_EXE_embed_story"));
+    let handled = [17, 18, 20, 21, 22, 23, 28];
+    let steps = |verb: &str| handled.map(|number| format!("{verb}:{number}"));
+    let fork = format!("fork:{},status", steps("raise").join(","));
+    command.args(steps("handle")).args([&fork, "reap"]);
+    let ending = Program::start(&mut command).finish();
+    assert_eq!(ending.after("reaped "), ["code 0"], "{ending}");
+    let is_status = |line: &&str| line.split(' ').next().is_some_and(|mask| mask.len() == 16);
+    let status = lines(&ending).into_iter().find(is_status).unwrap();
+    let caught = u64::from_str_radix(&status[..16], 16).unwrap();
+    for number in handled {
+        assert_ne!(caught & 1 << (number - 1), 0, "{number}: {ending}");
+    }
+    oracle.nothing_left();
+}
+
+#[test]
 fn the_first_process_of_a_namespace_exits_with_the_code_that_names_the_signal() {
     let steps = "first-process:handle:15,finalizer:a,raise:15,park";
     let ending = told(&[steps]);

@@ -22,13 +22,13 @@ thread_local! {
 
 /// What the kernel does on a signal that nobody handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Default {
+pub(crate) enum Default {
     Death,
     Stop,
     Nothing,
 }
 
-fn default_of(signal: c_int) -> Default {
+pub(crate) fn default_of(signal: c_int) -> Default {
     match signal {
         libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => Default::Stop,
         libc::SIGCHLD | libc::SIGURG | libc::SIGWINCH | libc::SIGCONT => Default::Nothing,

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use crate::coverage;
 use crate::error::SignalError;
 use crate::exit;
-use crate::served;
+use crate::served::{self, Default};
 use crate::state::{lock, state};
 use crate::stop;
 use crate::sys::action::{self, Delivery, Previous, SIGNALS, Stack};
@@ -348,12 +348,15 @@ fn save_and_carry_out(delivery: &Delivery) {
 fn carry_out(delivery: &Delivery) {
     match action::previous(delivery.signal) {
         Previous::Handler => delivery.call_previous(),
-        Previous::Default | Previous::Ignored => {
-            if served::is_deadly(delivery.signal) {
+        Previous::Default | Previous::Ignored => match served::default_of(delivery.signal) {
+            Default::Death => {
                 // Another thread may be saving, in a handler of its own.
                 coverage::conclude();
+                delivery.default_follows();
             }
-            delivery.default_follows();
-        }
+            // Ours stays for the next one.
+            Default::Stop => action::stop_by(delivery.signal),
+            Default::Nothing => {}
+        },
     }
 }
