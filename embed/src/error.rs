@@ -13,8 +13,8 @@ pub enum SignalError {
     /// The kernel lets no program handle this signal. Nothing has changed.
     #[error("signal {0} cannot be caught: only SIGKILL and SIGSTOP behave so, by design")]
     Uncatchable(c_int),
-    /// There is no signal of this number, or the C library keeps it for itself. Nothing has
-    /// changed.
+    /// There is no signal of this number, or the C library keeps it for itself, or this crate does
+    /// (`SIGSTKFLT`, or `SIGPWR` where there is none). Nothing has changed.
     #[error("there is no signal {0} that a program may handle")]
     NoSuchSignal(c_int),
     /// The thread that runs the finalizers could not be started. Nothing has changed.

@@ -255,6 +255,8 @@ fn is_fault(signal: c_int) -> bool {
 fn check(signal: c_int) -> Result<(), SignalError> {
     match signal {
         libc::SIGKILL | libc::SIGSTOP => Err(SignalError::Uncatchable(signal)),
+        // It would be taken for a request to end where a thread of ours is interrupted by it.
+        action::INTERRUPTION => Err(SignalError::NoSuchSignal(signal)),
         1..32 => Ok(()),
         _ if (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal) => Ok(()),
         _ => Err(SignalError::NoSuchSignal(signal)),
