@@ -213,7 +213,7 @@ pub fn request_stop(reason: StopReason) {
 ///
 /// Two threads never both end a process: where another is on its way out, this one waits until the
 /// process is gone, so `code` is the first caller's. A finalizer that calls this ends there, as if
-/// it had returned.
+/// it had returned; with `panic = "abort"` it cannot, see [Limits](crate#limits).
 ///
 /// # Examples
 ///

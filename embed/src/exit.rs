@@ -71,7 +71,8 @@ pub fn cleanup() -> Cleanup {
 ///
 /// From any thread. If another thread is ending the process already, this one waits for that end. If another
 /// one comes to its own exit later, as `main`'s does when it returns, the process still exits with this
-/// `code`. A finalizer that calls this ends there, as if it had returned.
+/// `code`. A finalizer that calls this ends there, as if it had returned; with `panic = "abort"` it cannot,
+/// see [Limits](crate#limits).
 ///
 /// The hooks of the C library (`atexit`, destructors) run in their order, embed's among them. In one that
 /// runs after embed's, the process leaves there: the hooks that are left do not run. In one that runs before
@@ -90,7 +91,8 @@ pub fn exit(code: c_int) -> ! {
 /// that is still in a buffer is lost.
 ///
 /// If a signal that is to end this process arrived meanwhile, that is how it ends. A finalizer that
-/// calls this ends there, as if it had returned.
+/// calls this ends there, as if it had returned; with `panic = "abort"` it cannot, see
+/// [Limits](crate#limits).
 ///
 /// # Examples
 ///

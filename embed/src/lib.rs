@@ -60,6 +60,9 @@
 //! - A handler that the program installs later replaces ours. If it calls the one before, as
 //!   signal-hook's does, that happens first: the process may be gone before its own turn. Install
 //!   first, then call [`cleanup_on_signal`].
+//! - In a build with `panic = "abort"` a finalizer or callback that leaves, by [`exit`](fn@exit), [`exit_now`]
+//!   or [`ending::leave`], cannot end there: its thread waits for ever, older finalizers do not run, and the
+//!   kernel kills the process at the deadline. Where there is none, that hangs. There it has to return.
 //! - A copy made by `fork` in a finalizer or callback ends when it comes back from it. One that is
 //!   made during a normal exit must not call `std::process::exit`, which would wait for ever for
 //!   the exit of the original; [`exit`](fn@exit) and [`exit_now`] do not.

@@ -122,6 +122,7 @@ pub fn stop_requested() -> bool {
 /// the callback is over there, as if it had returned: at once if that ending has called it, else when that
 /// ending's finalizers have run. Then those behind it are called. But if that ending was a
 /// [`cleanup`](crate::cleanup()), they are not: the process ends by this callback.
+/// With `panic = "abort"` it cannot leave there, see [Limits](crate#limits).
 ///
 /// # Examples
 ///
