@@ -190,6 +190,24 @@ fn a_cleanup_by_hand_reports_what_timed_out_and_the_program_goes_on() {
 }
 
 #[test]
+fn a_program_that_is_stopped_beyond_the_deadline_of_a_cleanup_goes_on_when_it_is_continued() {
+    for goes_on in [&["cleanup", "say:on"][..], &["exec:say:on"]] {
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let program = story(&[&["deadline:100", "stops:b"][..], goes_on].concat());
+        let stopped = waitpid(program.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(program.pid(), Signal::SIGSTOP));
+        // Nothing tells of a kill that does not come: it came half a second behind the deadline.
+        thread::sleep(Duration::from_secs(1));
+        program.signal(Signal::SIGCONT);
+        let ending = program.finish();
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        assert_eq!(ending.after("on").len(), 1, "{ending}");
+        oracle.nothing_left();
+    }
+}
+
+#[test]
 fn a_hook_outlives_the_deadline_at_a_normal_exit_only() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

@@ -21,7 +21,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// process with `SIGKILL` at the deadline, whatever a finalizer does: it may spin with all signals
 /// blocked or have stopped the whole process. [`cleanup`](crate::cleanup), and so
 /// [`exec`](crate::exec) and [`exit_now`](crate::exit_now), leave a finalizer behind that has not
-/// returned at the deadline, and go on.
+/// returned at the deadline, and go on; where that cannot be, `exit_now` is killed half a second later, and
+/// so are the others where the kernel has no thread for finalizers.
 ///
 /// Holds for endings that begin later. A time too long for the clock means no deadline; with no
 /// time at all every finalizer is skipped, and the process ends as it would have.
@@ -43,6 +44,8 @@ pub(crate) enum Enforcer {
     Kernel,
     /// A thread that waits; the kernel only where that thread cannot run.
     Waiter,
+    /// A thread that waits, and nobody else: the program is to go on, and may have been stopped meanwhile.
+    WaiterAlone,
 }
 
 /// The deadline of this process's ending.
@@ -231,10 +234,11 @@ impl Running {
     fn arm(&self) {
         if let (Some(timer), Some(ends)) = (&self.timer, self.ends) {
             let left = ends.saturating_duration_since(Instant::now());
-            timer.arm(match self.enforcer {
-                Enforcer::Kernel => left,
-                Enforcer::Waiter => left.saturating_add(MARGIN),
-            });
+            match self.enforcer {
+                Enforcer::Kernel => timer.arm(left),
+                Enforcer::Waiter => timer.arm(left.saturating_add(MARGIN)),
+                Enforcer::WaiterAlone => {}
+            }
         }
     }
 

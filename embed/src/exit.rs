@@ -58,7 +58,7 @@ pub fn cleanup() -> Cleanup {
     match state.gate.enter(Cause::Cleanup) {
         Ok(()) => {
             let pass = Pass::new(Cause::Cleanup, Reach::ButLast);
-            let report = clean_up(state, pass, Enforcer::Waiter, Place::Apart);
+            let report = clean_up(state, pass, Enforcer::WaiterAlone, Place::Apart);
             state.gate.open();
             report
         }
@@ -159,13 +159,17 @@ pub fn exec(command: &mut Command) -> io::Error {
 fn clean_up_for_good(state: &'static State, reach: Reach) -> bool {
     // A callback beside another ending waits for its turn by that ending's clock, as if it had returned.
     let was_beside = state.deadline.stop_beside();
+    let enforcer = match reach {
+        Reach::All => Enforcer::Waiter,
+        Reach::AllBeforeExec | Reach::ButLast => Enforcer::WaiterAlone,
+    };
     if state.gate.enter(Cause::Cleanup).is_ok() {
         let pass = Pass::new(Cause::Cleanup, reach);
-        clean_up(state, pass, Enforcer::Waiter, Place::Apart);
+        clean_up(state, pass, enforcer, Place::Apart);
     } else if !state.gate.was_ended_here() {
         wait_for_end(state, was_beside);
     }
-    close(state, Cause::Cleanup, reach, Enforcer::Waiter);
+    close(state, Cause::Cleanup, reach, enforcer);
     give_way_to_death(state, was_beside);
     was_beside
 }
@@ -368,6 +372,9 @@ fn clean_up(state: &'static State, pass: Pass, enforcer: Enforcer, place: Place)
         pass.wait(state, enforcer);
     } else {
         // Where there are no more threads, too: only the kernel can end what does not return.
+        if enforcer == Enforcer::WaiterAlone {
+            state.deadline.start(Enforcer::Waiter);
+        }
         pass.run(state, is_in_a_hurry);
     }
     state.deadline.stop();

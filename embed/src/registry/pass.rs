@@ -103,7 +103,7 @@ impl Pass {
         while progress.state == Walk::Going {
             let left = match enforcer {
                 Enforcer::Kernel => None,
-                Enforcer::Waiter => state.deadline.remaining(),
+                Enforcer::Waiter | Enforcer::WaiterAlone => state.deadline.remaining(),
             };
             progress = match left {
                 None => self.ended.wait(progress).unwrap_or_else(PoisonError::into_inner),
