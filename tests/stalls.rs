@@ -111,6 +111,17 @@ fn a_task_that_is_awaited_waits_in_a_stopped_worker_for_no_more_than_a_while() {
 }
 
 #[test]
+fn who_joins_again_and_again_for_no_time_waits_for_a_stopped_worker_for_no_more_than_a_while() {
+    let joined = |mut task: Task<u32>| loop {
+        if let Some(value) = task.join_timeout(Duration::ZERO).unwrap() {
+            return value;
+        }
+        std::thread::yield_now();
+    };
+    stopped(|tasks| tasks.into_iter().map(joined).sum(), 1);
+}
+
+#[test]
 fn a_callback_waits_for_a_stopped_worker_for_no_more_than_a_while() {
     let called_back = |tasks: Vec<Task<u32>>| {
         let (sender, outcomes) = mpsc::channel();

@@ -144,6 +144,22 @@ fn a_join_that_times_out_gives_the_task_back_and_a_later_one_its_value_once() {
     oracle.nothing_left();
 }
 
+#[test]
+fn who_joins_again_and_again_for_no_time_at_all_gets_the_value() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::new(1).unwrap();
+    let mut task = pool.submit(1u64, |n| n + 1).unwrap();
+    let value = loop {
+        if let Some(value) = task.join_timeout(Duration::ZERO).unwrap() {
+            break value;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(value, 2);
+    drop(pool);
+    oracle.nothing_left();
+}
+
 /// Whoever reads for all may leave at any moment because its time is over.
 #[test]
 fn those_who_wait_beside_one_that_times_out_get_their_outcomes() {

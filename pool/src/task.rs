@@ -164,7 +164,8 @@ impl<R> Task<R> {
     {
         // Without an end, if it is too long for the clock.
         self.wait(Instant::now().checked_add(timeout))?;
-        if self.mailbox.is_empty() { Ok(None) } else { self.take().map(Some) }
+        // It looks itself: who has no time left does not wait, and nobody else may take what is there.
+        if self.is_finished() { self.take().map(Some) } else { Ok(None) }
     }
 
     /// Gives the task's outcome if it has one; never blocks. `None` means that it waits, or runs.
