@@ -212,23 +212,29 @@ pub(crate) mod tests {
     use crossbeam_channel::bounded;
     use epilogue_process::bell::Bell;
     use epilogue_process::child::Spec;
+    use epilogue_process::link::Link;
 
     use super::{Floor, Member, Phase, Recycling, Size};
     use crate::recycling::Growth;
 
-    fn start(floor: &mut Floor) -> Member {
+    fn start(floor: &mut Floor, main: fn(Link)) -> Member {
         let spec = Spec::named("worker");
-        Member::start(&spec, floor.next_worker(), floor.recycling(), |_| {}).unwrap()
+        Member::start(&spec, floor.next_worker(), floor.recycling(), main).unwrap()
     }
 
     /// A floor with a worker that does nothing, without a supervisor.
     pub(crate) fn floor_of_one() -> Floor {
+        floor_with(|_| {})
+    }
+
+    /// The same, with a worker of that main function.
+    pub(crate) fn floor_with(main: fn(Link)) -> Floor {
         let bells = [Arc::new(Bell::new().unwrap()), Arc::new(Bell::new().unwrap())];
         let staff = (Size::new(1, 1, None), Recycling::new(None, Growth::Any));
         let (started, _) = bounded(1);
         let mut floor = Floor::new("floor".to_owned(), staff, Arc::default(), started, bells);
         floor.phase = Phase::Running;
-        let worker = start(&mut floor);
+        let worker = start(&mut floor, main);
         floor.hire(worker);
         floor
     }
@@ -238,7 +244,7 @@ pub(crate) mod tests {
         let mut floor = floor_of_one();
         floor.resize(2);
         // The supervisor starts it without the lock.
-        let second = start(&mut floor);
+        let second = start(&mut floor, |_| {});
         floor.resize(1);
         floor.hire(second);
         assert_eq!(floor.members.iter().filter(|member| member.stays()).count(), 1);

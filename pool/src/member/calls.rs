@@ -49,10 +49,7 @@ impl Member {
         let last = self.in_flight.back_mut()?;
         let (ticket, count) = (last.ticket, last.call.count());
         let end = self.child.wire().shorten(ticket, count, &|left| left / 2);
-        let tail = last.call.split_off(end, id);
-        self.bytes -= tail.as_ref().map_or(0, Call::bytes).min(self.bytes);
-        self.drop_if_answered(self.in_flight.len() - 1);
-        tail
+        self.cut_off(self.in_flight.len() - 1, end, id)
     }
 
     /// Takes back those of these tasks that it has not begun.
@@ -72,10 +69,20 @@ impl Member {
                 continue;
             }
             let end = self.child.wire().shorten(*ticket, call.count(), &|_| 0);
-            taken.extend(call.split_off(end, number()));
-            self.drop_if_answered(position);
+            taken.extend(self.cut_off(position, end, number()));
         }
         taken
+    }
+
+    /// Takes the tasks from `end` on out of the call at this position.
+    fn cut_off(&mut self, position: usize, end: u32, id: u64) -> Option<Call> {
+        let call = &mut self.in_flight[position].call;
+        let before = call.bytes();
+        let tail = call.split_off(end, id);
+        // What is left is subtracted once it goes; what was taken never would be.
+        self.bytes = (self.bytes + call.bytes()).saturating_sub(before);
+        self.drop_if_answered(position);
+        tail
     }
 
     /// It has answered some tasks of a call; how many of them that it was in time for.
@@ -195,5 +202,43 @@ impl Member {
             }
         }
         self.bytes = self.bytes.saturating_sub(call.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use epilogue_process::Limits;
+    use epilogue_process::entry::{Entry, Request};
+    use epilogue_process::segment::Stock;
+
+    use crate::call::{Call, NO_STATE, Which, head};
+    use crate::floor::{floor_with, send};
+    use crate::mailbox::Mailbox;
+    use crate::worker::serve;
+
+    #[test]
+    fn what_is_taken_back_of_a_call_that_runs_does_not_count_as_ahead_any_more() {
+        let mut floor = floor_with(serve);
+        let park = |_: u32| -> u32 {
+            loop {
+                thread::park();
+            }
+        };
+        let mut request = Request::new(head(Entry::plain(park).unwrap(), NO_STATE));
+        for item in 0..9u32 {
+            request.push(&item, &Limits::default(), &Stock::new(Stock::POOL)).unwrap();
+        }
+        let call = Call::new(1, 1, NO_STATE, request, Arc::new(Mailbox::default()), 0);
+        send(&floor.states, &floor.bell, &mut floor.members[0], call);
+        while !floor.is_running(1) {
+            floor.members[0].child.flush();
+            thread::yield_now();
+        }
+        assert_eq!(floor.cancel(Which::Job(1)), 8);
+        let member = &floor.members[0];
+        assert_eq!((member.load(), member.bytes), (1, member.in_flight[0].call.bytes()));
     }
 }
