@@ -126,6 +126,16 @@ fn an_initializer_that_ends_its_process_is_one_error_with_its_status_and_bounded
 }
 
 #[test]
+fn an_initializer_that_fails_is_told_also_where_no_death_at_all_is_few_enough() {
+    let (oracle, _watchdog) = begin();
+    let pool = Pool::builder().workers(1).restart_intensity(0, Duration::from_secs(1));
+    let outcome = pool.initializer(|| process::exit(7)).start().map(drop);
+    let Err(BuildError::Worker(error)) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(error, StartError::EndedEarly { status: ExitStatus::Exited(7) }), "{error:?}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn where_one_initializer_fails_the_finalizers_of_the_others_run() {
     let (oracle, _watchdog) = begin();
     let (marks, error) = not_started(|| {

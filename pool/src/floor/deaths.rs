@@ -172,8 +172,11 @@ impl Floor {
         if left {
             return;
         }
-        if !was_up && matches!(self.phase, Phase::Draining { .. }) {
-            return self.help_failed(error);
+        match self.phase {
+            // Whoever waits for the first is told why it failed, however many deaths are too many.
+            Phase::Starting(_) => return self.hiring_failed(error),
+            Phase::Draining { .. } if !was_up => return self.help_failed(error),
+            Phase::Running | Phase::Draining { .. } | Phase::Stopping => {}
         }
         if self.intensity.is_exceeded_by(Instant::now()) {
             let last = if was_up { status.to_string() } else { error.to_string() };
