@@ -28,7 +28,8 @@ use epilogue_process::ring::Patience;
 
 pub(crate) use self::reading::Reader;
 #[cfg(test)]
-pub(crate) use self::staffing::tests::{floor_of_one, floor_with};
+pub(crate) use self::staffing::tests::{floor_of_one, floor_of_two, floor_with};
+#[cfg(test)]
 pub(crate) use self::work::send;
 use crate::call::{Call, NO_STATE, Which};
 use crate::deadline::Alarm;

@@ -20,7 +20,7 @@ use epilogue_process::wire::Wire;
 
 use crate::call::Call;
 use crate::event::Event;
-use crate::floor::{Floor, send};
+use crate::floor::Floor;
 use crate::member::{Member, Standing};
 use crate::stall::{Look, OnStall, Reaction, Stall, StallKind};
 use crate::terms::earlier;
@@ -199,10 +199,10 @@ impl Floor {
         }
     }
 
-    /// Gives what this worker has not begun to others that are idle.
+    /// Gives what this worker has not begun to others that are idle, as far as they may begin.
     fn spread(&mut self, owner: usize) {
         let idle = |(other, member): (usize, &Member)| other != owner && member.is_idle();
-        if self.members.iter().enumerate().any(idle) {
+        if self.may_begin() > 0 && self.members.iter().enumerate().any(idle) {
             let taken = self.take_back_from(owner);
             for call in taken {
                 self.send_to_other(owner, call);
@@ -211,12 +211,13 @@ impl Floor {
     }
 
     fn send_to_other(&mut self, owner: usize, call: Call) {
+        let most = self.may_begin();
         let members = self.members.iter_mut().enumerate();
-        let free = members.filter(|(other, _)| *other != owner);
+        let free = members.filter(|(other, one)| *other != owner && (most > 0 || one.load() > 0));
         let free = free.filter_map(|(other, member)| member.has_room(&call).then_some(other));
         let free: Vec<_> = free.collect();
         match free.into_iter().min_by_key(|&other| self.members[other].load()) {
-            Some(other) => send(&self.states, &self.bell, &mut self.members[other], call),
+            Some(other) => self.give(other, call),
             None => self.queue.push_front(call),
         }
     }
@@ -281,18 +282,56 @@ mod tests {
     use epilogue_process::entry::{Entry, Request};
     use epilogue_process::segment::Stock;
 
-    use super::{Vigil, send};
+    use super::Vigil;
     use crate::call::{Call, NO_STATE, Which, head};
-    use crate::floor::floor_of_one;
+    use crate::floor::{Floor, floor_of_one, floor_of_two, send};
     use crate::mailbox::Mailbox;
     use crate::member::Standing;
     use crate::stall::{Look, OnStall};
     use crate::wakes::Presence;
 
     fn call(id: u64) -> Call {
+        call_of(id, 1)
+    }
+
+    fn call_of(id: u64, tasks: u32) -> Call {
         let mut request = Request::new(head(Entry::plain(|n: u32| n).unwrap(), NO_STATE));
-        request.push(&1u32, &Limits::default(), &Stock::new(Stock::POOL)).unwrap();
+        for task in 0..tasks {
+            request.push(&task, &Limits::default(), &Stock::new(Stock::POOL)).unwrap();
+        }
         Call::new(id, id, NO_STATE, request, Arc::new(Mailbox::default()), 0)
+    }
+
+    /// Where the first of two workers has three tasks, and a debugger that holds it; the other has done
+    /// two, and each may do three.
+    fn with_a_traced_worker(wanted: usize) -> Floor {
+        let (mut floor, period) = (floor_of_two(wanted, 3), Duration::from_secs(1));
+        floor.vigil = Vigil::new(period, OnStall::default());
+        floor.members.iter_mut().for_each(|member| member.standing = Standing::Serving);
+        floor.members[1].done = 2;
+        send(&floor.states, &floor.bell, &mut floor.members[0], call_of(1, 3));
+        let now = Instant::now();
+        floor.keep_vigil(now);
+        assert!(floor.keep_vigil(now + period).1);
+        let suspects = floor.suspects(now + period);
+        floor.judge(&suspects[0], Look { state: 't', waits_in: None, cpu: 0 });
+        assert_eq!(floor.report.stalls.len(), 1);
+        floor
+    }
+
+    #[test]
+    fn who_takes_over_from_a_stalled_worker_does_no_more_than_it_may() {
+        let floor = with_a_traced_worker(2);
+        let tasks = [0, 1].map(|owner| floor.members[owner].tasks());
+        let waiting: usize = floor.queue.iter().map(Call::left).sum();
+        assert_eq!((tasks, waiting), ([0, 1], 2));
+    }
+
+    #[test]
+    fn who_is_to_take_the_place_of_a_stalled_worker_takes_nothing_over_before_that_leaves() {
+        let floor = with_a_traced_worker(1);
+        let tasks = [0, 1].map(|owner| floor.members[owner].tasks());
+        assert_eq!((tasks, floor.queue.len()), ([3, 0], 0));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Floor {
 
     /// How many workers may have something to do besides those that have. Those that are to take
     /// another one's place wait until it leaves.
-    pub(super) fn may_begin(&self) -> usize {
+    pub(crate) fn may_begin(&self) -> usize {
         if self.members.len() <= self.size.wanted() {
             return self.members.len();
         }
@@ -229,13 +229,28 @@ pub(crate) mod tests {
 
     /// The same, with a worker of that main function.
     pub(crate) fn floor_with(main: fn(Link)) -> Floor {
+        let mut floor = empty_floor(1, None);
+        let worker = start(&mut floor, main);
+        floor.hire(worker);
+        floor
+    }
+
+    /// With two such workers, whether or not as many are wanted, each of which may do so many tasks.
+    pub(crate) fn floor_of_two(wanted: usize, most_tasks: u64) -> Floor {
+        let mut floor = empty_floor(wanted, Some(most_tasks));
+        for _ in 0..2 {
+            let worker = start(&mut floor, |_| {});
+            floor.members.push(worker);
+        }
+        floor
+    }
+
+    fn empty_floor(wanted: usize, most_tasks: Option<u64>) -> Floor {
         let bells = [Arc::new(Bell::new().unwrap()), Arc::new(Bell::new().unwrap())];
-        let staff = (Size::new(1, 1, None), Recycling::new(None, Growth::Any));
+        let staff = (Size::new(wanted, wanted, None), Recycling::new(most_tasks, Growth::Any));
         let (started, _) = bounded(1);
         let mut floor = Floor::new("floor".to_owned(), staff, Arc::default(), started, bells);
         floor.phase = Phase::Running;
-        let worker = start(&mut floor, main);
-        floor.hire(worker);
         floor
     }
 

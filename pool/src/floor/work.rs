@@ -104,7 +104,7 @@ impl Floor {
 
     /// Sends a call to a worker that has room for it; what that may not do any more waits for another.
     #[inline]
-    fn give(&mut self, chosen: usize, mut call: Call) {
+    pub(crate) fn give(&mut self, chosen: usize, mut call: Call) {
         let (member, next) = (&mut self.members[chosen], &mut self.next);
         let rest = member.cut(&mut call, || {
             *next += 1;
