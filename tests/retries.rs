@@ -2,6 +2,7 @@
 //! ends all its workers is given up, and a storm of deaths ends in an error.
 
 use std::collections::HashSet;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -214,6 +215,48 @@ fn a_pool_that_stops_begins_nothing_again() {
     assert_eq!((report.cancelled, report.retried, marks.count("begun")), (1, 0, 1), "{report}");
     drop((pool, gate));
     oracle.nothing_left();
+}
+
+/// Those of its tasks that its worker had claimed and not begun are begun by no other, either.
+#[test]
+fn a_map_that_has_ended_early_begins_nothing_again() {
+    let (oracle, _watchdog) = begin();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    symlink(gate.path(), marks.path().join("gate")).unwrap();
+    let (name, directory) = marks.variable();
+    let pool = Pool::builder().workers(1).retries(9).env(name, directory).start().unwrap();
+    let mut stream = pool.chunk_size(500).imap(0..GUILTY + 300, die_at_the_gate);
+    assert_eq!(stream.next().unwrap().unwrap(), 0);
+    gate.wait();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while pool.stats().cancelled == 0 {
+                std::thread::yield_now();
+            }
+            drop(gate);
+        });
+        drop(stream);
+    });
+    assert_eq!((marks.count("begun"), marks.count("behind")), (1, 0));
+    let report = end(pool);
+    let counts = (report.done, report.lost, report.cancelled, report.retried);
+    assert_eq!(counts, (GUILTY.into(), 1, 299, 0), "{report}");
+    oracle.nothing_left();
+}
+
+/// A worker claims ever more of those before it, which take no time; 256 at most.
+const GUILTY: u32 = 200;
+
+fn die_at_the_gate(n: u32) -> u32 {
+    if n >= GUILTY {
+        let marks = Marks::from_env();
+        marks.leave(if n == GUILTY { "begun" } else { "behind" });
+        if n == GUILTY {
+            Gate::pass(&marks.path().join("gate"));
+            die();
+        }
+    }
+    n
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl Call {
     /// is not.
     pub(crate) fn lost(&mut self, loss: WorkerLost, id: u64) -> Result<Self, TaskError> {
         let Some(course) = &mut self.course else { return Err(TaskError::WorkerLost(loss)) };
-        if self.late.len() > 0 || !course.retries() {
+        if self.late.len() > 0 || self.mailbox.begins_no_more() || !course.retries() {
             return Err(course.give_up(loss));
         }
         course.begin_anew(loss.clone(), Instant::now());

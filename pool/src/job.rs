@@ -268,7 +268,10 @@ impl<'pool> Job<'pool> {
         if !self.shared.is_ours() {
             return;
         }
-        self.shared.floor().cancel(Which::Job(self.id));
+        let mut floor = self.shared.floor();
+        // What runs is waited for. Should its worker die, it is not begun again.
+        self.mailbox.begin_no_more();
+        floor.cancel(Which::Job(self.id));
     }
 }
 

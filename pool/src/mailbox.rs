@@ -76,6 +76,8 @@ pub(crate) struct Mailbox {
     /// Whether there may be something to take. Written behind the lock: whoever has had that since,
     /// sees it.
     is_filled: AtomicBool,
+    /// Whether none of the owner's tasks is to begin any more. Of the floor, and behind its lock.
+    begins_no_more: AtomicBool,
     arrived: Condvar,
     cost: Cost,
 }
@@ -90,6 +92,15 @@ impl Mailbox {
     /// Whether it is for a task in this scope that has no outcome yet.
     pub(crate) fn is_of(&self, tally: &Arc<Tally>) -> bool {
         self.lock().ticket.as_ref().is_some_and(|ticket| ticket.is_of(tally))
+    }
+
+    /// None of the owner's tasks is to begin any more, nor again.
+    pub(crate) fn begin_no_more(&self) {
+        self.begins_no_more.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn begins_no_more(&self) -> bool {
+        self.begins_no_more.load(Ordering::Relaxed)
     }
 
     pub(crate) fn put(&self, arrival: Arrival) {

@@ -151,8 +151,10 @@ impl Floor {
         self.tell(|| Told::WorkerDown { report: Box::new(report.clone()) });
         let productive = report.done + report.lost + report.retried + report.timed_out > 0;
         self.report.push(report);
+        let (over, unbegun): (Vec<_>, Vec<_>) =
+            unbegun.into_iter().partition(|call| stopping || call.mailbox().begins_no_more());
+        over.into_iter().for_each(|call| self.drop_call(call));
         if stopping {
-            unbegun.into_iter().for_each(|call| self.drop_call(call));
             return;
         }
         // What was begun again has its limits anew, and the last look may have found none that was left.
