@@ -36,6 +36,9 @@ enum Source {
 }
 
 impl Supervisor {
+    /// So often in a row it takes answers without a look at the workers: about a thousandth of a second.
+    const IN_A_ROW: u32 = 128;
+
     /// Runs the pool until it has ended, and leaves word if that was by a panic.
     pub(crate) fn watch(self) -> Report {
         let shared = Arc::clone(&self.shared);
@@ -49,6 +52,7 @@ impl Supervisor {
     fn run(self) -> Report {
         // The program's signal handlers have nothing to do on this thread.
         let _ = SigSet::all().thread_block();
+        let mut in_a_row = 0;
         loop {
             self.hire();
             self.look_at_suspects();
@@ -65,8 +69,15 @@ impl Supervisor {
                 }
                 floor.members.iter_mut().for_each(|member| member.child.flush());
                 if floor.needs_supervisor() && floor.has_answers() {
-                    continue;
+                    in_a_row += 1;
+                    if in_a_row < Self::IN_A_ROW {
+                        continue;
+                    }
+                    // It does not sleep: nobody tells of these. But they may come for as long as there
+                    // are tasks, and who has died meanwhile is to be found.
+                    self.shared.bell.ring();
                 }
+                in_a_row = 0;
                 let due = floor.members.iter().filter_map(|member| member.child.due());
                 let due = due.chain(floor.staffing_due()).chain(floor.ending_due());
                 let due = due.chain(floor.alarm.at()).min();
