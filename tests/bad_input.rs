@@ -923,6 +923,8 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "map_with: this process is a fork of the one that owns the pool: start a pool here",
         "map_outcomes: this process is a fork of the one that owns the pool: start a pool here",
         "task: this process is a fork of the one that owns the pool: start a pool here",
+        "as completed: [(0, None), (1, Some(5))]",
+        "as completed, of the original: this process is a fork of the one that owns the pool: start a pool here",
         "close: this process is a fork of the one that owns the pool, which alone can close it",
         "terminate: this process is a fork of the one that owns the pool, which alone can close it",
         "process: this process is a fork of the one that started the child, which alone can wait",
@@ -937,6 +939,8 @@ fn a_pool_in_a_forked_copy_refuses_everything_and_the_original_goes_on() {
         "original: [1, 2, 3]",
         "task: 42",
         "process: 5",
+        "other: 44",
+        "completes: Some(46)",
         "clean: true",
     ] {
         assert!(ending.stdout.lines().any(|said| said == line), "{line:?} is missing: {ending}");

@@ -5,6 +5,7 @@ use std::iter::FusedIterator;
 use std::sync::{Arc, Weak};
 
 use epilogue_process::channel::{Drain, forget_foreign};
+use epilogue_process::child::this_process;
 use epilogue_process::{Limits, Portable};
 
 use crate::collect::outcomes;
@@ -49,7 +50,7 @@ pub fn as_completed<R>(tasks: impl IntoIterator<Item = Task<R>>) -> AsCompleted<
             pools.push(task.pool.clone());
         }
     }
-    AsCompleted { left: tasks.len(), open_from: 0, tasks, common, pools }
+    AsCompleted { left: tasks.len(), open_from: 0, tasks, common, pools, owner: this_process() }
 }
 
 impl Pool {
@@ -80,6 +81,8 @@ pub struct AsCompleted<R> {
     /// Where all outcomes arrive.
     common: Arc<Mailbox>,
     pools: Vec<Weak<Shared>>,
+    /// In a copy made by `fork` nothing arrives, and who had the mailbox's lock did not come along.
+    owner: u32,
 }
 
 impl<R: Portable> AsCompleted<R> {
@@ -122,7 +125,7 @@ impl<R: Portable> Iterator for AsCompleted<R> {
         let later = self.tasks.get(self.open_from..)?;
         let first = self.open_from + later.iter().position(Option::is_some)?;
         self.open_from = first;
-        if self.tasks[first].as_ref().is_some_and(Task::is_foreign) {
+        if self.owner != this_process() {
             return Some(self.give(first, Err(Refusal::Forked.into())));
         }
         if self.common.is_empty() {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::OnceLock;
 
-use epilogue::{Pool, Portable, Process, SharedSlice};
+use epilogue::{AsCompleted, Pool, Portable, Process, SharedSlice, Task};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -24,6 +24,8 @@ mod sys {
 fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(2)?;
     let task = pool.submit(21u64, |x| x * 2)?;
+    let other = pool.submit(22u64, |x| x * 2)?;
+    let completes = pool.as_completed([pool.submit(23u64, |x| x * 2)?]);
     let process = Process::start(4u64, |x| x + 1)?;
     let mut copy = None;
     let items = (0..100u8).inspect(|&x| {
@@ -54,10 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("map_shared: {}", shared.unwrap_err());
         println!("map_outcomes: {}", pool.map_outcomes([1], |x: u8| x).unwrap_err());
         println!("task: {}", task.join().unwrap_err());
+        let own = Pool::new(2)?;
+        completes_in_a_fork(other, completes, &own);
         println!("close: {}", pool.close().unwrap_err());
         println!("terminate: {}", pool.terminate().unwrap_err());
         println!("process: {}", process.join().unwrap_err());
-        let own = Pool::new(2)?;
         println!("own pool: {:?}", own.map([1, 2], |x: u8| x * 2)?);
         drop(own);
         drop(pool);
@@ -73,6 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("original: {:?}", pool.map([0u8, 1, 2], |x| x + 1)?);
     println!("task: {}\nprocess: {}", task.join()?, process.join()?);
+    println!("other: {}\ncompletes: {:?}", other.join()?, completes.flat_map(|(_, x)| x).max());
     println!("clean: {}", pool.close()?.is_clean());
     Ok(())
 }
@@ -98,6 +102,18 @@ fn reduces_in_a_fork(pool: &Pool) -> Result<(), Box<dyn Error>> {
     waitpid(forked, None)?;
     println!("reduced in the original: {:?}", sum?);
     Ok(())
+}
+
+/// Has tasks given as they are done, of which the first is the original's; and those of an iterator that
+/// is the original's.
+fn completes_in_a_fork(task: Task<u64>, completes: AsCompleted<u64>, own: &Pool) {
+    let tasks = [task, own.submit(4u64, |x| x + 1).unwrap()];
+    let both = own.as_completed(tasks).map(|(position, outcome)| (position, outcome.ok()));
+    let mut both: Vec<_> = both.collect();
+    both.sort();
+    println!("as completed: {both:?}");
+    let errors: Vec<_> = completes.map(|(_, outcome)| outcome.unwrap_err().to_string()).collect();
+    println!("as completed, of the original: {}", errors.join("; "));
 }
 
 /// Maps what an iterator gives that forks in the call in which it ends.
