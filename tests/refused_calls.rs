@@ -2,15 +2,18 @@
 //! waits for ever for that, and nothing panics.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use epilogue::{
-    JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Refusal, Rung, Sender,
-    StallKind, StartError, StartMethod, TaskError, TreeEnd, channel, channel_with, end_servers,
+    BuildError, Event, JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Refusal,
+    Rung, Sender, StallKind, StartError, StartMethod, TaskError, TreeEnd, channel, channel_with,
+    end_servers,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -263,6 +266,43 @@ fn a_pool_that_closes_gives_up_where_the_kernel_starts_nobody_for_what_a_task_wa
         assert!(report.broken.is_some(), "{report}");
         assert!(matches!(second.join(), Err(TaskError::Refused(Refusal::Broken { .. }))));
         assert!(matches!(first.join(), Err(TaskError::Cancelled { begun: true })));
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn a_pool_that_has_no_thread_of_its_own_is_not_started_and_nobody_listens_to_it_any_more() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        let (sender, listener) = mpsc::channel::<OwnedFd>();
+        // Begun before: whoever starts a thread then waits for its answer.
+        thread::spawn(move || {
+            let listener = listener.recv().unwrap();
+            // The first is the one that tells of events.
+            let mut answers = [Answer::Done, Answer::Fails(Errno::EAGAIN)].into_iter();
+            while let Ok(waiting) = seccomp::next_waiting(listener.as_fd()) {
+                let answer = answers.next().unwrap_or(Answer::Done);
+                let _ = seccomp::answer(listener.as_fd(), waiting, answer);
+            }
+        });
+        sender.send(seccomp::listen_to(libc::SYS_clone3).unwrap()).unwrap();
+        static HAS_RETURNED: AtomicBool = AtomicBool::new(false);
+        let (told, is_late) = mpsc::channel();
+        let pool = Pool::builder().on_event(move |event| {
+            assert!(matches!(event, Event::Closed), "{event:?}");
+            // It takes its time, in which nobody is to go on.
+            let is_late = (0..10_000).any(|_| {
+                thread::yield_now();
+                HAS_RETURNED.load(Ordering::Relaxed)
+            });
+            told.send(is_late).unwrap();
+        });
+        let outcome = pool.start().map(drop);
+        HAS_RETURNED.store(true, Ordering::Relaxed);
+        let Err(BuildError::System { source, .. }) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(source.raw_os_error(), Some(libc::EAGAIN));
+        assert_eq!(is_late.recv(), Ok(false));
     });
     program.unwrap().join().unwrap();
     oracle.nothing_left();

@@ -159,8 +159,11 @@ impl Shared {
     pub(crate) fn start(builder: Builder) -> Result<Arc<Self>, BuildError> {
         let (supervisor, up) = Self::prepare(builder)?;
         let shared = Arc::clone(&supervisor.shared);
-        let (own, thread) = OwnThread::start("epilogue-pool", || supervisor.watch())
-            .map_err(|source| BuildError::System { step: "starting a thread", source })?;
+        let started = OwnThread::start("epilogue-pool", || supervisor.watch());
+        let (own, thread) = started.map_err(|source| {
+            shared.end_observation(Until::Done);
+            BuildError::System { step: "starting a thread", source }
+        })?;
         // Nothing was submitted yet, so it has nobody to wake.
         let _ = shared.supervisor.set(own);
         match up.recv() {
