@@ -113,9 +113,10 @@ impl Histogram {
         let last = self.count.checked_sub(1)?;
         let rank = (part.clamp(0.0, 1.0) * self.count as f64).ceil() as u64;
         let rank = rank.saturating_sub(1).min(last);
-        let mut seen = 0;
+        let mut seen = 0u64;
         let bucket = self.buckets.iter().position(|&count| {
-            seen += count;
+            // As the count itself, which is the most there can be.
+            seen = seen.saturating_add(count);
             seen > rank
         })?;
         let (first, width) = range_of(bucket);
@@ -185,5 +186,15 @@ mod tests {
         assert_eq!(none, all);
         assert_eq!(Histogram::default().quantile(0.5), None);
         assert_eq!(Histogram::default().to_string(), "not measured");
+    }
+
+    #[test]
+    fn what_was_counted_more_often_than_can_be_counted_has_its_quantiles() {
+        let (mut times, second) = (Histogram::default(), Duration::from_secs(1));
+        times.record(Duration::from_nanos(1), u64::MAX - 5);
+        times.record(second, 100);
+        assert_eq!(times.quantile(0.5), Some(Duration::from_nanos(1)));
+        assert!(times.quantile(1.0).unwrap() > second * 9 / 10);
+        assert_eq!(times.count(), u64::MAX);
     }
 }
