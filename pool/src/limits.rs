@@ -132,9 +132,10 @@ impl Builder {
 
 impl Builder {
     /// Sets after which time a worker counts as stalled that has something to do, and does not get on
-    /// with it. Five seconds by default; [`Duration::MAX`] is never. It is found after once to
-    /// twice this time, as long as somebody waits for outcomes, and a task that uses the CPU is
-    /// never one, however long it takes: for that there is [`Builder::task_timeout`].
+    /// with it. Five seconds by default; [`Duration::MAX`] is never. As long as somebody waits for
+    /// outcomes, one that is stopped or traced is found after once to twice this time, and one that
+    /// sleeps after twice to three times. A task that uses the CPU is never one, however long it
+    /// takes: for that there is [`Builder::task_timeout`].
     ///
     /// # Examples
     ///

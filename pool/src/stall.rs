@@ -6,8 +6,8 @@ use std::fs;
 /// What is done about a worker that has stalled; see [`Builder::on_stall`](crate::Builder::on_stall).
 ///
 /// Whatever it is, the stall is reported, in [`Pool::stalls`](crate::Pool::stalls) and in the
-/// [`Report`](crate::Report); and what the worker had not begun goes to others that are idle. A
-/// worker that a debugger holds is left alone.
+/// [`Report`](crate::Report); and what the worker had not begun goes to others that are idle
+/// and may begin it. A worker that a debugger holds is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnStall {
