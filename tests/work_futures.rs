@@ -290,6 +290,40 @@ fn a_waker_may_end_the_pool_that_another_thread_closes() {
     oracle.nothing_left();
 }
 
+/// Nobody waits for that thread then.
+#[test]
+fn a_pool_that_is_dropped_by_a_waker_on_its_own_thread_leaves_nothing_behind() {
+    struct Drops(Mutex<Option<Pool>>, Sender<bool>);
+    impl Wake for Drops {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+            let is_own = thread::current().name() == Some("epilogue-pool");
+            self.1.send(is_own).unwrap();
+        }
+    }
+    let (oracle, _watchdog) = begin();
+    let mut gate = Gate::new();
+    let pool = Pool::builder().workers(2).on_event(|_| ()).start().unwrap();
+    let (mut first, second) = (Gate::new(), pool.submit(vec![7u8; 1 << 20], |bytes| bytes.len()));
+    let mut task = pool.submit((first.path(), 1u64), through).unwrap();
+    let behind = pool.submit((gate.path(), 2u64), through).unwrap();
+    first.wait();
+    gate.wait();
+    let (sender, outcomes) = channel();
+    let called = sender.clone();
+    behind.on_done(move |outcome| called.send(outcome.is_ok_and(|x| x == 2)).unwrap());
+    let waker = Waker::from(Arc::new(Drops(Mutex::new(Some(pool)), sender)));
+    assert!(Pin::new(&mut task).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop((waker, first));
+    assert_eq!(outcomes.recv(), Ok(true), "it is woken by that thread");
+    drop(gate);
+    assert_eq!(outcomes.recv(), Ok(true), "the pool is closed, not terminated");
+    assert_eq!(second.unwrap().join().unwrap(), 1 << 20);
+    assert_eq!(block_on(task).unwrap(), 1);
+    oracle.nothing_left_soon();
+    oracle.nothing_left();
+}
+
 /// Each comes back to the pool, where the next one is due.
 #[test]
 fn however_many_are_woken_at_once_may_use_the_pool() {

@@ -10,6 +10,7 @@ use epilogue_embed::ending::{self, Ending};
 use crate::builder::Builder;
 use crate::ends::{Deadline, EndCause, Order};
 use crate::error::{BuildError, CloseError};
+use crate::observer::Observer;
 use crate::own_thread::Until;
 use crate::report::Report;
 use crate::shared::Shared;
@@ -162,15 +163,19 @@ impl Pool {
         }
         let report = self.shared.end(order);
         if let Err(CloseError::OnOwnThread) = report {
-            // It goes on, and the hook waits for it at exit.
+            // It goes on, and who drops the handle waits for it, or else the hook.
             return report;
         }
         self.shared.end_observation(Until::Done);
         // Now there is nothing left to do at exit.
-        if let Some(hook) = self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(hook) = self.take_hook() {
             hook.cancel();
         }
         report
+    }
+
+    fn take_hook(&self) -> Option<Finalizer> {
+        self.at_exit.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -184,7 +189,28 @@ impl Drop for Pool {
         if self.shared.is_ours() {
             // Errors have no reader here. `close` returns them.
             let cause = if thread::panicking() { EndCause::Panic } else { EndCause::Drop };
-            let _ = self.end(self.shared.on_end.order(cause, None));
+            let outcome = self.end(self.shared.on_end.order(cause, None));
+            if let Err(CloseError::OnOwnThread) = outcome {
+                self.shared.leave_alone(self.take_hook());
+            }
         }
+    }
+}
+
+impl Shared {
+    /// Nobody has the handle any more, and nobody waits for the pool's own thread, but this hook.
+    fn leave_alone(&self, hook: Option<Finalizer>) {
+        *self.left_alone.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+
+    /// The pool has ended. If it was left alone, what it holds goes now, and not as the program exits.
+    pub(crate) fn end_alone(&self) {
+        let hook = self.left_alone.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(hook) = hook else { return };
+        self.callbacks.end(self.observer.as_ref().map(Observer::own_thread), Until::Done);
+        self.end_observation(Until::Within(Self::LISTENING));
+        self.stock.close();
+        // Until here the program's end waits for all of it. The hook holds what is left.
+        hook.cancel();
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use epilogue_embed::ending::Ending;
-use epilogue_embed::on_stop;
+use epilogue_embed::{Finalizer, on_stop};
 use epilogue_process::bell::Bell;
 use epilogue_process::channel::{Drain, forget_foreign};
 use epilogue_process::child::Original;
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Who tells of what happens, if anybody listens.
     pub(crate) observer: Option<Observer>,
     pub(crate) on_end: EndPolicies,
+    /// The hook that runs at exit, if the handle was dropped by a waker on the pool's own thread.
+    pub(crate) left_alone: Mutex<Option<Finalizer>>,
 }
 
 /// The floor, behind its lock. When that has been given back, those are woken whose outcomes came.
@@ -114,6 +116,9 @@ enum Supervision {
 }
 
 impl Shared {
+    /// Who listens is not to keep a program from ending for longer.
+    pub(crate) const LISTENING: Duration = Duration::from_secs(1);
+
     /// A pool whose workers its supervisor is about to start, and what tells of the first of them.
     pub(crate) fn prepare(
         builder: Builder,
@@ -151,6 +156,7 @@ impl Shared {
             senders: Mutex::default(),
             observer,
             on_end,
+            left_alone: Mutex::default(),
         });
         Ok((Supervisor { spec, main: builder.main, shared }, up))
     }
@@ -370,8 +376,7 @@ impl Shared {
         }
         self.begin_to_end_with_program(ending);
         let _ = self.wait_for_the_end(Until::Awaited(ending));
-        // Who listens is not to keep a program from ending.
-        let most = Duration::from_secs(1);
+        let most = Self::LISTENING;
         let most = ending.remaining().map_or(most, |left| most.min(left / 5));
         self.end_observation(Until::Within(most));
     }

@@ -42,11 +42,13 @@ impl Supervisor {
     /// Runs the pool until it has ended, and leaves word if that was by a panic.
     pub(crate) fn watch(self) -> Report {
         let shared = Arc::clone(&self.shared);
-        panic::catch_unwind(AssertUnwindSafe(|| self.run())).unwrap_or_else(|payload| {
+        let report = panic::catch_unwind(AssertUnwindSafe(|| self.run()));
+        if report.is_err() {
             let cause = "the pool's own thread panicked".to_owned();
             shared.give_up(Refusal::Broken { cause });
-            panic::resume_unwind(payload)
-        })
+        }
+        shared.end_alone();
+        report.unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 
     fn run(self) -> Report {
