@@ -672,25 +672,33 @@ fn a_signal_that_all_threads_of_the_program_block_still_ends_it() {
 
 #[test]
 fn a_signal_that_the_program_waits_for_itself_stays_its_own() {
-    // Only SIGTERM is handled: embed's thread must not let SIGUSR1 in, which would be deadly.
-    let steps = ["mask:10", "handle:15", "say:ready", "wait", "say:on"];
-    let oracle = Oracle::begin();
-    let _watchdog = Watchdog::start(PATIENCE);
-    let mut program = story(&steps);
-    program.wait_for_line("ready");
-    program.signal(Signal::SIGUSR1);
-    let ending = program.finish();
-    assert_eq!(ending.code(), Some(0), "{ending}");
-    oracle.nothing_left();
+    // Only SIGTERM is handled: embed's thread must not let the others in, which would be deadly.
+    for (mask, signal) in WAITED_FOR {
+        let steps = [mask, "handle:15", "say:ready", "wait", "say:on"];
+        let oracle = Oracle::begin();
+        let _watchdog = Watchdog::start(PATIENCE);
+        let mut program = story(&steps);
+        program.wait_for_line("ready");
+        program.signal(signal);
+        let ending = program.finish();
+        assert_eq!(ending.code(), Some(0), "{ending}");
+        oracle.nothing_left();
+    }
 }
+
+/// One that a program may use for itself, and two of those that tell of a fault.
+const WAITED_FOR: [(&str, Signal); 3] =
+    [("mask:10", Signal::SIGUSR1), ("mask:5", Signal::SIGTRAP), ("mask:31", Signal::SIGSYS)];
 
 #[test]
 fn a_signal_that_the_program_waits_for_since_it_handles_another_one_cuts_no_end_short() {
     // It is pending meanwhile, and its default action is deadly.
-    let steps = ["handle:15", "mask:10", "finalizer:a", "say:ready", "park"];
-    let ending = signalled(&steps, &[Signal::SIGUSR1, Signal::SIGTERM]);
-    assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
-    assert_eq!(lines(&ending), ["ready", "a"], "{ending}");
+    for (mask, signal) in WAITED_FOR {
+        let steps = ["handle:15", mask, "finalizer:a", "say:ready", "park"];
+        let ending = signalled(&steps, &[signal, Signal::SIGTERM]);
+        assert_eq!(ending.signal(), Some(Signal::SIGTERM), "{ending}");
+        assert_eq!(lines(&ending), ["ready", "a"], "{ending}");
+    }
 }
 
 #[test]

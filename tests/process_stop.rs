@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use epilogue::process::Builder;
 use epilogue::{End, ExitStatus, Process, Rung, Stdio, embed};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::unistd::Pid;
 use support::{
     Gate, LARGE, Marks, Program, await_end, begin, large, park_for_ever, parked, poll_once, procfs,
@@ -59,14 +59,30 @@ fn one_that_hears_the_message_ends_by_it() {
 #[test]
 fn a_finalizer_of_one_that_is_stopped_recovers_from_a_fault_by_the_programs_handler() {
     let (oracle, _watchdog) = begin();
-    let task = |gate: PathBuf| {
-        raw::guard_page();
-        embed::finalizer(FINALIZER, raw::touch_guarded_page);
-        Gate::pass(&gate);
-        park_for_ever()
-    };
-    let end = busy(LONG, task).terminate().unwrap();
-    assert_eq!(facts(&end), (Rung::Stop, ExitStatus::Exited(0), true));
+    for task in [
+        (|gate: PathBuf| {
+            raw::guard_page();
+            embed::finalizer(FINALIZER, raw::touch_guarded_page);
+            Gate::pass(&gate);
+            park_for_ever()
+        }) as fn(PathBuf),
+        |gate: PathBuf| {
+            // It ends nothing, and from then on embed has a thread of its own.
+            embed::cleanup_on_signal(Signal::SIGWINCH as i32).unwrap();
+            raise(Signal::SIGWINCH).unwrap();
+            let is_embeds = |thread: &procfs::Entry| thread.name == "epilogue-embed";
+            while !procfs::threads_of(Pid::this()).iter().any(is_embeds) {
+                thread::yield_now();
+            }
+            raw::guard_page();
+            embed::finalizer(FINALIZER, raw::touch_guarded_page);
+            Gate::pass(&gate);
+            park_for_ever()
+        },
+    ] {
+        let end = busy(LONG, task).terminate().unwrap();
+        assert_eq!(facts(&end), (Rung::Stop, ExitStatus::Exited(0), true));
+    }
     oracle.nothing_left();
 }
 

@@ -438,6 +438,18 @@ fn a_preload_that_never_ends_costs_a_program_that_is_asked_to_end_no_finalizer()
 }
 
 #[test]
+fn a_finalizer_of_a_preload_recovers_from_a_fault_by_the_programs_handler() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let marks = Marks::new();
+    let (name, directory): (_, &Path) = marks.variable();
+    let ending = Program::start(program("preloaded-finalizer").env(name, directory)).finish();
+    assert!(ending.status.success(), "{ending}");
+    assert_eq!(marks.count("recovered"), 1, "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn an_exit_waits_for_one_preload_that_never_ends_and_not_for_those_behind_it() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

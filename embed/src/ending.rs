@@ -13,7 +13,7 @@ use crate::registry::{Kind, Reach};
 use crate::report::FinalizerEnd;
 use crate::state::state;
 use crate::sys::action;
-use crate::{coverage, exit, stop};
+use crate::{coverage, exit, signals, stop};
 
 pub use crate::attendant::Attendant;
 pub use crate::stop::StopReason;
@@ -206,7 +206,7 @@ pub fn request_stop(reason: StopReason) {
         // Before the callbacks, which look at the clock.
         state.deadline.hurry();
     }
-    stop::request(reason);
+    signals::letting_in_faults(|| stop::request(reason));
 }
 
 /// Cleans up and exits with `code`, from any thread while the others go on.

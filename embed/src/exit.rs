@@ -243,6 +243,8 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     // Another thread may be in `exit` by the end of this, where std keeps this one out: see `last`.
     let _ = state.leaving.set((action::this_thread(), code));
     hook();
+    // For all that follows, hooks of the C library's included: a thread of a library's may block everything.
+    signals::let_in_faults();
     if place == Place::Here {
         signals::let_in_if_attendant();
     }

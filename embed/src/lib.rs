@@ -71,8 +71,8 @@
 //! - Both files stay, and count twice, if the process is killed between that write and the removal, or if
 //!   the first call into this crate comes from a destructor, after the runtime has written.
 //! - Where a signal ends the process, or its parent ends a worker, finalizers run on a thread that lets in
-//!   handled signals and those of a fault only. A program that one of them, or a callback on a signal, starts
-//!   there begins with the others blocked: it has to unblock them.
+//!   handled signals only, and those of a fault that have a handler. A program that one of them, or a callback on
+//!   a signal, starts there begins with the others blocked: it has to unblock them.
 //! - A library that exits as it is loaded has the loader's lock meanwhile. There a finalizer that waits for
 //!   that lock, to load a library or for its first use of a thread-local with a destructor, is killed at the
 //!   deadline.

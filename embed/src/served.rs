@@ -8,7 +8,9 @@ use crate::deadline::Enforcer;
 use crate::ending::Cause;
 use crate::exit;
 use crate::registry::{Pass, Reach};
-use crate::signals::{Desk, deferred_death, is_handled, is_in_a_hurry, let_in_handled};
+use crate::signals::{
+    Desk, deferred_death, is_handled, is_in_a_hurry, let_in_handled, letting_in_faults,
+};
 use crate::state::State;
 use crate::stop::{self, StopReason};
 use crate::sys::action::{self, Previous};
@@ -45,9 +47,9 @@ pub(crate) fn is_deadly(signal: c_int) -> bool {
 /// this one there would be deaf to nearly all.
 pub(crate) fn as_the_program<R>(work: impl FnOnce() -> R) -> R {
     let Some(mask) = PROGRAM.get() else { return work() };
-    mask.take_over(is_handled);
+    let before = mask.take_over(is_handled);
     let result = work();
-    let_in_handled();
+    before.take_over(is_handled);
     result
 }
 
@@ -68,7 +70,7 @@ pub(crate) fn collect(desk: &Desk, state: &'static State, program: Mask) -> ! {
 pub(crate) fn serve_all(desk: &Desk, state: &'static State) {
     // Of several, the one that came first is the one to die by.
     while let Some(letter) = desk.inbox.take(deferred_death()) {
-        end_by(&letter, desk, state);
+        letting_in_faults(|| end_by(&letter, desk, state));
     }
 }
 

@@ -205,17 +205,26 @@ pub(crate) fn is_in_a_hurry() -> bool {
     DESK.get().is_some_and(|desk| desk.interrupts.load(Ordering::Relaxed) > 1)
 }
 
-/// Lets in the handled signals on a thread of ours, and those of a fault: where one of these is blocked the
-/// kernel ends the process, whatever handler the program has to recover by. No others.
+/// Lets in the handled signals on a thread of ours, and no others.
 pub(crate) fn let_in_handled() {
-    mask::let_in_only(|signal| is_handled(signal) || is_fault(signal));
+    mask::let_in_only(is_handled);
 }
 
-/// The same if this thread is the attendant, which waits no more.
+/// Lets in the handled signals, too, if this thread is the attendant, which waits no more.
 pub(crate) fn let_in_if_attendant() {
     if DESK.get().is_some_and(Desk::is_attended_here) {
-        let_in_handled();
+        mask::let_in(is_handled);
     }
+}
+
+/// Lets in the faults that the program may recover from, for its code on a thread that blocks what it likes.
+pub(crate) fn let_in_faults() {
+    mask::let_in(may_recover);
+}
+
+/// Runs `work`, which is the program's, with the faults let in that the program may recover from.
+pub(crate) fn letting_in_faults<R>(work: impl FnOnce() -> R) -> R {
+    mask::letting_in(may_recover, work)
 }
 
 /// The signal that a normal exit must end in, if one arrived when the exit was under way.
@@ -247,9 +256,11 @@ fn is_crash(signal: c_int) -> bool {
     memory.contains(&signal) || [libc::SIGTRAP, libc::SIGSYS].contains(&signal)
 }
 
-/// Whether it tells of what the thread itself has done. `abort` lets its own in.
-fn is_fault(signal: c_int) -> bool {
-    is_crash(signal) && signal != libc::SIGABRT
+/// Whether it tells of what the thread itself has done, and there is a handler: where it is blocked the kernel
+/// ends the process all the same. Without a handler it does so anyway, and another thread may wait for one that
+/// somebody sends. `abort` lets its own in.
+fn may_recover(signal: c_int) -> bool {
+    is_crash(signal) && signal != libc::SIGABRT && action::has_handler(signal)
 }
 
 fn check(signal: c_int) -> Result<(), SignalError> {

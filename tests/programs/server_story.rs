@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use epilogue::process::Builder;
-use epilogue::{Pool, Process, StartMethod, embed};
+use epilogue::{Pool, Process, StartMethod, embed, end_servers};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::getpid;
@@ -72,6 +72,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let _starting = thread::spawn(move || forked.start((), |()| ()).map(drop));
             wait();
         }
+        "preloaded-finalizer" => {
+            forked().preload(recover_in_a_finalizer).start((), |()| ())?.join()?;
+            end_servers();
+        }
         "queued" => queued()?,
         "cleanup" => cleanup()?,
         "copy" => copy()?,
@@ -93,6 +97,14 @@ fn stand_at_the_gate() {
 fn load_at_the_gate() {
     Marks::from_env().leave("preload");
     stand_at_the_gate();
+}
+
+fn recover_in_a_finalizer() {
+    raw::guard_page();
+    embed::finalizer("recovers", || {
+        raw::touch_guarded_page();
+        Marks::from_env().leave("recovered");
+    });
 }
 
 fn is_asleep(thread: &str) -> bool {

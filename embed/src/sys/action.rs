@@ -59,6 +59,14 @@ pub(crate) fn previous(signal: c_int) -> Previous {
     }
 }
 
+/// Whether anybody has a handler for `signal`.
+pub(crate) fn has_handler(signal: c_int) -> bool {
+    let is_handler = |action: libc::sigaction| {
+        action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN
+    };
+    change(signal, None).is_ok_and(is_handler)
+}
+
 /// Which stack a handler runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
@@ -257,7 +265,7 @@ pub(crate) fn die_by(signal: c_int) -> ! {
 /// could continue us the kernel does not stop for it.
 pub(crate) fn stop_by(signal: c_int) {
     without_ours(signal, || {
-        mask::letting_in(signal, || send_to(this_thread(), signal));
+        mask::letting_in(|one| one == signal, || send_to(this_thread(), signal));
     });
 }
 
@@ -273,9 +281,7 @@ pub(crate) const INTERRUPTION: c_int = libc::SIGPWR;
 pub(crate) fn interrupt(thread: libc::pid_t) {
     extern "C" fn nothing(_signal: c_int) {}
     // Installed when it is needed: until then it is the program's, as every signal is.
-    if let Ok(old) = change(INTERRUPTION, None)
-        && (old.sa_sigaction == libc::SIG_DFL || old.sa_sigaction == libc::SIG_IGN)
-    {
+    if !has_handler(INTERRUPTION) {
         let mut action = default_action();
         let handler: extern "C" fn(c_int) = nothing;
         action.sa_sigaction = handler as usize;

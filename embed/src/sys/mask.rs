@@ -36,9 +36,9 @@ impl Mask {
         Self(none())
     }
 
-    /// Gives this thread the mask, with those let in that `wanted` names.
-    pub(crate) fn take_over(self, wanted: impl Fn(c_int) -> bool) {
-        set_mask(libc::SIG_SETMASK, &without(self.0, wanted));
+    /// Gives this thread the mask, with those let in that `wanted` names, and returns the one before.
+    pub(crate) fn take_over(self, wanted: impl Fn(c_int) -> bool) -> Self {
+        Self(set_mask(libc::SIG_SETMASK, &without(self.0, wanted)))
     }
 }
 
@@ -95,9 +95,14 @@ pub(crate) fn unblock(signal: c_int) {
     set_mask(libc::SIG_UNBLOCK, &only(signal));
 }
 
-/// Runs `work` with `signal` let in on this thread. Async-signal-safe.
-pub(crate) fn letting_in<R>(signal: c_int, work: impl FnOnce() -> R) -> R {
-    let before = set_mask(libc::SIG_UNBLOCK, &only(signal));
+/// Lets those in on this thread, too, that `wanted` names, and returns the mask before.
+pub(crate) fn let_in(wanted: impl Fn(c_int) -> bool) -> Mask {
+    Mask(set_mask(libc::SIG_UNBLOCK, &all_but(|signal| !wanted(signal))))
+}
+
+/// Runs `work` with those let in on this thread, too, that `wanted` names. Async-signal-safe.
+pub(crate) fn letting_in<R>(wanted: impl Fn(c_int) -> bool, work: impl FnOnce() -> R) -> R {
+    let Mask(before) = let_in(wanted);
     let result = work();
     set_mask(libc::SIG_SETMASK, &before);
     result
