@@ -49,6 +49,13 @@ fn an_exit_in_a_finalizer_that_runs_by_hand_cuts_no_other_ending_short() {
 }
 
 #[test]
+fn an_exit_in_a_finalizer_that_was_left_behind_cuts_no_later_ending_short() {
+    let ending = told("left-behind");
+    assert_eq!(ending.stdout, "a\n", "{ending}");
+    assert_eq!(ending.code(), Some(0), "{ending}");
+}
+
+#[test]
 fn an_exit_in_a_hook_of_an_exit_ends_the_program() {
     let ending = told("exit-in-a-hook");
     assert_eq!(ending.code(), Some(7), "{ending}");

@@ -91,15 +91,11 @@ impl Gate {
 
     /// Whether `thread` has the turn, or waits for who has.
     pub(crate) fn is_left_by(&self, thread: pid_t) -> bool {
-        self.is_owned_by(thread) || lock(&self.leavers).contains(&thread)
-    }
-
-    /// Whether `thread` has the turn, or takes the process to its exit.
-    pub(crate) fn is_owned_by(&self, thread: pid_t) -> bool {
-        match *lock(&self.phase) {
-            Phase::Open => false,
-            Phase::Busy(owner, _) | Phase::Ended(owner, _) => owner == thread,
-        }
+        let owner = match *lock(&self.phase) {
+            Phase::Open => None,
+            Phase::Busy(owner, _) | Phase::Ended(owner, _) => Some(owner),
+        };
+        owner == Some(thread) || lock(&self.leavers).contains(&thread)
     }
 
     /// Whether this thread has the turn.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ use crate::sys::action::{is_paused, this_thread};
 thread_local! {
     /// The process whose finalizer this thread runs, or zero. A copy made in one runs none.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
-    /// The thread whose walk this one runs a finalizer for, or zero.
-    static ENDER: Cell<pid_t> = const { Cell::new(0) };
+    /// The number of the walk that this thread runs a finalizer for, or zero.
+    static WALK: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Whether the calling thread is running a finalizer.
@@ -41,9 +42,9 @@ pub(crate) fn inside_finalizer() -> bool {
 }
 
 /// Whether the calling thread is running a finalizer for the one that has the turn to end this process. Not one
-/// by hand, nor one that was left behind.
+/// by hand, nor one that was left behind: whoever did that may have the turn once more.
 pub(crate) fn inside_ending(state: &State) -> bool {
-    inside_finalizer() && state.gate.is_owned_by(ENDER.with(Cell::get))
+    inside_finalizer() && WALK.with(Cell::get) > state.registry.abandoned.load(Ordering::SeqCst)
 }
 
 /// Unwinds a finalizer that asked to leave the process: it ends here, as if it had returned.
@@ -94,6 +95,8 @@ pub(crate) struct Registry {
     opened: Condvar,
     /// Told when an entry that ran by hand has ended, or one was added.
     by_hand_ended: Condvar,
+    /// The last walk that was cut short, or zero: those before it are over, or were left behind as well.
+    abandoned: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -325,13 +328,13 @@ impl Registry {
 }
 
 impl Entry {
-    /// Runs it on this thread, for the `ender`. A copy that it makes by `fork` does not come back: what
-    /// follows, the other finalizers above all, is the original's, and so are the locks.
-    fn run_in_ending(self, ending: &Ending, ender: pid_t) -> Outcome {
+    /// Runs it on this thread, for the `walk` of that number. A copy that it makes by `fork` does not come
+    /// back: what follows, the other finalizers above all, is the original's, and so are the locks.
+    fn run_in_ending(self, ending: &Ending, walk: usize) -> Outcome {
         let process = std::process::id();
-        let outer = ENDER.with(|thread| thread.replace(ender));
+        let outer = WALK.with(|number| number.replace(walk));
         let outcome = self.run(ending);
-        ENDER.with(|thread| thread.set(outer));
+        WALK.with(|number| number.set(outer));
         let code = if outcome == Outcome::Ran { 0 } else { PANICKED };
         exit::end_copy_of(process, code);
         outcome

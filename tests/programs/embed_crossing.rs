@@ -3,13 +3,14 @@
 
 use std::ffi::{c_int, c_void};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use epilogue::embed;
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use support::{procfs, raw, sys};
 
 /// Whether the next hook for the C library's list never gets there.
@@ -35,6 +36,7 @@ fn main() {
         "exit-in-a-hook" => exit_in_a_hook(),
         "by-hand-in-a-death" => by_hand_in(|| raise(Signal::SIGTERM).unwrap()),
         "by-hand-in-a-cleanup" => by_hand_in(|| drop(embed::cleanup())),
+        "left-behind" => left_behind(),
         "late" => late(),
         "late-exit-now" => late_before(|| embed::exit_now(3)),
         "late-exec" => late_before(|| {
@@ -149,6 +151,31 @@ fn by_hand_in(end: fn()) -> ! {
     loop {
         thread::park();
     }
+}
+
+/// A finalizer that a cleanup has left behind exits as the thread that left it runs another one.
+fn left_behind() -> ! {
+    static LEFT: AtomicI32 = AtomicI32::new(0);
+    embed::set_deadline(Duration::from_millis(50));
+    // It may find no time to begin in.
+    while LEFT.load(Ordering::SeqCst) == 0 {
+        embed::finalizer("left behind", || {
+            LEFT.store(gettid().as_raw(), Ordering::SeqCst);
+            until(&GO);
+            std::process::exit(3)
+        });
+        embed::cleanup();
+    }
+    embed::set_deadline(Duration::MAX);
+    embed::finalizer("a", || {
+        GO.store(true, Ordering::SeqCst);
+        // It waits for its turn, or it has ended the process.
+        let left = Pid::from_raw(LEFT.load(Ordering::SeqCst));
+        let waits = |thread: &procfs::Entry| thread.pid == left && thread.state == 'S';
+        while !procfs::threads_of(Pid::this()).iter().any(waits) {}
+        println!("a");
+    });
+    embed::exit(0)
 }
 
 /// The exit comes to a hook from before embed's, which asks for another one.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use crate::sys::action::this_thread;
 /// One walk through the list, which another thread may cut short.
 #[derive(Debug)]
 pub(crate) struct Pass {
+    /// Of two walks of a process, the one that was made later has the greater one.
+    number: usize,
     cause: Cause,
     reach: Reach,
     /// The thread that ends the process, which made this.
@@ -58,10 +61,12 @@ enum Walk {
 impl Pass {
     /// A walk that has not begun.
     pub(crate) fn new(cause: Cause, reach: Reach) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let progress =
             Progress { running: None, done: Vec::new(), before: None, state: Walk::Going };
         let (progress, ended) = (Mutex::new(progress), Condvar::new());
-        Self { cause, reach, ender: this_thread(), progress, ended }
+        Self { number, cause, reach, ender: this_thread(), progress, ended }
     }
 
     /// Whether there is nothing to run in `state`'s list, and nothing to wait for.
@@ -80,9 +85,9 @@ impl Pass {
             let ending = Ending::new(self.cause, self.reach);
             let outcome = match (entry.kind, self.cause) {
                 (Kind::Hook | Kind::Last, Cause::Exit) => {
-                    state.deadline.pause_for(|| entry.run_in_ending(&ending, self.ender))
+                    state.deadline.pause_for(|| entry.run_in_ending(&ending, self.number))
                 }
-                _ => entry.run_in_ending(&ending, self.ender),
+                _ => entry.run_in_ending(&ending, self.number),
             };
             if !self.finish(state, outcome) {
                 return;
@@ -127,6 +132,7 @@ impl Pass {
             return;
         }
         progress.state = Walk::Abandoned;
+        state.registry.abandoned.fetch_max(self.number, Ordering::SeqCst);
         if let Some(name) = progress.running.take() {
             let end = state.registry.record(FinalizerEnd::new(name, Outcome::TimedOut));
             progress.done.push(end);
