@@ -208,6 +208,21 @@ fn a_program_that_is_stopped_beyond_the_deadline_of_a_cleanup_goes_on_when_it_is
 }
 
 #[test]
+fn a_program_that_is_to_be_gone_ends_though_it_is_stopped_in_a_cleanup() {
+    let oracle = Oracle::begin();
+    let _watchdog = Watchdog::start(PATIENCE);
+    let steps = ["handle:15", "on-stop", "waits-and:at-most:1000,raise:19", "cleanup"];
+    let mut program = story(&[&["deadline:100000"], &steps[..]].concat());
+    program.wait_for_line("waits begins");
+    program.signal(Signal::SIGTERM);
+    program.wait_for_line("Signal(15)");
+    program.tell("go on");
+    let ending = program.finish();
+    assert_eq!(ending.signal(), Some(Signal::SIGKILL), "{ending}");
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_hook_outlives_the_deadline_at_a_normal_exit_only() {
     let oracle = Oracle::begin();
     let _watchdog = Watchdog::start(PATIENCE);

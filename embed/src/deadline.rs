@@ -22,7 +22,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// blocked or have stopped the whole process. [`cleanup`](crate::cleanup), and so
 /// [`exec`](crate::exec) and [`exit_now`](crate::exit_now), leave a finalizer behind that has not
 /// returned at the deadline, and go on; where that cannot be, `exit_now` is killed half a second later, and
-/// so are the others where the kernel has no thread for finalizers.
+/// so are the others where the kernel has no thread for finalizers, or a signal or the parent has asked for the
+/// end of the process meanwhile.
 ///
 /// Holds for endings that begin later. A time too long for the clock means no deadline; with no
 /// time at all every finalizer is skipped, and the process ends as it would have.
@@ -59,6 +60,8 @@ struct Clock {
     latest: Option<Instant>,
     /// Whether it may not stand still any more in this ending, which may not have started it yet.
     hurried: bool,
+    /// Whether the process is to be gone behind this ending, which may not have started it yet.
+    insisted: bool,
     running: Option<Running>,
     /// Of what this thread runs beside that ending.
     beside: Option<(pid_t, Running)>,
@@ -83,7 +86,10 @@ impl Clock {
     /// Whether one ran, which this one replaces.
     fn run(&mut self, total: Duration, enforcer: Enforcer, timer: Option<KillTimer>) -> bool {
         let ends = earlier(Instant::now().checked_add(total), self.latest);
-        let running = Running { ends, paused: None, enforcer, timer };
+        let mut running = Running { ends, paused: None, enforcer, timer };
+        if self.insisted {
+            running.insist();
+        }
         running.arm();
         self.running.replace(running).is_some()
     }
@@ -91,7 +97,14 @@ impl Clock {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { total: DEFAULT, latest: None, hurried: false, running: None, beside: None }
+        Self {
+            total: DEFAULT,
+            latest: None,
+            hurried: false,
+            insisted: false,
+            running: None,
+            beside: None,
+        }
     }
 }
 
@@ -162,7 +175,7 @@ impl Deadline {
     /// Stops the clock and disarms the timer. The next ending is not hurried by this one's signal.
     pub(crate) fn stop(&self) {
         let mut clock = lock(&self.0);
-        (clock.running, clock.hurried) = (None, false);
+        (clock.running, clock.hurried, clock.insisted) = (None, false, false);
     }
 
     /// What is left, or `None` where there is no deadline or the clock stands still.
@@ -185,6 +198,19 @@ impl Deadline {
     pub(crate) fn hurry(&self) {
         lock(&self.0).hurried = true;
         self.resume();
+    }
+
+    /// Has the kernel enforce the deadline of this ending, too, where a thread does it alone: the process is to
+    /// be gone behind it, and one that is stopped would stay for ever.
+    pub(crate) fn insist(&self) {
+        let mut clock = lock(&self.0);
+        clock.insisted = true;
+        if let Some(running) = &mut clock.running {
+            running.insist();
+            if running.paused.is_none() {
+                running.arm();
+            }
+        }
     }
 
     fn pause(&self) {
@@ -242,6 +268,12 @@ impl Running {
         }
     }
 
+    fn insist(&mut self) {
+        if self.enforcer == Enforcer::WaiterAlone {
+            self.enforcer = Enforcer::Waiter;
+        }
+    }
+
     fn pause(&mut self) {
         self.paused = self.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
         if let Some(timer) = &self.timer {
@@ -283,6 +315,23 @@ mod tests {
         deadline.at_most(Duration::from_secs(1000));
         deadline.keep_for_exit();
         assert!(deadline.remaining().is_some());
+    }
+
+    #[test]
+    fn the_kernel_enforces_a_deadline_too_behind_which_the_process_is_to_be_gone() {
+        let deadline = Deadline::default();
+        lock(&deadline.0).total = Duration::MAX;
+        let enforcer = || lock(&deadline.0).running.as_ref().map(|running| running.enforcer);
+        deadline.start(Enforcer::WaiterAlone);
+        deadline.insist();
+        assert_eq!(enforcer(), Some(Enforcer::Waiter));
+        deadline.stop();
+        deadline.start(Enforcer::WaiterAlone);
+        assert_eq!(enforcer(), Some(Enforcer::WaiterAlone), "the next one is not the last");
+        deadline.stop();
+        deadline.insist();
+        deadline.start(Enforcer::WaiterAlone);
+        assert_eq!(enforcer(), Some(Enforcer::Waiter), "before its clock starts");
     }
 
     #[test]

@@ -229,6 +229,7 @@ fn leave_by(code: c_int, cause: Cause, place: Place) -> ! {
     if is_orphan && turn.is_none() {
         // Nobody else would end what takes all the time it needs at an exit of the program's own.
         state.deadline.hurry();
+        state.deadline.insist();
     }
     // It may be a callback beside another ending that leaves: it waits as one that has returned, by that
     // ending's clock, and from then on the time is this ending's.

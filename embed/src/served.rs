@@ -85,6 +85,9 @@ fn end_by(letter: &Letter, desk: &Desk, state: &'static State) {
     if !matches!(turn, Some(Ok(()))) {
         // A pool that finishes its queue at exit, outside the deadline, must hear of it now.
         state.deadline.hurry();
+        if turn.is_none() && is_deadly(signal) {
+            state.deadline.insist();
+        }
         // That ending's clock is not theirs: of a cleanup it stops with it. One that hangs would keep this
         // thread from every later signal.
         state.deadline.start_beside();

@@ -95,6 +95,7 @@ fn take(verb: &str, what: &str) {
         }),
         "is-asked" => say(&format!("asked {}", embed::stop_requested())),
         "deadline" => embed::set_deadline(Duration::from_millis(number(what) as u64)),
+        "at-most" => ending::set_deadline_at_most(Duration::from_millis(number(what) as u64)),
         "chdir" => std::env::set_current_dir(what).unwrap(),
         "same" => say(&format!("instrumented {}", embed::is_instrumented())),
         "mask" => signal_set(what).thread_block().unwrap(),
