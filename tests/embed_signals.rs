@@ -1,13 +1,15 @@
 //! A program that a signal ends still runs its finalizers, once each, and ends as it would have.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use support::{Ending, Oracle, Program, Watchdog, not_tried};
+use support::{Ending, Oracle, Program, Watchdog, not_tried, sys};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -197,8 +199,11 @@ fn a_program_that_is_stopped_beyond_the_deadline_of_a_cleanup_goes_on_when_it_is
         let program = story(&[&["deadline:100", "stops:b"][..], goes_on].concat());
         let stopped = waitpid(program.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
         assert_eq!(stopped, WaitStatus::Stopped(program.pid(), Signal::SIGSTOP));
-        // Nothing tells of a kill that does not come: it came half a second behind the deadline.
-        thread::sleep(Duration::from_secs(1));
+        // The kill that must not come came half a second behind the deadline.
+        let pidfd = sys::pidfd_open(program.pid()).unwrap();
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(1000u16)), Ok(0), "{goes_on:?}");
+        drop(pidfd);
         program.signal(Signal::SIGCONT);
         let ending = program.finish();
         assert_eq!(ending.code(), Some(0), "{ending}");
