@@ -101,6 +101,8 @@ impl Build {
         cargo.args(["--target", &host, "--profile", self.profile]).args(&self.arguments);
         cargo.arg("--target-dir").arg(&target);
         cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", &self.flags);
+        // Other flags each time: what is kept for an edit is kept in vain, in gigabytes.
+        cargo.env("CARGO_INCREMENTAL", "0");
         run(&mut cargo);
         let profile = if self.profile == "dev" { "debug" } else { self.profile };
         let folder = if self.target == "--example" { "examples" } else { "" };
@@ -133,7 +135,7 @@ pub fn cargo_test(package: &str) -> Command {
     let (mut cargo, _turn) = (cargo(), turn());
     cargo.args(["test", "--package", package, "--target", &host()]);
     cargo.arg("--target-dir").arg(target_directory().join("tmp/build"));
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "");
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "").env("CARGO_INCREMENTAL", "0");
     cargo
 }
 
