@@ -18,10 +18,12 @@ use epilogue::{
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Uid, setuid};
+use nix::unistd::{Pid, Uid, setuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::seccomp::{self, Answer};
-use support::{Gate, await_end, begin, hide_cgroups, not_tried, park_for_ever, parked, waiting};
+use support::{
+    Gate, await_end, begin, hide_cgroups, not_tried, park_for_ever, parked, procfs, waiting,
+};
 
 /// Makes one system call fail in this process from here on, and in all that it starts.
 fn refuse(call: i64, error: i32) {
@@ -291,11 +293,16 @@ fn a_pool_that_has_no_thread_of_its_own_is_not_started_and_nobody_listens_to_it_
         let (told, is_late) = mpsc::channel();
         let pool = Pool::builder().on_event(move |event| {
             assert!(matches!(event, Event::Closed), "{event:?}");
-            // It takes its time, in which nobody is to go on.
-            let is_late = (0..10_000).any(|_| {
+            // Whoever starts the pool waits for this, or goes on meanwhile.
+            let is_late = loop {
+                if HAS_RETURNED.load(Ordering::Relaxed) {
+                    break true;
+                }
+                if (0..20).all(|_| sleeps(Pid::this())) {
+                    break HAS_RETURNED.load(Ordering::Relaxed);
+                }
                 thread::yield_now();
-                HAS_RETURNED.load(Ordering::Relaxed)
-            });
+            };
             told.send(is_late).unwrap();
         });
         let outcome = pool.start().map(drop);
@@ -306,6 +313,11 @@ fn a_pool_that_has_no_thread_of_its_own_is_not_started_and_nobody_listens_to_it_
     });
     program.unwrap().join().unwrap();
     oracle.nothing_left();
+}
+
+/// Whether the main thread of `pid` waits for something.
+fn sleeps(pid: Pid) -> bool {
+    procfs::threads_of(pid).iter().any(|thread| thread.pid == pid && thread.state == 'S')
 }
 
 /// A channel of one message, whose first was received: that there is room again could not be said.
