@@ -258,7 +258,7 @@ impl Message {
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     room: Vec<u8>,
-    /// How many credits have not been given back, for want of memory of the kernel's.
+    /// How many credits have not been given back, since the kernel took none.
     owed: usize,
 }
 
@@ -268,13 +268,13 @@ impl Intake {
         self.owed > 0
     }
 
-    /// Gives back what is owed, as far as the kernel has memory for that.
+    /// Gives back what is owed, as far as the kernel takes it.
     pub(super) fn pay(&mut self, receiving: BorrowedFd<'_>) {
         while self.owed > 0 {
-            match give_credit(receiving) {
-                Err(error) if is_for_want_of_memory(&error) => return,
+            match give_credit(receiving).map_err(|error| error.raw_os_error()) {
                 // More credits than ever fit lie unused.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.owed -= 1,
+                Err(Some(libc::EAGAIN)) if is_full(receiving) => self.owed -= 1,
+                Err(Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN)) => return,
                 Ok(()) => self.owed -= 1,
                 // Nobody is left to send. If somebody is, after all, it must not wait for a credit
                 // that does not come: to it, this end is closed.
@@ -287,8 +287,9 @@ impl Intake {
     }
 }
 
-fn is_for_want_of_memory(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+fn is_full(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::POLLOUT)];
+    poll(&mut fds, 0u8).is_ok_and(|ready| ready == 0)
 }
 
 /// Receives a message, if one waits.

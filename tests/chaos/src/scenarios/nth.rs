@@ -133,6 +133,7 @@ const ONCE_BROKEN: &[(&str, Errno, u64)] = &[
     ("sendmsg", ENOMEM, 3),
     ("sendmsg", ENOBUFS, 13),
     ("sendto", EINTR, 58),
+    ("sendto", EAGAIN, 104),
 ];
 
 /// All cells of a run, in an order that is the run's.
