@@ -5,6 +5,7 @@
 //! those errors are here with which the kernel itself leaves a call undone, chosen as in `syscalls`. It
 //! does not matter which process makes the call.
 
+use std::array;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{Once, OnceLock};
@@ -96,7 +97,7 @@ const KINDS: &[Kind] = &[
     ("write", libc::SYS_write, &[EINTR], 57),
 ];
 
-/// Each of the first times, and so many of those after them.
+/// Each of the first times, and so many of those after them, come before all others.
 const FIRST: u64 = 5;
 const LATER: usize = 3;
 
@@ -136,25 +137,29 @@ const ONCE_BROKEN: &[(&str, Errno, u64)] = &[
     ("sendto", EAGAIN, 104),
 ];
 
-/// All cells of a run, in an order that is the run's.
+/// All cells of a run, in an order that is the run's: first what of each kind a short run has to try.
 fn cells(run: u64) -> Vec<Cell> {
-    let (mut cells, mut random) = (Vec::new(), Random::new(run));
+    let (mut early, mut others, mut random) = (Vec::new(), Vec::new(), Random::new(run));
     for &kind in KINDS {
         let (_, _, errors, most) = kind;
         for &error in errors {
-            let later = (0..if most > FIRST { LATER } else { 0 })
-                .map(|_| FIRST + 1 + random.below(most - FIRST));
-            let times = (1..=most.min(FIRST)).chain(later);
-            cells.extend(times.map(|time| (kind, error, time)));
+            let later: [_; LATER] = array::from_fn(|_| 1 + random.below(most));
+            for time in 1..=most {
+                let is_early = time <= FIRST || later.contains(&time);
+                let cells = if is_early { &mut early } else { &mut others };
+                cells.push((kind, error, time));
+            }
         }
     }
-    for last in (1..cells.len()).rev() {
-        cells.swap(last, random.below(last as u64 + 1) as usize);
+    for cells in [&mut early, &mut others] {
+        for last in (1..cells.len()).rev() {
+            cells.swap(last, random.below(last as u64 + 1) as usize);
+        }
     }
     let kind = |name| KINDS.iter().find(|kind| kind.0 == name).copied();
     let first =
         ONCE_BROKEN.iter().flat_map(|&(name, error, time)| Some((kind(name)?, error, time)));
-    first.chain(cells).collect()
+    first.chain(early).chain(others).collect()
 }
 
 fn cell(seed: Seed) -> Cell {
