@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use epilogue::{
     BuildError, Event, JoinError, Mechanism, OnStall, Pool, Process, Receiver, RecvError, Refusal,
-    Rung, Sender, StallKind, StartError, StartMethod, TaskError, TreeEnd, channel, channel_with,
-    end_servers,
+    Rung, Sender, StallKind, StartError, StartMethod, Stdio, TaskError, TreeEnd, channel,
+    channel_with, end_servers,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -268,6 +268,30 @@ fn a_pool_that_closes_gives_up_where_the_kernel_starts_nobody_for_what_a_task_wa
         assert!(report.broken.is_some(), "{report}");
         assert!(matches!(second.join(), Err(TaskError::Refused(Refusal::Broken { .. }))));
         assert!(matches!(first.join(), Err(TaskError::Cancelled { begun: true })));
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
+fn what_was_captured_is_there_although_the_kernel_had_no_memory_to_read_it_at_first() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        let (sender, listener) = mpsc::channel::<OwnedFd>();
+        let refusing = thread::spawn(move || {
+            let listener = listener.recv().unwrap();
+            for answer in [Answer::Fails(Errno::ENOMEM), Answer::Done] {
+                let waiting = seccomp::next_waiting(listener.as_fd()).unwrap();
+                seccomp::answer(listener.as_fd(), waiting, answer).unwrap();
+            }
+        });
+        let process = Process::builder().stdout(Stdio::Capture).start((), |()| println!("said"));
+        let process = process.unwrap();
+        sender.send(seccomp::listen_to(libc::SYS_pread64).unwrap()).unwrap();
+        let output = process.join_output();
+        output.result.unwrap();
+        assert_eq!(output.stdout, b"said\n");
+        refusing.join().unwrap();
     });
     program.unwrap().join().unwrap();
     oracle.nothing_left();

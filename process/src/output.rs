@@ -4,6 +4,9 @@ use crate::error::JoinError;
 
 /// What a process returned, and what it wrote where that was captured.
 ///
+/// What was captured ends early where this process has no memory for the rest, or where the kernel has had none
+/// for a tenth of a second to read it with.
+///
 /// # Examples
 ///
 /// ```

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -128,7 +130,7 @@ pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
     };
     let written = written.map_or(0, |len| usize::try_from(len).unwrap_or(usize::MAX));
     let mut bytes = Vec::new();
-    let mut done = 0;
+    let (mut done, mut tries) = (0, TRIES);
     // No further: what the process started may still be writing.
     while done < written {
         let step = STEP.min(written - done);
@@ -140,6 +142,10 @@ pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
             Ok(0) => break,
             Ok(some) => done += some,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) if tries > 0 => {
+                tries -= 1;
+                thread::sleep(MOMENT);
+            }
             Err(_) => break,
         }
     }
@@ -149,6 +155,10 @@ pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
 
 /// How much is read at once.
 const STEP: usize = 1 << 20;
+
+/// How often, and after what time, it is tried again where the kernel has no memory for it.
+const TRIES: u32 = 100;
+const MOMENT: Duration = Duration::from_millis(1);
 
 fn is_bounded(memory: &File) -> bool {
     let seals = fcntl(memory, FcntlArg::F_GET_SEALS).unwrap_or(0);
