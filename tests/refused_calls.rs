@@ -298,6 +298,21 @@ fn what_was_captured_is_there_although_the_kernel_had_no_memory_to_read_it_at_fi
 }
 
 #[test]
+fn a_process_has_ended_well_also_where_the_kernel_never_has_memory_to_read_what_was_captured() {
+    let (oracle, _watchdog) = begin();
+    let program = Process::start((), |()| {
+        let process = Process::builder().stdout(Stdio::Capture).start((), |()| println!("said"));
+        let process = process.unwrap();
+        refuse_here(libc::SYS_pread64, libc::ENOMEM);
+        let output = process.join_output();
+        output.result.unwrap();
+        assert_eq!(output.stdout, b"");
+    });
+    program.unwrap().join().unwrap();
+    oracle.nothing_left();
+}
+
+#[test]
 fn a_pool_that_has_no_thread_of_its_own_is_not_started_and_nobody_listens_to_it_any_more() {
     let (oracle, _watchdog) = begin();
     let program = Process::start((), |()| {

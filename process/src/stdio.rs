@@ -142,7 +142,7 @@ pub(crate) fn read_captured(memory: &File) -> Vec<u8> {
             Ok(0) => break,
             Ok(some) => done += some,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) if tries > 0 => {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && tries > 0 => {
                 tries -= 1;
                 thread::sleep(MOMENT);
             }
