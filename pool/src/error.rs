@@ -99,7 +99,7 @@ pub enum TaskError {
     TimedOut,
     /// It waited longer than it was allowed to, and did not begin, or not again after its worker
     /// had died.
-    #[error("the task waited longer than it was allowed to, and never began")]
+    #[error("the task waited longer to begin than it was allowed to")]
     Expired,
     /// It was cancelled before it was done: by its handle, as its map or scope ended early, or as
     /// the pool ended.
