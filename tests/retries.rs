@@ -289,6 +289,41 @@ fn a_task_that_is_cancelled_as_it_waits_to_be_begun_again_is_told_to_have_begun(
     oracle.nothing_left();
 }
 
+/// As long as a task that its worker can begin at once never waits, on a machine that is busy with others.
+const LONG: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_task_that_waits_too_long_to_be_begun_again_is_not_and_is_not_told_never_to_have_begun() {
+    let (oracle, _watchdog) = begin();
+    let (marks, mut gate) = (Marks::new(), Gate::new());
+    let pool = Pool::new(1).unwrap();
+    // Its worker is there: only the second time does it wait.
+    pool.submit((), |()| ()).unwrap().join().unwrap();
+    let options = TaskOptions::new().retries(1).queue_timeout(LONG);
+    let argument = (marks.path(), gate.path());
+    let first = pool.submit_with(&options, argument, |(marks, gate): (PathBuf, PathBuf)| {
+        Marks::at(&marks).leave("begun");
+        Gate::pass(&gate);
+        die()
+    });
+    let first: Task<()> = first.unwrap();
+    gate.wait();
+    // What has waited goes before what is begun again.
+    let second = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
+    gate.open_once();
+    gate.wait();
+    let outcome = first.join().unwrap_err();
+    assert!(matches!(outcome, TaskError::Expired), "{outcome:?}");
+    assert!(!outcome.to_string().contains("never"), "{outcome}");
+    gate.open_once();
+    second.join().unwrap();
+    assert_eq!(marks.count("begun"), 1);
+    let report = end(pool);
+    assert_eq!((report.done, report.timed_out, report.retried), (2, 1, 1), "{report}");
+    drop(gate);
+    oracle.nothing_left();
+}
+
 #[test]
 fn a_storm_of_deaths_ends_in_an_error_that_tells_the_last() {
     let (oracle, _watchdog) = begin();

@@ -214,7 +214,9 @@ fn after(since: Instant, limit: Option<Duration>) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::{Course, Step, Verdict};
+    use crate::error::WorkerLost;
     use crate::terms::Terms;
+    use epilogue_process::ExitStatus;
     use std::time::{Duration, Instant};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -279,6 +281,18 @@ mod tests {
         assert_eq!(course.look_at_running(now + SECOND * 9, SECOND * 9), Step::Wait(None));
         let mut course = Course::new(terms, now);
         assert_eq!(course.look_at_waiting(now + SECOND), Step::Expire);
+    }
+
+    #[test]
+    fn what_is_begun_again_has_its_time_to_wait_anew() {
+        let now = Instant::now();
+        let terms = Terms { queue_timeout: Some(SECOND), ..Terms::default() };
+        let mut course = Course::new(terms, now);
+        let (worker, status) = ("w".to_owned(), ExitStatus::Exited(0));
+        let died = now + SECOND * 9;
+        course.begin_anew(WorkerLost { worker, pid: 1, status, begun: true, detail: None }, died);
+        assert_eq!(course.look_at_waiting(died), Step::Wait(Some(died + SECOND)));
+        assert_eq!(course.look_at_waiting(died + SECOND), Step::Expire);
     }
 
     #[test]
