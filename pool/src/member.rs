@@ -4,6 +4,7 @@ mod ahead;
 mod burial;
 mod calls;
 mod listening;
+mod rest;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -74,6 +75,8 @@ pub(crate) struct Member {
     /// When it was first seen to have ended.
     ended: Option<Instant>,
     recycling: Recycling,
+    /// Until when its wire is not read, if it writes faster than that is.
+    rests_until: Option<Instant>,
     lost: u64,
     cancelled: u64,
     timed_out: u64,
@@ -111,6 +114,7 @@ impl Member {
             started: Instant::now(),
             ended: None,
             recycling,
+            rests_until: None,
             lost: 0,
             cancelled: 0,
             timed_out: 0,

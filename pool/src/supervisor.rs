@@ -80,11 +80,11 @@ impl Supervisor {
                     self.shared.bell.ring();
                 }
                 in_a_row = 0;
-                let due = floor.members.iter().filter_map(|member| member.child.due());
+                let due = floor.members.iter().filter_map(Member::due);
                 let due = due.chain(floor.staffing_due()).chain(floor.ending_due());
                 let due = due.chain(floor.alarm.at()).min();
                 let due = earlier(due, floor.vigil_due(Instant::now()));
-                let watches: Vec<_> = floor.members.iter().map(|one| one.child.watch()).collect();
+                let watches: Vec<_> = floor.members.iter().map(Member::watch).collect();
                 (watches, due)
             };
             let ready = self.sleep(&watches, due);
@@ -153,14 +153,14 @@ impl Supervisor {
         floor.let_idle_go(now);
         let mut ended = Vec::new();
         for owner in 0..floor.members.len() {
-            let child = &mut floor.members[owner].child;
-            if child.has_ended() {
+            let member = &mut floor.members[owner];
+            if member.child.has_ended() {
                 // It is reaped when nothing is left below it, which no descriptor tells.
-                child.reap();
+                member.child.reap();
             }
             // Before its time is up: all this may have stood still since it was seen that nothing had
             // come of it, and one that was up in time is not late because nobody has looked.
-            let is_due = child.has_ended() || child.due().is_some_and(|due| due <= now);
+            let is_due = member.child.has_ended() || member.due().is_some_and(|due| due <= now);
             if is_due || ready.iter().any(|&(other, _)| other == owner) {
                 ended.extend(floor.look_at(owner).map(|status| (owner, status)));
             }

@@ -138,6 +138,11 @@ impl Watch {
     pub fn pidfd(&self) -> Option<PollFd<'_>> {
         self.is_running.then(|| PollFd::new(self.ties.pidfd.as_fd(), PollFlags::POLLIN))
     }
+
+    /// The same, but for its wire.
+    pub fn without_wire(self) -> Self {
+        Self { wire: None, ..self }
+    }
 }
 
 /// A process that this one started.
@@ -158,6 +163,8 @@ pub struct Child {
     ended_on: Option<Rung>,
     life: Life,
     wire_open: bool,
+    /// Whether the last look at its wire ended with more to read.
+    has_more: bool,
     broken: bool,
     /// How much of its sandbox is enforced, if it has one and is up.
     sandbox: Option<SandboxLevel>,
@@ -220,6 +227,7 @@ impl Child {
             ended_on: None,
             life: Life::Running,
             wire_open: true,
+            has_more: false,
             broken: false,
             sandbox: None,
             broke: None,
@@ -294,6 +302,12 @@ impl Child {
     pub fn watch(&self) -> Watch {
         let ties = Arc::clone(&self.ties);
         Watch { ties, wire: self.wire_interest(), is_running: matches!(self.life, Life::Running) }
+    }
+
+    /// Whether [`Child::event`] gave none because others are to have their turn, and not because there was
+    /// nothing more to read: it may write faster than it is read.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Whether something for it is on its way, and not refused by the kernel: that may stay so.

@@ -65,6 +65,7 @@ impl Floor {
         // Behind the last look at its wire: what it told meanwhile was taken from there, and nobody would be
         // told again by who is taken for listened to. What it tells from here on wakes us.
         member.has_told();
+        member.looked_at();
         member.child.wire().made_room();
         // A worker that closed its wire may live on for the whole grace period. What it has not
         // begun does not wait for its end.

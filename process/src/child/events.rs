@@ -38,6 +38,7 @@ impl Child {
         if let Some(event) = self.answers() {
             return Some(event);
         }
+        self.has_more = false;
         while self.wire_open {
             match self.wire.receive() {
                 Ok(Received::Frame(frame)) => match self.accept(frame) {
@@ -46,8 +47,11 @@ impl Child {
                 },
                 Ok(Received::Nothing) => break,
                 // It has not ended here, whatever is known of the process: whoever waits for its wire
-                // comes again at once, and looks after others and at the time before that.
-                Ok(Received::More) => return None,
+                // comes again, and looks after others and at the time before that.
+                Ok(Received::More) => {
+                    self.has_more = true;
+                    return None;
+                }
                 Ok(Received::Closed) => self.lose_wire(),
                 Err(error) => return Some(self.break_off(error)),
             }

@@ -49,6 +49,23 @@ fn a_hello_after_the_deadline_makes_nobody_up_and_one_before_it_is_heard() {
 }
 
 #[test]
+fn a_child_that_writes_as_fast_as_it_is_read_has_more_to_say() {
+    let (mut child, mut far) = child(&Spec::default());
+    let mut begun = [0; HEADER];
+    seal(Kind::Begun, 0, 0, 0, &mut begun);
+    far.write_all(&begun).unwrap();
+    let mut read = 0;
+    while let Some(Event::Begun { .. }) = child.event() {
+        read += 1;
+        assert!(read < 100_000, "nobody else would ever have their turn");
+        far.write_all(&begun).unwrap();
+    }
+    assert!(child.has_more() && child.watch().without_wire().wire().is_none());
+    assert!(matches!(child.event(), Some(Event::Begun { .. })));
+    assert!(child.event().is_none() && !child.has_more());
+}
+
+#[test]
 fn a_child_that_is_up_and_takes_nothing_of_its_argument_ends_with_the_start_deadline() {
     let deadline = Duration::from_millis(300);
     let spec = Spec { start_deadline: deadline, ..Spec::default() };

@@ -69,6 +69,10 @@ impl Watch {
     pub fn pidfd(&self) -> Option<PollFd<'_>> {
         self.is_running.then(|| PollFd::new(self.line.0.pidfd.as_fd(), PollFlags::POLLIN))
     }
+
+    pub fn without_wire(self) -> Self {
+        Self { wire_open: false, ..self }
+    }
 }
 
 impl Child {
@@ -99,6 +103,10 @@ impl Child {
     pub fn watch(&self) -> Watch {
         let (wire_open, is_running) = (self.wire_open, self.life == Life::Running);
         Watch { line: self.line.clone(), wire_open, is_running }
+    }
+
+    pub fn has_more(&self) -> bool {
+        false
     }
 
     pub fn is_connected(&self) -> bool {
