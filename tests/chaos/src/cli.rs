@@ -1,7 +1,11 @@
 //! The command line, and a run from its first case to its figures.
 
 use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use signal_hook::consts::SIGTERM;
 
 use crate::case::Case;
 use crate::figures::{Figures, Tried};
@@ -70,7 +74,8 @@ pub(crate) fn usage() -> String {
             --seed     another run than the usual one\n\
             --cases    how many cases, from the first on\n\
             --seconds  begin no case after so many, and fail with --ci if one is left; of `soak`, how long it goes on\n\
-            --case     this one alone: what a failure says to replay it"
+            --case     this one alone: what a failure says to replay it\n\n\
+            When it is sent SIGTERM, it begins no other case."
 }
 
 pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, String> {
@@ -121,12 +126,15 @@ impl Plan {
         let Self { scenario, seed, extent, .. } = *self;
         // A failed assertion is the verdict on a case, which is printed once.
         panic::set_hook(Box::new(|_| ()));
+        let stop = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGTERM, Arc::clone(&stop)).unwrap();
         let (begun, mut figures) = (Instant::now(), Figures::default());
         let mut tally = Tally::default();
         let count = self.cases.unwrap_or_else(|| (scenario.cases)(extent));
         let all = self.only.map_or(0..count, |only| only..only + 1);
         for case in all.clone() {
-            if extent.seconds.is_some_and(|most| begun.elapsed() >= Duration::from_secs(most)) {
+            let most = extent.seconds.map(Duration::from_secs);
+            if most.is_some_and(|most| begun.elapsed() >= most) || stop.load(Ordering::Relaxed) {
                 tally.not_begun = all.end - case;
                 break;
             }

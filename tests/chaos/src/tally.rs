@@ -11,7 +11,7 @@ pub(crate) struct Tally {
     pub(crate) not_tried: u64,
     pub(crate) not_reached: u64,
     pub(crate) failed: u64,
-    /// The time was up before.
+    /// The time was up before, or the run was to stop.
     pub(crate) not_begun: u64,
 }
 
