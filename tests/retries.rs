@@ -259,24 +259,35 @@ fn die_at_the_gate(n: u32) -> u32 {
     n
 }
 
+/// A task that lost the only worker and waits to be begun again, and the one before it, which is at the gate.
+fn one_waits_to_be_begun_again(
+    pool: &Pool,
+    options: &TaskOptions,
+    marks: &Marks,
+    gate: &mut Gate,
+) -> (Task<()>, Task<()>) {
+    let argument = (marks.path(), gate.path());
+    let first = pool.submit_with(options, argument, |(marks, gate): (PathBuf, PathBuf)| {
+        Marks::at(&marks).leave("begun");
+        Gate::pass(&gate);
+        die()
+    });
+    let first = first.unwrap();
+    gate.wait();
+    // What has waited goes before what is begun again.
+    let second = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
+    gate.open_once();
+    gate.wait();
+    (first, second)
+}
+
 #[test]
 fn a_task_that_is_cancelled_as_it_waits_to_be_begun_again_is_told_to_have_begun() {
     let (oracle, _watchdog) = begin();
     let (marks, mut gate) = (Marks::new(), Gate::new());
     let pool = Pool::new(1).unwrap();
     let options = TaskOptions::new().retries(1);
-    let argument = (marks.path(), gate.path());
-    let first = pool.submit_with(&options, argument, |(marks, gate): (PathBuf, PathBuf)| {
-        Marks::at(&marks).leave("begun");
-        Gate::pass(&gate);
-        die()
-    });
-    let first: Task<()> = first.unwrap();
-    gate.wait();
-    // What has waited goes before what is begun again.
-    let second = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
-    gate.open_once();
-    gate.wait();
+    let (first, second) = one_waits_to_be_begun_again(&pool, &options, &marks, &mut gate);
     assert!(first.cancel(), "nobody has begun it again");
     let outcome = first.join();
     assert!(matches!(outcome, Err(TaskError::Cancelled { begun: true })), "{outcome:?}");
@@ -300,18 +311,7 @@ fn a_task_that_waits_too_long_to_be_begun_again_is_not_and_is_not_told_never_to_
     // Its worker is there: only the second time does it wait.
     pool.submit((), |()| ()).unwrap().join().unwrap();
     let options = TaskOptions::new().retries(1).queue_timeout(LONG);
-    let argument = (marks.path(), gate.path());
-    let first = pool.submit_with(&options, argument, |(marks, gate): (PathBuf, PathBuf)| {
-        Marks::at(&marks).leave("begun");
-        Gate::pass(&gate);
-        die()
-    });
-    let first: Task<()> = first.unwrap();
-    gate.wait();
-    // What has waited goes before what is begun again.
-    let second = pool.submit(gate.path(), |gate: PathBuf| Gate::pass(&gate)).unwrap();
-    gate.open_once();
-    gate.wait();
+    let (first, second) = one_waits_to_be_begun_again(&pool, &options, &marks, &mut gate);
     let outcome = first.join().unwrap_err();
     assert!(matches!(outcome, TaskError::Expired), "{outcome:?}");
     assert!(!outcome.to_string().contains("never"), "{outcome}");
